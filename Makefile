@@ -1,0 +1,61 @@
+# Every target makes its own environment in .venv; versions are pinned in constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONUNBUFFERED := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: run run-all test lint ui bench world weights chromium clean
+
+run: $(VENV)/.run
+	$(BIN)/hoi run
+
+run-all: $(VENV)/.run
+	$(BIN)/hoi run --all
+
+ui: $(VENV)/.run
+	$(BIN)/hoi ui
+
+bench: $(VENV)/.run
+	$(BIN)/python -m benchmarks
+
+test: $(VENV)/.test chromium
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Renders the stored pool of the tiny world anew, bit-equal on the same versions.
+world: $(VENV)/.test
+	$(BIN)/python -m hoi_assets.scenes.pool --out data/pool
+
+# Renders the pretraining world and trains every tiny model; interrupted, it resumes.
+weights: $(VENV)/.test
+	$(BIN)/python -m hoi_assets.scenes.pool --out data/world --split pretrain --count 8000 --workers 2
+	$(BIN)/python -m hoi_assets.scenes.pool --out data/world --split examiner --count 2000 --workers 2
+	$(BIN)/python -m hoi_assets.tiny train --world data/world
+
+# The browser tests drive Chromium; Debian's package where there is none.
+chromium: $(VENV)/.test
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	     && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	|| $(BIN)/playwright install chromium \
+	|| echo "no Chromium: the browser tests will say so and be skipped"
+
+clean:
+	rm -rf data/out $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,scenes]'
+	touch $@ $(VENV)/.run

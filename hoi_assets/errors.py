@@ -1,0 +1,15 @@
+"""The error a user can meet: what was wrong, where, and what to do about it."""
+
+
+class HoiError(Exception):
+    """A problem a user can mend.
+
+    Args:
+        what: the thing, its place and its value.
+        remedy: what to do next.
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}\n  {remedy}")
+        self.what = what
+        self.remedy = remedy
