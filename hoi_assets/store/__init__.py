@@ -1,0 +1,1 @@
+"""Versions, content-addressed images, the ledger and the derived catalogue."""

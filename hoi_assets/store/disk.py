@@ -1,0 +1,84 @@
+"""Writing that is whole or absent, with errors that name the place and the remedy."""
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hoi_assets.errors import HoiError
+
+# EFBIG is what a file-size limit of the process gives, EDQUOT a user's quota.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
+
+
+class DiskFull(HoiError):
+    """No room left where the store writes. What was published before is unharmed."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__(
+            f"disk full while writing {place}",
+            "free some space (`hoi prune` removes old versions) or set HOI_HOME to a larger disk, "
+            "then run again: what was already made is found and not made twice",
+        )
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turn the system's write errors inside the block into a HoiError that names `place`.
+
+    Raises:
+        DiskFull: no space, quota or file-size limit reached.
+        HoiError: permission denied, a read-only file system, or a file where a folder is due.
+
+    Example:
+        >>> with writing(Path("/tmp/x")):
+        ...     _ = Path("/tmp/x").write_text("1", encoding="utf-8")
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise DiskFull(place) from error
+        if error.errno in REFUSED:
+            raise HoiError(
+                f"cannot write {place}: {error.strerror}",
+                "give this user write permission there, or set HOI_HOME to a folder of your own",
+            ) from error
+        raise
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to disk (fsync)."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_bytes(path: Path, data: bytes, temporary: Path, durable: bool, mode: int) -> None:
+    """Write `path` whole or not at all, by way of a file in `temporary` (same file system).
+
+    Args:
+        durable: fsync file and folder, so that it also survives a power cut.
+        mode: permission bits of the file.
+    """
+    partial = temporary / f"{uuid.uuid4().hex}.tmp"
+    with writing(path):
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                if durable:
+                    os.fsync(file.fileno())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        if durable:
+            sync(path.parent)

@@ -1,0 +1,89 @@
+"""Digests: the names by which versions, pictures and generated things are known. SHA-256, hex."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of `value`: keys sorted, no spaces, ASCII only.
+
+    Tuples become lists and keys become strings, as JSON has it; 1 and 1.0 stay different.
+
+    Raises:
+        TypeError: a value that JSON has no word for.
+        ValueError: NaN or an infinity.
+
+    Example:
+        >>> canonical_json({"seed": 7, "prompt": "a mug"})
+        '{"prompt":"a mug","seed":7}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`: 64 hex digits. Raises as `canonical_json`.
+
+    Example:
+        >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+        True
+    """
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes: 64 hex digits.
+
+    Example:
+        >>> digest_file(Path("data/taxonomy/grasps.yaml"))  # doctest: +SKIP
+        '5f1c...'
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_below(folder: Path) -> list[tuple[str, Path]]:
+    """All files below `folder` as (relative POSIX name, path), sorted by name; links are followed.
+
+    Example:
+        >>> files_below(Path("data/models/tiny/clip"))  # doctest: +SKIP
+        [('config.json', PosixPath('data/models/tiny/clip/config.json')), ...]
+    """
+    found = [
+        ((Path(root) / name).relative_to(folder).as_posix(), Path(root) / name)
+        for root, _, names in os.walk(folder, followlinks=True)
+        for name in names
+    ]
+    return sorted(found)
+
+
+def digest_folder(folder: Path) -> str:
+    """SHA-256 over the sorted relative names and digests of all files below: 64 hex digits.
+
+    Independent of the folder's own name, of times, modes and empty sub-folders.
+
+    Example:
+        >>> digest_folder(Path("data/models/tiny/clip"))  # doctest: +SKIP
+        '9a40...'
+    """
+    return digest([[name, digest_file(path)] for name, path in files_below(folder)])
+
+
+def digest_pixels(image: "Image.Image") -> str:
+    """SHA-256 of an image as RGB: its size and raw bytes; 64 hex digits.
+
+    Independent of the file's encoding and metadata.
+
+    Example:
+        >>> from PIL import Image
+        >>> digest_pixels(Image.new("L", (2, 2))) == digest_pixels(Image.new("RGB", (2, 2)))
+        True
+    """
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    head = f"RGB {rgb.width}x{rgb.height}\n".encode("ascii")
+    return hashlib.sha256(head + rgb.tobytes()).hexdigest()

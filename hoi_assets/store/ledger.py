@@ -1,0 +1,290 @@
+"""The ledger: what was generated (so nothing is made twice) and how every row ended.
+
+One SQLite file in WAL mode, safe for several processes and threads at once.
+"""
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from filelock import FileLock
+
+from hoi_assets.errors import HoiError
+from hoi_assets.store.disk import DiskFull, writing
+from hoi_assets.store.hashing import canonical_json
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 60.0
+STATUSES = ("accepted", "rejected", "failed")
+SCHEMA = (Path(__file__).parent / "ledger.sql").read_text(encoding="utf-8")
+# Where a quota or a file-size limit stops a write, SQLite reports an I/O error.
+FULL_CODES = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+)
+
+
+class _RequiredRow(TypedDict):
+    stage: str
+    row_id: str
+    status: Literal["accepted", "rejected", "failed"]
+
+
+class LedgerRow(_RequiredRow, total=False):
+    """How one row ended. `partition` None where the stage has none; `version` once published."""
+
+    partition: str | None
+    reason: str | None
+    version: str | None
+
+
+class Ledger:
+    """See the module. Opened at the first use; every call is one transaction.
+
+    Args:
+        path: the SQLite file; made with its folder where absent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._pid: int | None = None
+        self._inherited: sqlite3.Connection | None = None
+
+    def made(self, kind: str, keys: Iterable[str]) -> dict[str, Any]:
+        """Values already made, by key; keys not made are absent from the answer.
+
+        Args:
+            kind: what sort of thing, e.g. "image" or "llm_reply"; keys of kinds do not mix.
+            keys: hashes of all that determines each thing (`hashing.digest`).
+
+        Example:
+            >>> known = store.ledger.made("image", [key])  # doctest: +SKIP
+        """
+        with self._transaction(write=False) as connection:
+            return _select_made(connection, kind, keys)
+
+    def make(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep new values by key; the first write wins. Returns the winning value of every key.
+
+        Values come back as JSON reads them (tuples as lists), now and at any later time alike.
+
+        Raises:
+            TypeError, ValueError: a value that is not JSON (NaN included).
+            DiskFull: no space left; nothing of this call is kept.
+
+        Example:
+            >>> store.ledger.make("image", {key: {"image": digest}})  # doctest: +SKIP
+            {'3f...': {'image': '9c...'}}
+        """
+        now = _now()
+        rows = [(kind, key, canonical_json(value), now) for key, value in values.items()]
+        with self._transaction(write=True) as connection:
+            connection.executemany(
+                "INSERT INTO made (kind, key, value, made_at) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (kind, key) DO NOTHING",
+                rows,
+            )
+            return _select_made(connection, kind, values)
+
+    def forget(self, kind: str, keys: Iterable[str]) -> int:
+        """Drop made values, so that they are made anew. Returns how many were dropped.
+
+        Example:
+            >>> store.ledger.forget("image", [key])  # doctest: +SKIP
+            1
+        """
+        with self._transaction(write=True) as connection:
+            return connection.execute(
+                "DELETE FROM made WHERE kind = ? AND key IN (SELECT value FROM json_each(?))",
+                (kind, json.dumps(list(keys))),
+            ).rowcount
+
+    def record(self, rows: Iterable[LedgerRow | Mapping[str, Any]]) -> None:
+        """Note how rows ended; the latest status per (stage, partition, row_id) stands.
+
+        `attempts` counts a row's tries: it grows when a row fails again or its outcome changes,
+        not when the same success or rejection is noted once more.
+
+        Raises:
+            HoiError: an unknown status, or a rejected or failed row without a reason.
+            DiskFull: no space left; nothing of this call is kept.
+
+        Example:
+            >>> store.ledger.record([{"stage": "candidate_images", "partition": "hook",
+            ...     "row_id": "ab12", "status": "failed", "reason": "no reply"}])  # doctest: +SKIP
+        """
+        now = _now()
+        checked = [(*_checked(row), now) for row in rows]
+        if not checked:
+            return
+        with self._transaction(write=True) as connection:
+            connection.executemany(
+                """
+                INSERT INTO rows
+                    (stage, partition, row_id, status, reason, version, attempts, updated_at)
+                VALUES (?, ?, ?, ?, ?, ?, 1, ?)
+                ON CONFLICT (stage, partition, row_id) DO UPDATE SET
+                    attempts = attempts + (
+                        excluded.status = 'failed' OR excluded.status <> rows.status
+                        OR excluded.reason IS NOT rows.reason
+                    ),
+                    status = excluded.status,
+                    reason = excluded.reason,
+                    version = coalesce(excluded.version, rows.version),
+                    updated_at = excluded.updated_at
+                """,
+                checked,
+            )
+            connection.execute("UPDATE counter SET changes = changes + 1")
+
+    def rows(
+        self,
+        stage: str | None = None,
+        partition: str | None = None,
+        status: str | None = None,
+        row_id: str | None = None,
+    ) -> "pl.DataFrame":
+        """Rows that match all filters given, sorted by stage, partition, row_id.
+
+        Columns: stage, partition (null where the stage has none), row_id, status, reason,
+        version, attempts (int), updated_at (ISO 8601, UTC).
+
+        Example:
+            >>> store.ledger.rows(stage="verified_pairs", status="rejected")  # doctest: +SKIP
+        """
+        import polars as pl
+
+        filters = {"stage": stage, "partition": partition, "status": status, "row_id": row_id}
+        given = {name: value for name, value in filters.items() if value is not None}
+        where = " AND ".join(f"{name} = ?" for name in given) or "1"
+        with self._transaction(write=False) as connection:
+            found = connection.execute(
+                "SELECT stage, nullif(partition, ''), row_id, status, reason, version, attempts,"
+                f" updated_at FROM rows WHERE {where} ORDER BY stage, partition, row_id",
+                tuple(given.values()),
+            ).fetchall()
+        text = dict.fromkeys(("stage", "partition", "row_id", "status", "reason", "version"))
+        schema = {**dict.fromkeys(text, pl.String), "attempts": pl.Int64, "updated_at": pl.String}
+        return pl.DataFrame(found, schema=schema, orient="row")
+
+    def changes(self) -> int:
+        """How often rows were recorded: grows with every `record`, so that caches can tell."""
+        with self._transaction(write=False) as connection:
+            return int(connection.execute("SELECT changes FROM counter").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the connection; the next use opens it again."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+                self._connection = None
+
+    @contextmanager
+    def _transaction(self, write: bool) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._errors_named():
+            connection = self._open()
+            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _open(self) -> sqlite3.Connection:
+        # A connection must not cross a fork, nor be closed there: SQLite's locks are a process's.
+        if self._connection is not None and self._pid != os.getpid():
+            self._inherited, self._connection = self._connection, None
+        if self._connection is None:
+            with writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = _connect(self.path)
+            self._pid = os.getpid()
+        return self._connection
+
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            extended = getattr(error, "sqlite_errorcode", 0)
+            code = extended & 0xFF  # the primary result code
+            if extended in FULL_CODES:
+                raise DiskFull(self.path) from error
+            if code == sqlite3.SQLITE_BUSY:
+                raise HoiError(
+                    f"ledger {self.path} stayed locked for {BUSY_TIMEOUT_S:.0f} s",
+                    "another process holds it; let it end, then run again",
+                ) from error
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise HoiError(
+                    f"ledger {self.path} is damaged: {error}",
+                    "move it away and run again: published versions stay, cached work is redone",
+                ) from error
+            if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                raise HoiError(
+                    f"cannot write ledger {self.path}: {error}",
+                    "give this user write permission there, or set HOI_HOME elsewhere",
+                ) from error
+            raise
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA synchronous = NORMAL")
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found > SCHEMA_VERSION:
+            raise HoiError(
+                f"ledger {path} has schema {found}, this program knows {SCHEMA_VERSION}",
+                "update hoi-assets, or set HOI_HOME to another folder",
+            )
+        if found < SCHEMA_VERSION:
+            # Turning WAL on is not covered by the busy timeout, so one process at a time.
+            with FileLock(path.with_suffix(".lock"), timeout=BUSY_TIMEOUT_S):
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _select_made(connection: sqlite3.Connection, kind: str, keys: Iterable[str]) -> dict[str, Any]:
+    wanted = list(keys)
+    found = dict(
+        connection.execute(
+            "SELECT key, value FROM made WHERE kind = ?"
+            " AND key IN (SELECT value FROM json_each(?))",
+            (kind, json.dumps(wanted)),
+        ).fetchall()
+    )
+    return {key: json.loads(found[key]) for key in wanted if key in found}
+
+
+def _checked(row: Mapping[str, Any]) -> tuple[str, str, str, str, str | None, str | None]:
+    status, reason = row["status"], row.get("reason")
+    place = f"ledger row {row['row_id']!r} of {row['stage']}"
+    if status not in STATUSES:
+        raise HoiError(f"{place} has status {status!r}", f"use one of {', '.join(STATUSES)}")
+    if status != "accepted" and not reason:
+        raise HoiError(f"{place} is {status} without a reason", "give the reason")
+    partition = row.get("partition") or ""
+    return row["stage"], partition, row["row_id"], status, reason, row.get("version")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")

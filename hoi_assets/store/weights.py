@@ -1,0 +1,60 @@
+"""The hash of the weights that a profile names, without loading them."""
+
+import re
+from pathlib import Path
+
+from hoi_assets.errors import HoiError
+from hoi_assets.settings import ModelRef
+from hoi_assets.store.hashing import digest, digest_file
+
+DIGESTED_SUFFIXES = (".safetensors", ".json", ".txt")
+
+_file_digests: dict[tuple[str, int, int], str] = {}
+
+
+def weights_folder(ref: ModelRef) -> Path | None:
+    """The local folder of `ref`; None for a hub repository.
+
+    Raises:
+        HoiError: no such folder, or a hub repository without a pinned revision.
+    """
+    if ref.revision is not None:
+        if not re.fullmatch(r"[0-9a-f]{40}", ref.revision):
+            raise HoiError(
+                f"model {ref.source!r} has revision {ref.revision!r}, which is not a commit",
+                "pin `revision` to the 40 hexadecimal digits of a commit, so that it cannot change",
+            )
+        return None
+    folder = ref.folder
+    if folder is None or not folder.is_dir():
+        raise HoiError(
+            f"model folder {ref.source!r} not found at {folder}",
+            f"restore it with `git checkout -- {ref.source}`, make it with `make weights`, or name "
+            "another model under `models` of the profile; for a hub repository give its "
+            "`revision` (40 hexadecimal digits)",
+        )
+    return folder
+
+
+def model_digest(ref: ModelRef) -> str:
+    """Hash of what `ref` names: a folder's weights and configuration, or repository@revision; and
+    the dtype. A file is read again only when its size or time changed.
+
+    Raises:
+        HoiError: as `weights_folder`.
+    """
+    folder = weights_folder(ref)
+    if folder is None:
+        contents = f"{ref.source}@{ref.revision}"
+    else:
+        files = sorted(p for p in folder.rglob("*") if p.suffix in DIGESTED_SUFFIXES)
+        contents = digest({p.relative_to(folder).as_posix(): _file_digest(p) for p in files})
+    return digest({"contents": contents, "dtype": ref.dtype})
+
+
+def _file_digest(path: Path) -> str:
+    stat = path.stat()
+    key = (str(path), stat.st_size, stat.st_mtime_ns)
+    if key not in _file_digests:
+        _file_digests[key] = digest_file(path)
+    return _file_digests[key]

@@ -1,0 +1,43 @@
+"""A store in a folder whose name has spaces and a quote, and helpers to fill it."""
+
+import resource
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from hoi_assets.store.versions import Published, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "it's a home")
+
+
+def publish(
+    store: Store,
+    asset: str = "detailed_prompts",
+    partition: str | None = "hook",
+    inputs: Mapping[str, Any] | None = None,
+    parents: dict[str, str] | None = None,
+    **tables: Mapping[str, Any],
+) -> Published:
+    """Publish tables given by name as columns; a table `rows` where none is named."""
+    with store.stage(asset, partition) as staging:
+        for name, columns in (tables or {"rows": {"x": [1]}}).items():
+            staging.write_table(name, pl.DataFrame(columns))
+        return store.publish(staging, dict(inputs or {}), run_id="run", parents=parents)
+
+
+@contextmanager
+def file_size_limit(limit: int) -> Iterator[None]:
+    """Inside, no file of this process grows beyond `limit` bytes: a full disk for any user."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

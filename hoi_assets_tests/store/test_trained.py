@@ -1,0 +1,67 @@
+"""Trainings are found again by their key, and go on where they were broken off."""
+
+from pathlib import Path
+
+import pytest
+
+from hoi_assets.errors import HoiError
+from hoi_assets.settings import ModelRef
+from hoi_assets.store.trained import trained
+from hoi_assets.store.versions import Store
+from hoi_assets.store.weights import model_digest
+
+
+def test_same_key_is_trained_once(tmp_path: Path) -> None:
+    store, calls = Store(tmp_path), []
+
+    def train(work: Path, result: Path) -> None:
+        calls.append(1)
+        (result / "weights").write_text("w", encoding="utf-8")
+
+    first = trained(store, "lora", "k", train)
+    assert trained(store, "lora", "k", train) == first
+    assert (first / "weights").read_text(encoding="utf-8") == "w"
+    assert len(calls) == 1
+
+
+def test_broken_training_leaves_no_result_and_keeps_its_checkpoint(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def broken(work: Path, result: Path) -> None:
+        (work / "checkpoint").write_text("step 3", encoding="utf-8")
+        (result / "half").write_text("", encoding="utf-8")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        trained(store, "lora", "k", broken)
+    seen: list[str] = []
+
+    def resumed(work: Path, result: Path) -> None:
+        seen.append((work / "checkpoint").read_text(encoding="utf-8"))
+        (result / "weights").write_text("w", encoding="utf-8")
+
+    folder = trained(store, "lora", "k", resumed)
+    assert seen == ["step 3"]
+    assert [path.name for path in folder.iterdir()] == ["weights"]
+
+
+def test_model_digest_follows_weights_and_dtype(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    (tmp_path / "README.md").write_text("card", encoding="utf-8")
+    ref = ModelRef(source=str(tmp_path))
+    before = model_digest(ref)
+    (tmp_path / "README.md").write_text("another card", encoding="utf-8")
+    assert model_digest(ref) == before
+    assert model_digest(ModelRef(source=str(tmp_path), dtype="float16")) != before
+    (tmp_path / "model.safetensors").write_bytes(b"22")
+    assert model_digest(ref) != before
+
+
+def test_missing_weights_name_folder_and_remedy(tmp_path: Path) -> None:
+    with pytest.raises(HoiError, match="make weights"):
+        model_digest(ModelRef(source=str(tmp_path / "absent")))
+
+
+def test_hub_model_needs_a_commit_as_revision() -> None:
+    with pytest.raises(HoiError, match="not a commit"):
+        model_digest(ModelRef(source="someone/model", revision="main"))
