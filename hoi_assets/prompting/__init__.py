@@ -1,0 +1,1 @@
+"""Base prompts to detailed prompts: slot grammar or any OpenAI-compatible endpoint."""

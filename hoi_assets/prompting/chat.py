@@ -1,0 +1,370 @@
+"""Calls to an OpenAI-compatible chat endpoint, whatever its server knows and does not.
+
+Some servers ignore `response_format`, some refuse options they do not know, some repeat the key in
+their messages. So a refused option is left out, every reply is validated and asked for again with
+the reason when it cannot be used, and the key is read from the environment and shown nowhere.
+"""
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from hoi_assets.errors import HoiError
+from hoi_assets.prompting.budget import Budget
+from hoi_assets.settings import Prompter as PrompterSettings
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+MAX_REPLY_TOKENS = 1024
+# English has about four characters a token; three keeps the bound on the safe side.
+CHARACTERS_PER_TOKEN = 3
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+QUOTED_CHARACTERS = 200
+REASON_CHARACTERS = 400
+# Options a server may not know; without them the reply is only more often asked for again.
+DROPPABLE = ("response_format", "seed", "temperature", "max_tokens", "max_completion_tokens")
+
+Message = dict[str, str]
+Value = TypeVar("Value")
+
+_budgets: dict[tuple[Any, ...], Budget] = {}
+
+
+class EndpointError(HoiError):
+    """The endpoint as a whole cannot be used: no answer, no permission, no such model."""
+
+
+class Unusable(Exception):
+    """A reply that cannot be used, and why, in words for the model to read."""
+
+    def __init__(self, problem: str, reply: str) -> None:
+        super().__init__(problem)
+        self.reply = reply
+
+
+class _OverBudget(Exception):
+    """The cap leaves no room for another call."""
+
+
+class _Refused(Exception):
+    """The server refuses this one request."""
+
+
+class _Transient(Exception):
+    """A call that may succeed when repeated."""
+
+    def __init__(self, reason: str, pause_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.pause_s = pause_s
+
+
+@dataclass
+class Usage:
+    """Tokens and US dollars of one question's calls; None once one of them is not known."""
+
+    input_tokens: int | None = 0
+    output_tokens: int | None = 0
+    cost_usd: float | None = 0.0
+
+    def add(
+        self, input_tokens: int | None, output_tokens: int | None, cost_usd: float | None
+    ) -> None:
+        """Count one more call."""
+        self.input_tokens = _sum(self.input_tokens, input_tokens)
+        self.output_tokens = _sum(self.output_tokens, output_tokens)
+        self.cost_usd = _sum(self.cost_usd, cost_usd)
+
+
+@dataclass(frozen=True)
+class Answer(Generic[Value]):
+    """What was read from a reply, or the reason (`code: detail`) why nothing was."""
+
+    value: Value | None
+    reason: str | None
+    usage: Usage
+
+
+class Chat:
+    """One endpoint, model and budget; safe to call from several threads.
+
+    Args:
+        options: `endpoint` and `model` must be given; see `hoi_assets.settings.Prompter`.
+        budget: counts against the cap; None takes the one this process keeps per endpoint, model,
+            cap and prices, so that one cap covers all categories of a run.
+
+    Raises:
+        HoiError: no model, an endpoint that is no URL, or a cap without prices.
+    """
+
+    def __init__(self, options: PrompterSettings, budget: Budget | None = None) -> None:
+        self.endpoint = _without_login(options.endpoint or "")
+        parts = urlsplit(self.endpoint)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise HoiError(
+                f"prompter.endpoint {self.endpoint!r} is no URL",
+                "give one such as http://127.0.0.1:8000/v1, or none for the slot grammar",
+            )
+        if not options.model:
+            raise HoiError(
+                f"prompter.endpoint is {self.endpoint}, prompter.model is not set",
+                "name the model the endpoint serves in prompter.model",
+            )
+        prices = (options.usd_per_million_input_tokens, options.usd_per_million_output_tokens)
+        if options.budget_usd is not None and None in prices:
+            raise HoiError(
+                f"prompter.budget_usd is {options.budget_usd} and a price of "
+                f"{options.model} is not known",
+                "set prompter.usd_per_million_input_tokens and usd_per_million_output_tokens "
+                "(0 for your own server), or leave the cap out",
+            )
+        self.options = options
+        self.model: str = options.model
+        shared = (self.endpoint, options.model, options.budget_usd, *prices)
+        self.budget = budget or _budgets.setdefault(shared, Budget(options.budget_usd, *prices))
+        self._key = os.environ.get(options.api_key_env, "")
+        self._dropped: set[str] = set()
+        self._lock = threading.Lock()
+        self.stopped: str | None = None
+        """Why no further calls are made; None while they are."""
+
+    @cached_property
+    def _client(self) -> "OpenAI":
+        from openai import OpenAI
+
+        # Local servers want no key and the client insists on one.
+        return OpenAI(
+            base_url=self.options.endpoint,
+            api_key=self._key or "none",
+            timeout=self.options.timeout_s,
+            max_retries=0,
+        )
+
+    def ask(
+        self,
+        messages: Sequence[Message],
+        schema: Mapping[str, Any],
+        seed: int,
+        read: Callable[[str], Value],
+        again: Callable[[str], str],
+        first: bool = False,
+    ) -> Answer[Value]:
+        """Ask until a reply can be read, at most `max_attempts` times.
+
+        Args:
+            messages: the conversation, each with `role` and `content`.
+            schema: JSON schema of the reply, for servers that keep to one.
+            read: turns the text of a reply into a value, or raises `Unusable`.
+            again: what to say to the model of a problem with its reply.
+            first: nothing has been answered yet, so that a failing endpoint is an error.
+
+        Raises:
+            EndpointError: only where `first`; later it stops all calls (see `stopped`).
+        """
+        options = self._options(schema, seed)
+        usage = Usage()
+        talk = list(messages)
+        reason = ""
+        for attempt in range(self.options.max_attempts):
+            if self.stopped:
+                return Answer(None, self.stopped, usage)
+            try:
+                return Answer(read(self._call(talk, options, usage)), None, usage)
+            except Unusable as error:
+                reason = f"unusable_reply: {error}"
+                talk = [
+                    *messages,
+                    {"role": "assistant", "content": error.reply or "(nothing)"},
+                    {"role": "user", "content": again(str(error))},
+                ]
+            except _Transient as error:
+                reason = str(error)
+                if attempt + 1 < self.options.max_attempts:
+                    pause = FIRST_PAUSE_S * 2**attempt if error.pause_s is None else error.pause_s
+                    time.sleep(min(pause, LONGEST_PAUSE_S))
+            except _Refused as error:
+                return Answer(None, self._public(f"refused: {error}"), usage)
+            except EndpointError as error:
+                if first:
+                    raise
+                self.stopped = self._public(f"endpoint: {error.what}")
+                return Answer(None, self.stopped, usage)
+            except _OverBudget as error:
+                self.stopped = str(error)
+                return Answer(None, self.stopped, usage)
+        if first and not reason.startswith("unusable_reply"):
+            raise EndpointError(
+                self._public(f"prompter.endpoint {self.endpoint}: {reason}"),
+                "start the server or mend prompter.endpoint; for a slow one raise "
+                "prompter.timeout_s or lower prompter.concurrency",
+            )
+        tries = f" ({self.options.max_attempts} attempts)"
+        return Answer(None, self._public(reason) + tries, usage)
+
+    def _options(self, schema: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        return {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "reply", "schema": dict(schema), "strict": True},
+            },
+            "seed": seed,
+            "temperature": self.options.temperature,
+            "max_tokens": MAX_REPLY_TOKENS,
+        }
+
+    def _call(self, messages: list[Message], options: Mapping[str, Any], usage: Usage) -> str:
+        """One call, within the budget; returns the text of the reply."""
+        import openai
+
+        bound = self.budget.cost(tokens_in(messages) + 1, MAX_REPLY_TOKENS) or 0.0
+        if not self.budget.reserve(bound):
+            raise _OverBudget(
+                f"budget: prompter.budget_usd {self.budget.limit_usd} leaves no room for "
+                f"a call, {self.budget.spent_usd:.6f} USD spent"
+            )
+        # A call that got no answer may be billed all the same.
+        cost: float = bound
+        try:
+            response = self._create(messages, options)
+            told = getattr(response, "usage", None)
+            counts = (
+                getattr(told, "prompt_tokens", None),
+                getattr(told, "completion_tokens", None),
+            )
+            known = self.budget.cost(*counts)
+            usage.add(*counts, known)
+            cost = bound if known is None else known
+        except openai.APITimeoutError as error:
+            usage.add(None, None, None)
+            raise _Transient(f"timeout: no answer in {self.options.timeout_s:g} s") from error
+        except openai.APIConnectionError as error:
+            cost = 0.0
+            raise _Transient(f"no_connection: {error.__cause__ or error}") from error
+        except openai.APIStatusError as error:
+            cost = 0.0
+            raise self._status_error(error) from error
+        except (openai.APIError, json.JSONDecodeError) as error:
+            raise self._no_chat(str(error)) from error
+        finally:
+            self.budget.settle(bound, cost)
+        return self._text(response)
+
+    def _create(self, messages: list[Message], options: Mapping[str, Any]) -> Any:
+        """The chat call, without the options this server refused before."""
+        import openai
+
+        while True:
+            with self._lock:
+                dropped = set(self._dropped)
+            given = {name: value for name, value in options.items() if name not in dropped}
+            if "max_tokens" in dropped and "max_completion_tokens" not in dropped:
+                given["max_completion_tokens"] = MAX_REPLY_TOKENS
+            try:
+                return self._client.chat.completions.create(
+                    model=self.model,
+                    messages=messages,  # type: ignore[arg-type]
+                    **given,
+                )
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                refused = [name for name in DROPPABLE if name in given and name in str(error)]
+                if not refused:
+                    raise
+                with self._lock:
+                    self._dropped.update(refused[:1])
+
+    def _status_error(self, error: Any) -> Exception:
+        status = error.status_code
+        said = self._public(str(error.message))[:QUOTED_CHARACTERS]
+        place = f"prompter.endpoint {self.endpoint} answered {status}"
+        if status in (400, 422):
+            return _Refused(f"status {status}: {said}")
+        if status in (401, 403):
+            key = "was sent" if self._key else "is not set"
+            return EndpointError(
+                f"{place}: {said}",
+                f"put a valid key into the environment variable {self.options.api_key_env}, "
+                f"which {key}",
+            )
+        if status in (408, 409, 429) or status >= 500:
+            pause = error.response.headers.get("retry-after", "")
+            return _Transient(
+                f"status {status}: {said}", float(pause) if pause.isdecimal() else None
+            )
+        return EndpointError(
+            f"{place} for model {self.model!r}: {said}",
+            "mend prompter.model, or prompter.endpoint (most end in /v1)",
+        )
+
+    def _text(self, response: Any) -> str:
+        choices = getattr(response, "choices", None)
+        if not choices:
+            raise self._no_chat(str(response))
+        text = choices[0].message.content or ""
+        if choices[0].finish_reason == "length":
+            raise Unusable(f"it was cut off after {MAX_REPLY_TOKENS} tokens", text)
+        return text
+
+    def _no_chat(self, said: str) -> EndpointError:
+        return EndpointError(
+            f"prompter.endpoint {self.endpoint} answered, but not as a chat endpoint: "
+            f"{self._public(said)[:QUOTED_CHARACTERS]!r}",
+            "give the address of an OpenAI-compatible API (most end in /v1)",
+        )
+
+    def _public(self, text: str) -> str:
+        """One line without the key, which servers are known to repeat."""
+        text = text.replace(self._key, "***") if self._key else text
+        return " ".join(text.split())[:REASON_CHARACTERS]
+
+
+def one_json_object(text: str) -> dict[str, Any]:
+    """The one JSON object in a reply; words and code fences round it are let pass.
+
+    Raises:
+        Unusable: none, more than one, or one that gives a field twice.
+    """
+    # Reasoning models think aloud first, in braces at times.
+    answer = re.split(r"</think\w*>", text)[-1]
+    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _distinct(pairs, text))
+    found: list[dict[str, Any]] = []
+    place = answer.find("{")
+    while place >= 0:
+        try:
+            value, end = decoder.raw_decode(answer, place)
+            found.append(value)
+        except (json.JSONDecodeError, RecursionError):
+            end = place + 1
+        place = answer.find("{", end)
+    if len(found) != 1:
+        raise Unusable(f"it holds {len(found) or 'no'} JSON objects, one is wanted", text)
+    return found[0]
+
+
+def tokens_in(messages: Sequence[Message]) -> int:
+    """An upper estimate of the tokens of a conversation."""
+    return sum(len(message["content"]) for message in messages) // CHARACTERS_PER_TOKEN
+
+
+def _distinct(pairs: list[tuple[str, Any]], text: str) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise Unusable(f"field {sorted(twice)[0]!r} is given twice", text)
+    return dict(pairs)
+
+
+def _without_login(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _sum(a: Any, b: Any) -> Any:
+    return None if a is None or b is None else a + b
