@@ -1,0 +1,1 @@
+"""The tiny world: hands, objects, grasps, pictures and their exact truth."""

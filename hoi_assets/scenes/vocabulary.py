@@ -1,0 +1,49 @@
+"""The words of the tiny world; renderer, captions, prompter, tokenizers and examiner share them."""
+
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
+MATERIALS = ("plastic", "metal", "rubber")
+SKIN_TONES = ("light", "tan", "brown", "dark")
+SIDES = ("left", "right", "both")
+VIEWS = ("front", "side", "above")
+LIGHTS = ("soft light", "side light", "warm light", "dim light")
+BACKGROUNDS = ("grey wall", "white wall", "blue wall", "green wall", "beige wall")
+OBJECTS = (
+    "apple",
+    "bag",
+    "ball",
+    "bead",
+    "bell",
+    "book",
+    "bottle",
+    "bowl",
+    "box",
+    "brush",
+    "bucket",
+    "button",
+    "can",
+    "card",
+    "coin",
+    "die",
+    "egg",
+    "key",
+    "mug",
+    "pen",
+    "phone",
+    "plate",
+    "ring",
+    "spoon",
+    "stick",
+    "watch",
+)
+FINGERS = ("thumb", "index", "middle", "ring", "little")
+
+# Put into pictures on purpose, so that judges can be held against the truth.
+DEFECTS = (
+    "missing_finger",
+    "extra_finger",
+    "fused_fingers",
+    "bent_joint",
+    "floating",
+    "penetrating",
+)
+LIES = ("wrong_object", "wrong_colour", "wrong_count", "wrong_side", "wrong_pose")
