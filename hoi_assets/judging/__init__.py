@@ -1,0 +1,1 @@
+"""Verifier, metrics, examiner and statistics."""

@@ -1,0 +1,185 @@
+"""Loading judges: where the weights are, what is wrong with them, what exactly was loaded."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hoi_assets.errors import HoiError
+from hoi_assets.settings import ModelRef
+from hoi_assets.store.weights import weights_folder
+
+Loaded = TypeVar("Loaded")
+Source = ModelRef | Path | str
+
+_loaded: dict[tuple[Any, ...], Any] = {}
+
+
+def as_ref(source: Source) -> ModelRef:
+    """A ModelRef as it is; a folder as a float32 reference to it."""
+    return source if isinstance(source, ModelRef) else ModelRef(source=str(Path(source).resolve()))
+
+
+def once(kind: str, source: Source, device: str, load: Callable[[ModelRef, str], Loaded]) -> Loaded:
+    """Load a model on first demand and keep it while its files stay as they are."""
+    ref = as_ref(source)
+    device = resolve_device(device)
+    key = (kind, ref.source, ref.revision, ref.dtype, device, _stamps(ref))
+    if key not in _loaded:
+        _loaded[key] = load(ref, device)
+    model: Loaded = _loaded[key]
+    return model
+
+
+def _stamps(ref: ModelRef) -> tuple[tuple[str, int, int], ...]:
+    folder = ref.folder
+    if folder is None or not folder.is_dir():
+        return ()
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is `cuda` where there is one, else `cpu`.
+
+    Raises:
+        HoiError: `cuda` is asked for and there is none.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise HoiError("device cuda: no CUDA device is visible", "set device: cpu, or auto")
+    return "cpu"
+
+
+def torch_dtype(name: str) -> Any:
+    """The torch dtype of a ModelRef's `dtype`."""
+    import torch
+
+    return getattr(torch, name)
+
+
+def require_files(ref: ModelRef, names: Sequence[str]) -> None:
+    """Check that a folder holds `names` before anything is loaded. Pinned hub references pass.
+
+    Raises:
+        HoiError: names the folder and the missing file.
+    """
+    folder = weights_folder(ref)
+    if folder is None:
+        return
+    for name in names:
+        if not (folder / name).is_file():
+            raise HoiError(
+                f"model folder {folder}: {name} is missing",
+                "restore the stored weights (git checkout of data/models), or name another "
+                "folder or a hub repository with its revision under models: in the profile",
+            )
+
+
+def from_pretrained(
+    cls: Any, ref: ModelRef, allow_missing: Sequence[str] = (), **arguments: Any
+) -> Any:
+    """`cls.from_pretrained` that refuses missing, surplus or misshapen weights.
+
+    Args:
+        allow_missing: prefixes of weights that may be drawn anew (with seed 0).
+
+    Raises:
+        HoiError: names the model and the first weight that does not fit.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model, report = cls.from_pretrained(
+                _location(ref),
+                revision=ref.revision,
+                dtype=torch_dtype(ref.dtype),
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **arguments,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise unloadable(cls, ref, str(error)) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    for key, found, wanted in sorted(report["mismatched_keys"]):
+        if not key.startswith(tuple(allow_missing)):
+            raise unloadable(cls, ref, f"{key} is {tuple(found)}, wanted {tuple(wanted)}")
+    missing = sorted(k for k in report["missing_keys"] if not k.startswith(tuple(allow_missing)))
+    if missing:
+        raise unloadable(cls, ref, f"{missing[0]} is missing, with {len(missing) - 1} more")
+    return model.eval()
+
+
+def pretrained_part(cls: Any, ref: ModelRef, **arguments: Any) -> Any:
+    """A tokenizer or image processor of the model, with HoiError where it cannot be read."""
+    try:
+        return cls.from_pretrained(_location(ref), revision=ref.revision, **arguments)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unloadable(cls, ref, str(error)) from error
+
+
+def _location(ref: ModelRef) -> str:
+    return ref.source if ref.folder is None else str(ref.folder)
+
+
+def unloadable(cls: Any, ref: ModelRef, why: str) -> HoiError:
+    """The error of weights that do not fit, naming the model, the class and the first cause."""
+    name = getattr(cls, "__name__", str(cls))
+    return HoiError(
+        f"{_location(ref)} does not load as {name}: {why.strip().splitlines()[0]}",
+        "restore the stored weights, retrain them by their recipe, or name other weights under "
+        "models: in the profile; a hub repository needs its revision",
+    )
+
+
+def content_digest(tensors: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """Hash of what a model computes with: its weights in any order, and `facts` (JSON-able).
+
+    Returns:
+        sha256 as 64 hex digits; the same after saving and loading.
+    """
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # Raw bytes: numpy has no bfloat16.
+        total.update(tensor.reshape(-1).view(_bytes_dtype()).numpy().tobytes())
+    total.update(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode())
+    return total.hexdigest()
+
+
+def _bytes_dtype() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def tokenizer_facts(tokenizer: Any) -> dict[str, Any]:
+    """What identifies a tokenizer: its vocabulary, special tokens and how it pads."""
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()), ensure_ascii=False)
+    return {
+        "vocabulary": hashlib.sha256(vocabulary.encode()).hexdigest(),
+        "special_tokens": {k: str(v) for k, v in tokenizer.special_tokens_map.items()},
+        "padding_side": tokenizer.padding_side,
+    }
+
+
+def processor_facts(processor: Any) -> dict[str, Any]:
+    """What an image processor does to pixels."""
+    facts = json.loads(processor.to_json_string())
+    names = ("size", "crop_size", "resample", "do_center_crop", "image_mean", "image_std")
+    return {name: facts.get(name) for name in names}
