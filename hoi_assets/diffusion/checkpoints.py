@@ -1,0 +1,118 @@
+"""Checkpoints of a LoRA training: a folder each, whole or absent, in safetensors and JSON."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hoi_assets.progress import Say
+
+CHECKPOINTS_KEPT = 2
+
+
+@dataclass
+class State:
+    """Where a training stands, beside weights and optimiser.
+
+    Attributes:
+        step: steps done.
+        log: one row per step.
+        best_step: step with the lowest validation loss; without validation, the last.
+        best_loss: its validation loss.
+        misses: measurements since then.
+        stopped: whether early stopping ended the training.
+    """
+
+    step: int = 0
+    log: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int = 0
+    best_loss: float | None = None
+    misses: int = 0
+    stopped: bool = False
+
+
+class Checkpoints:
+    """Folders `checkpoint-<step>` in a work folder: weights, best weights, optimiser, state."""
+
+    def __init__(
+        self,
+        work_dir: Path,
+        key: str,
+        parameters: dict[str, Any],
+        optimizer: Any,
+        best: dict[str, Any],
+        say: Say,
+    ) -> None:
+        self.work_dir, self.key, self.say = work_dir, key, say
+        self.parameters, self.optimizer, self.best = parameters, optimizer, best
+
+    def folders(self) -> list[Path]:
+        """Finished checkpoints, latest first."""
+        found = [p for p in self.work_dir.glob("checkpoint-*") if p.name[11:].isdigit()]
+        return sorted(found, key=lambda p: int(p.name[11:]), reverse=True)
+
+    def save(self, state: State) -> None:
+        from safetensors.torch import save_file
+
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        target = self.work_dir / f"checkpoint-{state.step}"
+        temporary = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.work_dir))
+        moments = self.optimizer.state_dict()["state"]
+        save_file(self.parameters, temporary / "adapter.safetensors")
+        save_file(self.best, temporary / "best.safetensors")
+        save_file(
+            {f"{i}.{name}": v for i, one in moments.items() for name, v in one.items()},
+            temporary / "optimizer.safetensors",
+        )
+        (temporary / "state.json").write_text(
+            json.dumps({"key": self.key, **vars(state)}), encoding="utf-8"
+        )
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.replace(target)
+        for old in self.folders()[CHECKPOINTS_KEPT:]:
+            shutil.rmtree(old)
+
+    def load(self) -> State:
+        """Go on from the latest whole checkpoint of the same training, else from the start."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        for leftover in self.work_dir.glob("unfinished-*"):
+            shutil.rmtree(leftover)
+        for folder in self.folders():
+            try:
+                raw = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+                if raw.pop("key") != self.key:
+                    self.say(f"{folder} belongs to other inputs: removed")
+                    shutil.rmtree(folder)
+                    continue
+                state = State(**raw)
+                weights = load_file(folder / "adapter.safetensors")
+                best = load_file(folder / "best.safetensors")
+                moments = load_file(folder / "optimizer.safetensors")
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                self.say(f"{folder} cannot be read ({error}): removed")
+                shutil.rmtree(folder)
+                continue
+            copy_into(self.parameters, weights)
+            copy_into(self.best, best)
+            by_place: dict[int, dict[str, Any]] = {}
+            for name, value in moments.items():
+                place, moment = name.split(".", 1)
+                by_place.setdefault(int(place), {})[moment] = value
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": by_place})
+            self.say(f"training goes on from {folder.name}")
+            return state
+        return State()
+
+
+def copy_into(target: dict[str, Any], source: dict[str, Any]) -> None:
+    """Overwrite the tensors of `target` with those of the same name."""
+    import torch
+
+    with torch.no_grad():
+        for name, value in target.items():
+            value.copy_(source[name])

@@ -1,0 +1,264 @@
+"""Loads SDXL pipelines, each once per process, and says exactly what is wrong when it cannot."""
+
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hoi_assets.errors import HoiError
+from hoi_assets.settings import ModelRef, Settings
+from hoi_assets.store.weights import model_digest, weights_folder
+
+REMEDY = (
+    "restore the folder with `git checkout -- {folder}`, make it with `make weights`, "
+    "or name another model under `models` of the profile"
+)
+SDXL_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+WEIGHT_NAMES = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+MAX_TEXTS_KEPT = 1024
+
+_loaded: dict[tuple[str, str], "Loaded"] = {}
+_reads: Counter[str] = Counter()
+
+
+@dataclass
+class Loaded:
+    """An SDXL pipeline in memory.
+
+    Attributes:
+        pipe: `diffusers.StableDiffusionXLPipeline`, in eval mode, without an active adapter.
+        digest: hash of weights, configuration and dtype (64 hex digits).
+        ref: the entry of the profile it was loaded from.
+        device: torch device name.
+        adapters: LoRA digest -> adapter name, for LoRAs that are in memory.
+    """
+
+    pipe: Any
+    digest: str
+    ref: ModelRef
+    device: str
+    adapters: "OrderedDict[str, str]" = field(default_factory=OrderedDict)
+    _texts: "OrderedDict[str, tuple[Any, Any]]" = field(default_factory=OrderedDict)
+
+    @property
+    def resolution(self) -> int:
+        """Side in pixels of the pictures that the UNet was trained on."""
+        return int(self.pipe.unet.config.sample_size) * int(self.pipe.vae_scale_factor)
+
+    def encode(self, text: str) -> tuple[Any, Any]:
+        """Embeddings of one text: (1, tokens, width) and pooled (1, width).
+
+        A text is encoded alone, so that its embedding does not depend on its neighbours, and once.
+        """
+        import torch
+
+        if text not in self._texts:
+            with torch.no_grad():
+                embeds, _, pooled, _ = self.pipe.encode_prompt(
+                    text, device=self.device, do_classifier_free_guidance=False
+                )
+            self._texts[text] = (embeds, pooled)
+            while len(self._texts) > MAX_TEXTS_KEPT:
+                self._texts.popitem(last=False)
+        self._texts.move_to_end(text)
+        return self._texts[text]
+
+    def encode_negative(self, text: str) -> tuple[Any, Any]:
+        """Embeddings of a negative prompt; "" means none, which is what the pipeline means by it:
+        zeros where `force_zeros_for_empty_prompt` is set, else the encoded empty text."""
+        import torch
+
+        embeds, pooled = self.encode(text)
+        if not text and self.pipe.config.force_zeros_for_empty_prompt:
+            return torch.zeros_like(embeds), torch.zeros_like(pooled)
+        return embeds, pooled
+
+    def forget_adapters(self) -> None:
+        """Remove every LoRA from memory: the UNet is the base again, bit for bit."""
+        self.pipe.unload_lora_weights()
+        self.adapters.clear()
+
+
+def configure(settings: Settings) -> str:
+    """Set threads, silence progress bars of libraries, and return the device to use.
+
+    Raises:
+        HoiError: `device: cuda` without a usable GPU.
+    """
+    import diffusers
+    import torch
+    import transformers
+
+    torch.set_num_threads(settings.threads)
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise HoiError(
+            "device is 'cuda' in the profile, but torch sees no GPU",
+            "set `device: cpu` (or `auto`), or install a CUDA build of torch and its driver",
+        )
+    if settings.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return settings.device
+
+
+def load_sdxl(ref: ModelRef, device: str = "cpu") -> Loaded:
+    """Load an SDXL pipeline, or return the one this process already has.
+
+    Weights are read from safetensors only; code that comes with a model is never run.
+
+    Args:
+        device: torch device name, as `configure` returns it.
+
+    Raises:
+        HoiError: missing folder or file, truncated or wrongly shaped weights, parts that do not
+            fit each other, a hub repository without a pinned revision or out of reach.
+    """
+    key = (model_digest(ref), device)
+    if key not in _loaded:
+        folder = weights_folder(ref)
+        if folder is not None:
+            _check_files(folder)
+        pipe = _read(ref, folder)
+        _check_parts_fit(pipe, str(folder or ref.source))
+        pipe.set_progress_bar_config(disable=True)
+        pipe.to(device)
+        for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
+            part.requires_grad_(False).eval()
+        _reads[ref.source] += 1
+        _loaded[key] = Loaded(pipe, key[0], ref, device)
+    return _loaded[key]
+
+
+def reads() -> dict[str, int]:
+    """How often this process read each model from disk: source -> number."""
+    return dict(_reads)
+
+
+def unload_all() -> None:
+    """Drop every loaded pipeline from memory."""
+    _loaded.clear()
+
+
+def _check_files(folder: Path) -> None:
+    """Files that the libraries would replace by defaults in silence, and truncated weights."""
+    from safetensors import SafetensorError, safe_open
+
+    wanted = [folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"]
+    for part in SDXL_PARTS:
+        if part.startswith("tokenizer"):
+            if not any((folder / part / name).is_file() for name in TOKENIZER_FILES):
+                wanted.append(folder / part / TOKENIZER_FILES[0])
+        else:
+            wanted.append(folder / part / "config.json")
+            if not list((folder / part).glob("*.safetensors")):
+                wanted.append(folder / part / f"{WEIGHT_NAMES.get(part, 'model')}.safetensors")
+    missing = [path for path in wanted if not path.is_file()]
+    if missing:
+        raise HoiError(f"model file missing: {missing[0]}", REMEDY.format(folder=folder))
+    for path in folder.rglob("*.json"):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise HoiError(
+                f"{path} is not valid JSON: {error}", REMEDY.format(folder=folder)
+            ) from None
+    for path in folder.rglob("*.safetensors"):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise HoiError(
+                f"{path} ({path.stat().st_size} bytes) is truncated or not safetensors: {error}",
+                REMEDY.format(folder=folder),
+            ) from None
+
+
+def _read(ref: ModelRef, folder: Path | None) -> Any:
+    import torch
+    from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    where = str(folder or ref.source)
+    options: dict[str, Any] = {"dtype": getattr(torch, ref.dtype), "use_safetensors": True}
+    if folder is None:
+        options["revision"] = ref.revision
+    else:
+        options["local_files_only"] = True
+    parts = {}
+    for name, cls in (
+        ("unet", UNet2DConditionModel),
+        ("vae", AutoencoderKL),
+        ("text_encoder", CLIPTextModel),
+        ("text_encoder_2", CLIPTextModelWithProjection),
+    ):
+        lenient = {"ignore_mismatched_sizes": True} if name.startswith("text") else {}
+        with _named(f"{where}/{name}", where):
+            parts[name], info = cls.from_pretrained(
+                where, subfolder=name, output_loading_info=True, **options, **lenient
+            )
+        for problem in ("missing_keys", "mismatched_keys"):
+            # The libraries fill these with random numbers and go on.
+            if info[problem]:
+                first = sorted(str(key) for key in info[problem])[0]
+                raise HoiError(
+                    f"{where}/{name}: weights do not match config.json: "
+                    f"{len(info[problem])} {problem.replace('_', ' ')}, first {first}",
+                    REMEDY.format(folder=where),
+                )
+    with _named(where, where):
+        return StableDiffusionXLPipeline.from_pretrained(
+            where, add_watermarker=False, **parts, **options
+        )
+
+
+@contextmanager
+def _named(place: str, folder: str) -> Iterator[None]:
+    """Turn whatever a library raises while reading `place` into a HoiError."""
+    try:
+        yield
+    except HoiError:
+        raise
+    except Exception as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise HoiError(
+            f"{place} cannot be loaded: {type(error).__name__}: {first_line}",
+            REMEDY.format(folder=folder),
+        ) from error
+
+
+def _check_parts_fit(pipe: Any, where: str) -> None:
+    unet, text, text_2 = pipe.unet.config, pipe.text_encoder.config, pipe.text_encoder_2.config
+    sides = {
+        "unet.cross_attention_dim against both text encoders' hidden_size": (
+            unet.cross_attention_dim,
+            text.hidden_size + text_2.hidden_size,
+        ),
+        "unet.in_channels against vae.latent_channels": (
+            unet.in_channels,
+            pipe.vae.config.latent_channels,
+        ),
+        "unet.projection_class_embeddings_input_dim against text_encoder_2.projection_dim and "
+        "six time ids": (
+            unet.projection_class_embeddings_input_dim,
+            text_2.projection_dim + 6 * unet.addition_time_embed_dim,
+        ),
+    }
+    for name, (have, want) in sides.items():
+        if have != want:
+            raise HoiError(
+                f"{where}: parts do not fit: {name}: {have} and {want}",
+                REMEDY.format(folder=where),
+            )
+    # 2 is CLIP's old marker for "the largest id"; any other stranger pools every text alike.
+    if text_2.eos_token_id not in (2, pipe.tokenizer_2.eos_token_id):
+        raise HoiError(
+            f"{where}/text_encoder_2: eos_token_id is {text_2.eos_token_id}, but the tokenizer's "
+            f"is {pipe.tokenizer_2.eos_token_id}: every prompt would get the same pooled embedding",
+            "set eos_token_id in its config.json, then train the model anew with `make weights`",
+        )

@@ -1,0 +1,106 @@
+"""Draws one image again, alone, from its row, and compares the pixels."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hoi_assets.diffusion.sampling import Draw, Lora
+from hoi_assets.errors import HoiError
+from hoi_assets.settings import Settings
+from hoi_assets.store.hashing import digest_pixels
+from hoi_assets.store.versions import Store
+from hoi_assets.store.weights import model_digest
+from hoi_assets.tracing import find_image
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LORA_ASSETS = ("category_loras", "finetuned_model")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Attributes:
+    image: as drawn now.
+    equal: whether its pixels are those recorded.
+    largest_difference: of a pixel value (0..255) against the stored picture; None where that
+        is gone.
+    differences: what of the environment is not as recorded, e.g. threads.
+    """
+
+    image: "Image.Image"
+    equal: bool
+    largest_difference: int | None
+    differences: dict[str, tuple[Any, Any]]
+
+
+def replay(store: Store, settings: Settings, image_id: str) -> Replay:
+    """Draw an image of `candidate_images` or `hoi_evaluation_images` again, alone.
+
+    Raises:
+        HoiError: no such image, it was never drawn, or its base model or LoRA is not there.
+    """
+    import numpy as np
+
+    from hoi_assets.diffusion.cache import ENVIRONMENT
+    from hoi_assets.diffusion.loading import configure, load_sdxl
+    from hoi_assets.diffusion.sampling import draw, environment
+
+    row = find_image(store, image_id).row
+    if row["pixels"] is None:
+        raise HoiError(f"image {image_id} was never drawn: {row['reason']}", "choose another")
+    base = model_digest(settings.models.base)
+    if base != row["base_digest"]:
+        raise HoiError(
+            f"image {image_id} was drawn by base model {row['base_digest'][:12]}, but the profile "
+            f"names {base[:12]}",
+            "name the model it was drawn by under models.base, or check out its weights",
+        )
+    loaded = load_sdxl(settings.models.base, configure(settings))
+    again = Draw(
+        prompt=row["drawn_prompt"],
+        seed=row["seed"],
+        slot=row["slot"],
+        steps=row["num_inference_steps"],
+        guidance_scale=row["guidance_scale"],
+        scheduler=row["scheduler"],
+        width=row["width"],
+        height=row["height"],
+        negative_prompt=row["negative_prompt"],
+        lora=find_lora(store, row["lora_digest"]) if row["lora_digest"] else None,
+    )
+    (drawn,) = draw(loaded, [again], row["batch_size"])
+    if drawn.image is None:
+        raise HoiError(f"image {image_id} could not be drawn: {drawn.reason}", "run it again")
+    now = environment(loaded, row["batch_size"])
+    largest = None
+    if not store.images.missing([row["pixels"]]):
+        before = np.asarray(store.images.open(row["pixels"]), dtype=np.int16)
+        largest = int(np.abs(before - np.asarray(drawn.image, dtype=np.int16)).max())
+    return Replay(
+        image=drawn.image,
+        equal=digest_pixels(drawn.image) == row["pixels"],
+        largest_difference=largest,
+        differences={
+            name: (row[name], now[name]) for name in ENVIRONMENT if row[name] != now[name]
+        },
+    )
+
+
+def find_lora(store: Store, digest: str) -> Lora:
+    """A LoRA among all versions that are still kept.
+
+    Raises:
+        HoiError: none of that digest.
+    """
+    for asset in LORA_ASSETS:
+        partitions: list[str | None] = [*store.partitions(asset)]
+        for partition in partitions or [None]:
+            for one in store.history(asset, partition):
+                if not one.path.is_dir():
+                    continue
+                if one.table("summary")["lora_digest"][0] == digest:
+                    return Lora(folder=str(one.file("lora")), digest=digest)
+    raise HoiError(
+        f"LoRA {digest[:12]} is in no kept version of {' or '.join(LORA_ASSETS)}",
+        "it was pruned; materialise category_loras with the same inputs to train it again",
+    )
