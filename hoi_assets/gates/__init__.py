@@ -1,0 +1,1 @@
+"""Write, audit, publish: expectation suites as Dagster asset checks."""

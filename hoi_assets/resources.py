@@ -1,0 +1,93 @@
+"""What every step is given: the settings of a profile and the store below one home."""
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from hoi_assets.settings import ROOT, Settings, home_folder, load_settings
+from hoi_assets.store.disk import writing
+from hoi_assets.store.versions import Store
+from hoi_assets.taxonomy import category_keys, unknown_category
+
+
+class Platform:
+    """Settings and store, opened at first use.
+
+    Args:
+        profile: name or path of a YAML file; None takes `HOI_PROFILE`, else `tiny`.
+        home: where outputs go; None takes `HOI_HOME`, else `data/out`.
+    """
+
+    def __init__(self, profile: str | None = None, home: Path | None = None) -> None:
+        self.profile = profile
+        self.home = home
+
+    @cached_property
+    def settings(self) -> Settings:
+        return load_settings(self.profile)
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.home or home_folder())
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """All categories of the taxonomy."""
+        return category_keys(self.settings.taxonomy_folder)
+
+    def chosen(self, names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+        """The named categories in the taxonomy's order, each once.
+
+        Raises:
+            HoiError: a name the taxonomy does not have.
+        """
+        for name in names:
+            if name not in self.categories:
+                raise unknown_category(name, self.categories, self.settings.taxonomy_folder)
+        return tuple(c for c in self.categories if c in set(names))
+
+
+class PlatformResource(dg.ConfigurableResource):
+    """`Platform` for Dagster's steps; both fields may be left empty."""
+
+    profile: str | None = None
+    home: str | None = None
+    _platform: Platform | None = PrivateAttr(default=None)
+
+    @property
+    def platform(self) -> Platform:
+        if self._platform is None:
+            self._platform = Platform(self.profile, Path(self.home) if self.home else None)
+        return self._platform
+
+    @property
+    def settings(self) -> Settings:
+        return self.platform.settings
+
+    @property
+    def store(self) -> Store:
+        return self.platform.store
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return self.platform.categories
+
+
+def prepare_dagster_home(home: Path) -> Path:
+    """`<home>/dagster`, holding this repository's `dagster.yaml`; to be used as DAGSTER_HOME.
+
+    Dagster writes its databases and logs beside that file, so that all of it stays below `home`.
+    """
+    folder = home / "dagster"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        config = (ROOT / "dagster.yaml").read_bytes()
+        copy = folder / "dagster.yaml"
+        if not copy.is_file() or copy.read_bytes() != config:
+            partial = copy.with_suffix(f".{os.getpid()}.tmp")
+            partial.write_bytes(config)
+            partial.replace(copy)
+    return folder
