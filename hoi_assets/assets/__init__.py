@@ -1,0 +1,1 @@
+"""Dagster assets, one module per stage: read, call the library, publish."""

@@ -1,0 +1,339 @@
+"""The command line, `hoi`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hoi_assets.errors import HoiError
+from hoi_assets.settings import ROOT, home_folder
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from dagster import DagsterInstance
+
+    from hoi_assets.automation import Line
+
+# Held categories end with 1, a mistake one can mend with 2.
+HELD, MISTAKE, INTERRUPTED = 1, 2, 130
+BUSY_MACHINE_S = 300
+ONLY = ("all", "stale", "failed", "missing")  # = automation.ONLY, which takes a second to import
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="hoi", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (
+        _add_run,
+        _add_summary,
+        _add_stale,
+        _add_backfill,
+        _add_ui,
+        _add_trace,
+        _add_replay,
+        _add_sql,
+        _add_prune,
+        _add_lock,
+    ):
+        add(commands)
+    options = parser.parse_args(arguments)
+    if options.profile:
+        os.environ["HOI_PROFILE"] = options.profile
+    try:
+        command: Command = options.function
+        return command(options)
+    except HoiError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        print("interrupted: what was made is kept; run again to go on", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    function: Command,
+    words: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=words, description=words)
+    parser.set_defaults(function=function)
+    parser.add_argument(
+        "--profile", help="name or path of a YAML file; else HOI_PROFILE, else tiny"
+    )
+    return parser
+
+
+def _categories(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("categories", nargs="*", metavar="CATEGORY", help="hand-pose categories")
+    parser.add_argument("--all", action="store_true", help="all categories of the taxonomy")
+    parser.add_argument(
+        "--only",
+        choices=ONLY,
+        default="all",
+        help="stale: changed, missing or failed; failed: held back or with failed rows; "
+        "missing: never made",
+    )
+
+
+def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands, "run", run, "Run the line: the profile's categories, or those given."
+    )
+    _categories(parser)
+    parser.add_argument("--force", action="store_true", help="compute though nothing changed")
+
+
+def _add_summary(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "summary", summary, "Counts, reasons and scores of what is there.")
+    parser.add_argument("--json", action="store_true", help="for scripts")
+
+
+def _add_trace(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "trace", trace, "One image's way from prompt to verdict.")
+    parser.add_argument("image_id", help="its id, or the first digits of it")
+
+
+def _add_replay(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "Draw one image again, alone; ends with 1 where the pixels differ."
+    parser = _command(commands, "replay", replay, words)
+    parser.add_argument("image_id", help="its id, or the first digits of it")
+    parser.add_argument("--out", type=Path, help="where to write the picture (PNG)")
+
+
+def _add_stale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "stale", stale, "List what is out of date, missing or held.")
+    parser.add_argument("--all", action="store_true", help="what is fresh as well")
+
+
+def _add_backfill(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "Ask Dagster's daemon (started by `hoi ui`) for one run per category."
+    _categories(_command(commands, "backfill", backfill, words))
+
+
+def _add_ui(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "ui", ui, "Dagster's UI and daemon on loopback.")
+    parser.add_argument("--port", type=int, default=3000)
+    parser.add_argument("--host", default="127.0.0.1")
+
+
+def _add_sql(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "sql", sql, "Ask the catalogue, read-only, in DuckDB's SQL.")
+    parser.add_argument("query")
+
+
+def _add_prune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "prune", prune, "Remove old versions that nothing in force needs.")
+    parser.add_argument("--keep", type=int, default=1, help="latest versions to keep of each")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would go")
+
+
+def _add_lock(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "Lock the recipes of all stages after code_version was raised."
+    parser = _command(commands, "lock-recipes", lock_recipes, words)
+    parser.add_argument("--same-output", nargs="*", default=[], metavar="STAGE")
+
+
+def run(options: argparse.Namespace) -> int:
+    """`hoi run`."""
+    from hoi_assets.automation import drive
+    from hoi_assets.summary import print_summary, summarise_line
+
+    line = _line()
+    with _instance() as instance:
+        report = drive(
+            line, instance, _chosen(line, options), only=options.only, force=options.force
+        )
+    print(f"\n{report.table()}\n")
+    print_summary(summarise_line(line.platform.store, _chosen(line, options)))
+    if not report.held:
+        return 0
+    names = ", ".join(dict.fromkeys(done.category or done.job for done in report.held))
+    print(
+        f"held: {names}. What was published before stays in force.\n"
+        "  see the reasons above, or `hoi ui`; then `hoi run --only failed`",
+        file=sys.stderr,
+    )
+    return HELD
+
+
+def summary(options: argparse.Namespace) -> int:
+    """`hoi summary`."""
+    from hoi_assets.settings import load_settings
+    from hoi_assets.store.versions import Store
+    from hoi_assets.summary import print_summary, summarise_line
+    from hoi_assets.taxonomy import category_keys
+
+    store = Store(home_folder())
+    made = set(store.partitions("detailed_prompts"))
+    keys = [key for key in category_keys(load_settings().taxonomy_folder) if key in made]
+    told = summarise_line(store, keys)
+    if options.json:
+        print(json.dumps(told, indent=2))
+    else:
+        print_summary(told)
+    return 0
+
+
+def trace(options: argparse.Namespace) -> int:
+    """`hoi trace`."""
+    from hoi_assets import tracing
+    from hoi_assets.store.versions import Store
+
+    for title, facts in tracing.trace(Store(home_folder()), options.image_id):
+        print(title)
+        width = max((len(name) for name in facts), default=0)
+        for name, value in facts.items():
+            print(f"  {name.ljust(width)}  {value}")
+    return 0
+
+
+def replay(options: argparse.Namespace) -> int:
+    """`hoi replay`."""
+    from hoi_assets.diffusion import replay as replaying
+    from hoi_assets.settings import load_settings
+    from hoi_assets.store.versions import Store
+
+    found = replaying.replay(Store(home_folder()), load_settings(), options.image_id)
+    if options.out:
+        found.image.save(options.out)
+    if found.equal:
+        print(f"{options.image_id}: drawn again alone, all pixels are equal")
+        return 0
+    print(f"{options.image_id}: the pixels differ, by at most {found.largest_difference} of 255")
+    for name, (before, now) in found.differences.items():
+        print(f"  {name}: {before} when it was made, {now} now")
+    return 1
+
+
+def stale(options: argparse.Namespace) -> int:
+    """`hoi stale`."""
+    from hoi_assets.automation import aligned
+
+    line = _line()
+    platform = line.platform
+    found = line.graph.status(platform.settings, platform.store, platform.categories)
+    shown = [status for status in found if options.all or status.state != "fresh"]
+    if shown:
+        rows = [("asset", "category", "state", "why")]
+        rows += [
+            (s.stage, s.partition or "", s.state, "; ".join(s.reasons).splitlines()[0][:200])
+            for s in shown
+            if s.reasons or options.all
+        ]
+        print(aligned(rows))
+    fresh = sum(status.state == "fresh" for status in found)
+    print(f"{fresh} of {len(found)} are fresh; `hoi run --only stale` makes the rest")
+    return 0
+
+
+def backfill(options: argparse.Namespace) -> int:
+    """`hoi backfill`."""
+    from hoi_assets.automation import daemon_alive, launch_backfill, matches
+
+    line = _line()
+    platform = line.platform
+    if not options.categories and not options.all:
+        raise HoiError("no category named", "name one or more, or say --all")
+    chosen = _chosen(line, options)
+    if options.only != "all":
+        found = line.graph.status(platform.settings, platform.store, platform.categories)
+        wanted = {s.partition for s in found if s.partition and matches(s, options.only)}
+        chosen = tuple(category for category in chosen if category in wanted)
+    if not chosen:
+        print(f"nothing {options.only} in these categories")
+        return 0
+    with _instance() as instance:
+        backfill_id = launch_backfill(line, instance, chosen, {})
+        alive = daemon_alive(instance)
+    print(f"backfill {backfill_id}: {len(chosen)} runs, one per category: {', '.join(chosen)}")
+    print("  follow it in the UI under Runs > Backfills, then `hoi run` makes what comes after")
+    if not alive:
+        print("  no daemon is running: it starts with `hoi ui` (make ui)", file=sys.stderr)
+    return 0
+
+
+def ui(options: argparse.Namespace) -> int:
+    """`hoi ui`: replaces this process by `dagster dev`."""
+    _dagster_home()
+    # A training can keep every core busy for longer than Dagster waits for its own processes.
+    os.environ.setdefault("DAGSTER_GRPC_TIMEOUT_SECONDS", str(BUSY_MACHINE_S))
+    os.chdir(ROOT)
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(ROOT / "workspace.yaml")]
+    command += ["--host", options.host, "--port", str(options.port)]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)
+
+
+def sql(options: argparse.Namespace) -> int:
+    """`hoi sql`."""
+    import polars as pl
+
+    from hoi_assets.store.catalogue import query
+    from hoi_assets.store.versions import Store
+
+    with pl.Config(tbl_rows=200, tbl_cols=50, fmt_str_lengths=120, tbl_hide_dataframe_shape=True):
+        print(query(Store(home_folder()), options.query))
+    return 0
+
+
+def prune(options: argparse.Namespace) -> int:
+    """`hoi prune`."""
+    from hoi_assets.store.versions import Store
+
+    removed = Store(home_folder()).prune(keep=options.keep, dry_run=options.dry_run)
+    for path in removed:
+        print(path)
+    print(f"{len(removed)} versions {'would go' if options.dry_run else 'removed'}")
+    return 0
+
+
+def lock_recipes(options: argparse.Namespace) -> int:
+    """`hoi lock-recipes`."""
+    from hoi_assets.gates.graph import stages_in
+    from hoi_assets.gates.recipes import LOCK_FILE, write_lock
+
+    lock = write_lock(stages_in("hoi_assets.assets"), options.same_output)
+    print(f"{len(lock)} recipes locked in {LOCK_FILE.relative_to(ROOT)}")
+    return 0
+
+
+def _line() -> "Line":
+    from hoi_assets.definitions import build_line
+
+    return build_line()
+
+
+def _chosen(line: "Line", options: argparse.Namespace) -> tuple[str, ...]:
+    platform = line.platform
+    if options.all:
+        return platform.categories
+    named = options.categories or platform.settings.run_categories
+    return platform.chosen(named) or platform.categories
+
+
+def _dagster_home() -> Path:
+    """DAGSTER_HOME as the user set it, else `<home>/dagster` with this repository's config."""
+    from hoi_assets.resources import prepare_dagster_home
+
+    if not os.environ.get("DAGSTER_HOME"):
+        os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(home_folder()))
+    return Path(os.environ["DAGSTER_HOME"])
+
+
+def _instance() -> "AbstractContextManager[DagsterInstance]":
+    from dagster import DagsterInstance
+
+    _dagster_home()
+    return DagsterInstance.get()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
