@@ -1,0 +1,1 @@
+"""Recipes of the tiny weights in `data/models/tiny`: the libraries' classes, made small."""

@@ -1,0 +1,48 @@
+"""Make the tiny weights: `init` writes untrained ones, `train` trains, `examine` measures."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from hoi_assets.errors import HoiError
+from hoi_assets.tiny.store import TRAINING, WEIGHTS, WORLD, write_fresh
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m hoi_assets.tiny", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    init = commands.add_parser("init", help="write untrained weights of every model")
+    init.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the models")
+    init.add_argument("--seed", type=int, default=0)
+    train = commands.add_parser("train", help="train models; interrupted, it resumes")
+    train.add_argument("names", nargs="*", help="models to train, default all in order")
+    train.add_argument("--max-minutes", type=float, help="outer stop of each training")
+    examine = commands.add_parser("examine", help="measure what the stored SDXL draws")
+    for command in (train, examine):
+        command.add_argument("--world", type=Path, default=WORLD, help="folder of the pictures")
+        command.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the models")
+        command.add_argument("--state", type=Path, default=TRAINING, help="folder of checkpoints")
+    options = parser.parse_args(arguments)
+    say = partial(print, flush=True)
+    try:
+        if options.command == "init":
+            write_fresh(options.out, options.seed, say)
+            return 0
+        from hoi_assets.tiny.train import Run, add_truth_rates
+        from hoi_assets.tiny.train import train as train_models
+
+        if options.command == "examine":
+            add_truth_rates(Run(options.world, options.out, options.state, say))
+            return 0
+        run = Run(options.world, options.out, options.state, say, options.max_minutes)
+        train_models(options.names, run)
+    except HoiError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

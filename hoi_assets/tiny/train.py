@@ -1,0 +1,275 @@
+"""Trains the tiny models one after another, by their recipes; stores them with their cards."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hoi_assets.errors import HoiError
+from hoi_assets.progress import Say
+from hoi_assets.tiny import clip, examiner, image_reward, sdxl, vae, vilt
+from hoi_assets.tiny.card import Card, make_card, read_card, write_card
+from hoi_assets.tiny.loop import CHECKPOINT_S, Trained, fit
+from hoi_assets.tiny.pictures import Pictures, as_images, read_pictures
+from hoi_assets.tiny.recipes import RECIPES, Recipe
+from hoi_assets.tiny.store import replace_folder
+from hoi_assets.tiny.tokenizers import bert_tokenizer, clip_tokenizer
+from hoi_assets.tiny.views import with_views
+
+SHEET_PROMPTS = 64
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a training reads and writes, and which recipes it follows.
+
+    Attributes:
+        world: folder of pictures; out: folder of the models; state: folder of checkpoints.
+    """
+
+    world: Path
+    out: Path
+    state: Path
+    say: Say = print
+    max_minutes: float | None = None
+    checkpoint_s: float = CHECKPOINT_S
+    recipes: dict[str, Recipe] | None = None
+
+    def recipe(self, name: str) -> Recipe:
+        """The recipe called `name`."""
+        return (self.recipes or RECIPES)[name]
+
+    def pictures(self, recipe: Recipe) -> tuple[Pictures, Pictures]:
+        """Pictures to learn from, and held out; the same ones when the training is resumed."""
+        found = read_pictures(self.world, recipe.split, self.state / recipe.name).halves()
+        self.say(f"{recipe.name}: {len(found[0])} pictures, {len(found[1])} held out")
+        return found
+
+    def fit(
+        self,
+        model: Any,
+        loss: Any,
+        recipe: Recipe,
+        edition: Callable[[Trained], None] | None = None,
+    ) -> Trained:
+        """Train by the one loop."""
+        return fit(
+            model,
+            loss,
+            recipe,
+            self.state / recipe.name,
+            self.say,
+            self.max_minutes,
+            edition,
+            self.checkpoint_s,
+        )
+
+    def store(self, name: str, card: Card, write: Callable[[Path], None]) -> None:
+        """Put a model and its card in place."""
+
+        def fill(folder: Path) -> None:
+            write(folder)
+            write_card(folder, card)
+
+        replace_folder(self.out / name, fill)
+        figures = ", ".join(f"{k} {v:.3g}" for k, v in card.quality.items())
+        self.say(f"{name}: stored after {card.steps} steps, {card.minutes:.1f} min: {figures}")
+
+
+def train(names: Sequence[str], run: Run) -> None:
+    """Train the named models in the order in which they build on each other; none names all, and
+    then adds to SDXL's card what the examiner finds in its pictures.
+
+    Raises:
+        HoiError: an unknown name, no world, or a checkpoint of another recipe.
+    """
+    import torch
+
+    unknown = sorted(set(names) - set(STAGES))
+    if unknown:
+        raise HoiError(f"no recipe called {unknown[0]!r}", f"name some of: {', '.join(STAGES)}")
+    for name, stage in STAGES.items():
+        if not names or name in names:
+            torch.manual_seed(run.recipe(name).seed)
+            stage(run)
+    if not names:
+        add_truth_rates(run)
+
+
+def train_vae(run: Run) -> None:
+    """The first stage; stored in the pipeline's folder, beside the UNet there or a fresh one."""
+    recipe = run.recipe("vae")
+    model = vae.build_vae()
+    vae.start_from_averages(model)
+    learnt, held = run.pictures(recipe)
+    both = learnt.joined(learnt.mirrored())
+    trained = run.fit(model, vae.loss_of(model, both, recipe), recipe)
+    vae.even_out(model, learnt.pixels[:512])
+    _round_to_stored(model)
+    quality = vae.measure(model, held.pixels[:512])
+    model.register_to_config(scaling_factor=round(1 / quality["latent_std"], 5))
+    card = make_card(recipe, trained, learnt, held, model, quality)
+    old = run.out / "sdxl"
+    pipeline = _pipeline(run) if (old / "model_index.json").is_file() else sdxl.build_pipeline()
+    pipeline.register_modules(vae=model)
+    rest = read_card(old) if (old / "README.md").is_file() else None
+
+    def write(folder: Path) -> None:
+        sdxl.save(pipeline, folder)
+        write_card(folder / "vae", card)
+        if rest is not None:
+            write_card(folder, rest)
+
+    replace_folder(old, write)
+    run.say(f"vae: stored, {quality['psnr_db']:.1f} dB, {trained.minutes:.1f} min")
+
+
+def train_sdxl(run: Run) -> None:
+    """UNet and text encoders on the noisy stream, over the stored VAE."""
+    recipe = run.recipe("sdxl")
+    first_stage = read_card(run.out / "sdxl" / "vae")
+    pipeline = sdxl.build_pipeline()
+    pipeline.register_modules(vae=_pipeline(run).vae)
+    learnt, held = run.pictures(recipe)
+    model = sdxl.trainable(pipeline)
+    loss = sdxl.loss_of(model, pipeline, learnt, recipe)
+
+    def store(trained: Trained) -> None:
+        kept = copy.deepcopy(pipeline)
+        for part in ("unet", "text_encoder", "text_encoder_2"):
+            _round_to_stored(getattr(kept, part))
+        found = sdxl.validation_loss(sdxl.trainable(kept), kept, held, recipe)
+        quality = {"validation_loss": found, "training_loss": trained.loss}
+        card = make_card(recipe, trained, learnt, held, model, quality)
+
+        def write(folder: Path) -> None:
+            sdxl.save(kept, folder)
+            write_card(folder / "vae", first_stage)
+
+        run.store("sdxl", card, write)
+
+    store(run.fit(model, loss, recipe, store))
+
+
+def train_clip(run: Run) -> None:
+    """Pictures, true captions and lies."""
+    recipe = run.recipe("clip")
+    model = clip.build(clip_tokenizer())
+    # The fused kernel's backward pass is twice as slow on a CPU.
+    model.set_attn_implementation("eager")
+    learnt, held = _shown(run, recipe)
+    trained = run.fit(model, clip.loss_of(model, learnt, recipe), recipe)
+    _round_to_stored(model)
+    card = make_card(recipe, trained, learnt, held, model, clip.measure(model.eval(), held))
+    run.store("clip", card, lambda folder: clip.save(model, folder))
+
+
+def train_vilt(run: Run) -> None:
+    """Fidelity and alignment of pairs."""
+    recipe = run.recipe("vilt")
+    model = vilt.build(bert_tokenizer())
+    learnt, held = _shown(run, recipe)
+    whole = vilt.trainable(model)
+    trained = run.fit(whole, vilt.loss_of(whole, learnt, recipe), recipe)
+    _round_to_stored(model)
+    card = make_card(recipe, trained, learnt, held, model, vilt.measure(model.eval(), held))
+    run.store("vilt", card, lambda folder: vilt.save(model, folder))
+
+
+def train_image_reward(run: Run) -> None:
+    """Preferences made from truth."""
+    recipe = run.recipe("image_reward")
+    model = image_reward.build(bert_tokenizer())
+    learnt, held = _shown(run, recipe)
+    whole = image_reward.trainable(model)
+    trained = run.fit(whole, image_reward.loss_of(whole, learnt, recipe), recipe)
+    _round_to_stored(model)
+    quality = image_reward.measure(model.eval(), held)
+    card = make_card(recipe, trained, learnt, held, model, quality)
+    run.store(
+        "image_reward",
+        card,
+        lambda folder: image_reward.save(model, folder, quality["mean"], quality["std"]),
+    )
+
+
+def train_examiner(run: Run) -> None:
+    """Labels of pictures of other seeds."""
+    recipe = run.recipe("examiner")
+    model = examiner.build()
+    learnt, held = _shown(run, recipe)
+    trained = run.fit(model, examiner.loss_of(model, learnt, recipe), recipe)
+    _round_to_stored(model)
+    quality = examiner.measure(model.eval(), held)
+    card = make_card(recipe, trained, learnt, held, model, quality)
+    run.store("examiner", card, lambda folder: examiner.save(model, folder))
+
+
+def add_truth_rates(run: Run) -> None:
+    """Draw held-out captions with the stored SDXL and add to its card what the examiner finds."""
+    from hoi_assets.judging.examiner import agrees, examine, load_examiner
+
+    recipe = run.recipe("sdxl")
+    _, held = read_pictures(run.world, recipe.split, run.state / recipe.name).halves()
+    truthful = [
+        i for i, row in enumerate(held.rows) if row["alignment"] and row["category"] is not None
+    ]
+    chosen = held.take(truthful[:: max(1, len(truthful) // SHEET_PROMPTS)][:SHEET_PROMPTS])
+    drawn = sdxl.draw(_pipeline(run), [chosen.true_caption(i, None) for i in range(len(chosen))])
+    judge = load_examiner(run.out / "examiner")
+    figures: dict[str, float] = {}
+    for shown, images in (("drawn", drawn), ("rendered", as_images(chosen.pixels))):
+        found = [
+            agrees(truth, row)
+            for truth, row in zip(examine(judge, images), chosen.rows, strict=True)
+        ]
+        for kind in found[0]:
+            figures[f"{shown}_{kind}_right"] = sum(f[kind] for f in found) / len(found)
+    folder = run.out / "sdxl"
+    write_card(folder, read_card(folder).with_quality(**figures))
+    run.say("sdxl: examined: " + ", ".join(f"{k} {v:.2f}" for k, v in figures.items()))
+
+
+def _pipeline(run: Run) -> Any:
+    """The stored pipeline, in fp32."""
+    import torch
+    from diffusers import StableDiffusionXLPipeline
+
+    folder = run.out / "sdxl"
+    if not (folder / "model_index.json").is_file():
+        raise HoiError(
+            f"no tiny sdxl in {folder}", "train it first: python -m hoi_assets.tiny train vae sdxl"
+        )
+    return StableDiffusionXLPipeline.from_pretrained(
+        run.out / "sdxl", dtype=torch.float32, add_watermarker=False
+    )
+
+
+def _shown(run: Run, recipe: Recipe) -> tuple[Pictures, Pictures]:
+    """Pictures as rendered and as the generator shows them; those to learn from mirrored too."""
+    learnt, held = run.pictures(recipe)
+    pipeline, folder = _pipeline(run), run.state / "views"
+    plain, noisy = int(recipe["through_vae"]), int(recipe["renoised"])
+    learnt = with_views(learnt, pipeline, plain, noisy, folder, run.say)
+    held = with_views(held, pipeline, plain // 10, noisy // 10, folder, run.say)
+    return learnt.joined(learnt.mirrored()), held
+
+
+def _round_to_stored(model: Any) -> None:
+    """Round weights to the fp16 they are stored in, so that what is measured is what is stored."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half().float())
+
+
+STAGES: dict[str, Callable[[Run], None]] = {
+    "vae": train_vae,
+    "sdxl": train_sdxl,
+    "clip": train_clip,
+    "vilt": train_vilt,
+    "image_reward": train_image_reward,
+    "examiner": train_examiner,
+}

@@ -1,0 +1,75 @@
+"""A stand-in for the rendered world: coloured shapes with its rows, drawn in milliseconds."""
+
+import random
+from pathlib import Path
+
+import polars as pl
+from PIL import Image, ImageDraw
+
+from hoi_assets.scenes.captions import caption, lie, lies_for
+from hoi_assets.scenes.pool import SCHEMA
+from hoi_assets.scenes.vocabulary import (
+    BACKGROUNDS,
+    COLOURS,
+    DEFECTS,
+    LIGHTS,
+    MATERIALS,
+    OBJECTS,
+    SKIN_TONES,
+    VIEWS,
+)
+from hoi_assets.store.hashing import digest_pixels
+from hoi_assets.tiny.words import grip_phrases
+
+
+def write_shapes(folder: Path, split: str, count: int) -> None:
+    """Write one shard of `count` pictures, five to a grasp, some spoilt or with a lying caption."""
+    rng, grips = random.Random(split), grip_phrases()
+    pictures = folder / "images" / f"{split}-00000"
+    pictures.mkdir(parents=True)
+    rows = []
+    for number in range(count):
+        category = rng.choice([*grips, None])
+        slots = {
+            "side": rng.choice(("left", "right")) if category else None,
+            "skin_tone": rng.choice(SKIN_TONES) if category else None,
+            "grip": grips.get(category or ""),
+            "colour": rng.choice(COLOURS),
+            "material": rng.choice(MATERIALS),
+            "object": rng.choice(OBJECTS),
+            "view": rng.choice(VIEWS),
+            "light": rng.choice(LIGHTS),
+            "background": rng.choice(BACKGROUNDS),
+        }
+        told, lies, defects = slots, [], []
+        if category and rng.random() < 0.3:
+            defects = [rng.choice(DEFECTS)]
+        elif rng.random() < 0.2:
+            lies = [rng.choice(lies_for(slots))]
+            told = lie(slots, lies[0], rng, list(grips.values()))
+        image = Image.new("RGB", (128, 128), slots["background"].split()[0])
+        x = 20 if slots["side"] == "left" else 50
+        ImageDraw.Draw(image).ellipse((x, 30, x + 50, 90), fill=slots["colour"])
+        name = f"{split}-{number:06d}"
+        image.save(pictures / f"{name}.webp", "WEBP")
+        rows.append(
+            {column: None for column in SCHEMA}
+            | {k: v for k, v in slots.items() if k != "grip"}
+            | {
+                "scene_id": name,
+                "split": split,
+                "file": f"images/{pictures.name}/{name}.webp",
+                "caption": caption(told, number),
+                "true_caption": caption(slots, number),
+                "category": category,
+                "hands": int(category is not None),
+                "defects": defects,
+                "lies": lies,
+                "fidelity": not defects,
+                "alignment": not lies,
+                "seed": number,
+                "grasp_id": f"{split}-{number // 5}",
+                "digest": digest_pixels(image),
+            }
+        )
+    pl.DataFrame(rows, schema=SCHEMA).write_parquet(folder / f"{split}-00000.parquet")
