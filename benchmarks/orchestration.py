@@ -1,0 +1,113 @@
+"""`candidate_images` under Dagster against hand-written diffusers loops: same prompts, noise,
+steps and weights, one after the other in one process."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import yaml
+
+from benchmarks.common import report
+from hoi_assets.settings import PROFILES
+
+PER_PROMPT = 4
+ROUNDS = 3
+CATEGORY = "power_sphere"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.local_temp(folder) as instance:
+        home = Path(folder) / "home"
+        line = _line(Path(folder), home)
+        job = line.defs.resolve_job_def("hand_pose_line")
+        _run(line.defs.resolve_job_def("line_head"), instance)
+        _run(job, instance, "detailed_prompts", "instance_images", "category_loras")
+        # The first run draws; the later ones are forced, into image stores that forgot.
+        under_dagster = []
+        for _ in range(ROUNDS):
+            _forget_images(line.platform.store)
+            start = time.monotonic()
+            _run(job, instance, "candidate_images")
+            under_dagster.append(time.monotonic() - start)
+        rows = line.platform.store.require("candidate_images", CATEGORY).table("rows")
+        lora = line.platform.store.require("category_loras", CATEGORY).file("lora")
+        batched, single = _by_hand(line.platform.settings, rows, lora)
+    count = rows.height
+    rate = count / min(under_dagster)
+    report(
+        "orchestration/against a batched diffusers loop",
+        f"{rate * min(batched) / count:.2f} ({rate:.2f} and {count / min(batched):.2f} images/s, "
+        f"{count} images, best of {ROUNDS})",
+        "at least 0.95",
+    )
+    report(
+        "orchestration/against one prompt at a time",
+        f"{rate / single:.2f} ({rate:.2f} and {single:.2f} images/s)",
+        "at least 1.5",
+    )
+
+
+def _line(folder: Path, home: Path):  # type: ignore[no-untyped-def]
+    from hoi_assets.definitions import build_line
+
+    profile = yaml.safe_load((PROFILES / "tiny.yaml").read_text(encoding="utf-8"))
+    profile["candidates"] = {**profile.get("candidates", {}), "per_prompt": PER_PROMPT}
+    path = folder / "bench.yaml"
+    path.write_text(yaml.safe_dump(profile), encoding="utf-8")
+    return build_line(str(path), home)
+
+
+def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, *assets: str) -> None:
+    result = job.execute_in_process(
+        instance=instance,
+        partition_key=CATEGORY if assets else None,
+        asset_selection=[dg.AssetKey(name) for name in assets] or None,
+        tags={"hoi/force": "true"},
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+    if not result.success:
+        raise SystemExit("the benchmark's own run failed")
+
+
+def _forget_images(store) -> None:  # type: ignore[no-untyped-def]
+    """Forget what was drawn for candidates, so that it is drawn again."""
+    import sqlite3
+
+    published = store.current("candidate_images", CATEGORY)
+    if published is None:
+        return
+    ids = set(published.table("rows")["image_id"])
+    with sqlite3.connect(store.ledger.path) as connection:
+        found = connection.execute("select key from made where kind = 'image'").fetchall()
+        keys = [(key,) for (key,) in found if key[:16] in ids]
+        connection.executemany("delete from made where kind = 'image' and key = ?", keys)
+
+
+def _by_hand(settings, rows: pl.DataFrame, lora: Path):  # type: ignore[no-untyped-def]
+    """(seconds of each batched round, images per second one at a time)."""
+    from benchmarks.sampling_loop import batched_loop, load, one_at_a_time_loop
+
+    sampling = settings.sampling
+    pipe = load(settings.models.base.folder, lora, sampling.scheduler)
+    prompts, seeds = rows["drawn_prompt"].to_list(), rows["seed"].to_list()
+    same = (
+        sampling.num_inference_steps,
+        sampling.guidance_scale,
+        sampling.width,
+        sampling.height,
+    )
+    batched = []
+    for _ in range(ROUNDS):
+        start = time.monotonic()
+        batched_loop(pipe, prompts, seeds, *same, sampling.batch_size)
+        batched.append(time.monotonic() - start)
+    few = max(8, len(prompts) // 8)
+    start = time.monotonic()
+    one_at_a_time_loop(pipe, prompts[:few], seeds[:few], *same)
+    return batched, few / (time.monotonic() - start)
+
+
+if __name__ == "__main__":
+    main()
