@@ -33,8 +33,8 @@ world: $(VENV)/.test
 
 # Renders the pretraining world and trains every tiny model; interrupted, it resumes.
 weights: $(VENV)/.test
-	$(BIN)/python -m hoi_assets.scenes.pool --out data/world --split pretrain --count 8000 --workers 2
-	$(BIN)/python -m hoi_assets.scenes.pool --out data/world --split examiner --count 2000 --workers 2
+	$(BIN)/python -m hoi_assets.scenes.pool --out data/world --split pretrain --count 3000 --workers 2
+	$(BIN)/python -m hoi_assets.scenes.pool --out data/world --split examiner --count 750 --workers 2
 	$(BIN)/python -m hoi_assets.tiny train --world data/world
 
 # The browser tests drive Chromium; Debian's package where there is none.

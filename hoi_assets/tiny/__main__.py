@@ -1,4 +1,5 @@
-"""Make the tiny weights: `init` writes untrained ones, `train` trains, `examine` measures."""
+"""Make the tiny weights: `init` writes untrained ones, `train` trains, `examine` measures,
+`pages` draws what is labelled by eye."""
 
 import argparse
 import sys
@@ -6,6 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from hoi_assets.errors import HoiError
+from hoi_assets.settings import ROOT
+from hoi_assets.tiny.eye import FOLDER, draw_pages
 from hoi_assets.tiny.store import TRAINING, WEIGHTS, WORLD, write_fresh
 
 
@@ -19,7 +22,15 @@ def main(arguments: list[str] | None = None) -> int:
     train = commands.add_parser("train", help="train models; interrupted, it resumes")
     train.add_argument("names", nargs="*", help="models to train, default all in order")
     train.add_argument("--max-minutes", type=float, help="outer stop of each training")
+    train.add_argument(
+        "--go-on", action="store_true", help="start from the stored weights, not from fresh ones"
+    )
     examine = commands.add_parser("examine", help="measure what the stored SDXL draws")
+    pages = commands.add_parser("pages", help="draw pictures to be labelled by eye")
+    pages.add_argument("--pool", type=Path, default=ROOT / "data" / "pool", help="of the captions")
+    pages.add_argument("--folder", type=Path, default=FOLDER, help="where pages and table go")
+    pages.add_argument("--count", type=int, default=192)
+    pages.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the models")
     for command in (train, examine):
         command.add_argument("--world", type=Path, default=WORLD, help="folder of the pictures")
         command.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the models")
@@ -30,13 +41,23 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "init":
             write_fresh(options.out, options.seed, say)
             return 0
+        if options.command == "pages":
+            draw_pages(options.weights, options.pool, options.folder, options.count)
+            return 0
         from hoi_assets.tiny.train import Run, add_truth_rates
         from hoi_assets.tiny.train import train as train_models
 
         if options.command == "examine":
             add_truth_rates(Run(options.world, options.out, options.state, say))
             return 0
-        run = Run(options.world, options.out, options.state, say, options.max_minutes)
+        run = Run(
+            options.world,
+            options.out,
+            options.state,
+            say,
+            options.max_minutes,
+            go_on=options.go_on,
+        )
         train_models(options.names, run)
     except HoiError as error:
         print(error, file=sys.stderr)

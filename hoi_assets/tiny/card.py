@@ -42,7 +42,13 @@ class Card:
 
 
 def make_card(
-    recipe: Recipe, trained: Trained, learnt: Any, held: Any, model: Any, quality: dict[str, float]
+    recipe: Recipe,
+    trained: Trained,
+    learnt: Any,
+    held: Any,
+    model: Any,
+    quality: dict[str, float],
+    note: str = "",
 ) -> Card:
     """The card of a training on `learnt` pictures, measured on `held` ones."""
     return Card(
@@ -60,6 +66,7 @@ def make_card(
         hardware=hardware(),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         quality={name: round(value, 5) for name, value in quality.items()},
+        note=note,
     )
 
 

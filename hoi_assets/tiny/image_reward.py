@@ -47,6 +47,13 @@ def build(tokenizer: Any) -> Any:
     return nn.ModuleDict({"blip": blip, "head": build_head(HEAD_WIDTHS)})
 
 
+def parts(stored: ImageRewardModel) -> Any:
+    """A stored model as `build` gives a fresh one."""
+    from torch import nn
+
+    return nn.ModuleDict({"blip": stored.blip, "head": stored.head})
+
+
 def wrap(model: Any, mean: float = 0.0, std: float = 1.0) -> ImageRewardModel:
     """`model` with tokenizer, preprocessing and its reward's mean and deviation."""
     from transformers import CLIPImageProcessorPil
@@ -74,12 +81,14 @@ def save(model: Any, folder: Path, mean: float = 0.0, std: float = 1.0) -> None:
 
 
 def trainable(model: Any) -> Any:
-    """`model` and a throw-away head that reads the picture's truth from the vision feature."""
+    """`model` and two throw-away heads: one reads the picture's truth from the vision feature, one
+    reads picture and text from the feature that is rewarded."""
     from torch import nn
 
-    from hoi_assets.tiny.truth import label_names
+    from hoi_assets.tiny.truth import label_names, reader
 
-    return nn.ModuleDict({"reward": model, "truth": nn.Linear(WIDTH, len(label_names()))})
+    truth = nn.Linear(WIDTH, len(label_names()))
+    return nn.ModuleDict({"reward": model, "truth": truth, "reader": reader(WIDTH)})
 
 
 def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
@@ -92,14 +101,17 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
     from hoi_assets.tiny.pairs import Dealer
     from hoi_assets.tiny.pictures import as_float, jitter
     from hoi_assets.tiny.tokenizers import token_ids
-    from hoi_assets.tiny.truth import targets, truth_loss
+    from hoi_assets.tiny.truth import reader_loss, targets, truth_loss
 
     dealer = Dealer(pictures, spoilt_share=recipe["spoilt_share"], lie_share=recipe["lie_share"])
     tokenizer, truth = bert_tokenizer(), targets(pictures.rows)
     seen: dict[str, Any] = {}
     blip, head = model["reward"]["blip"], model["reward"]["head"]
     blip.vision_model.register_forward_hook(
-        lambda module, inputs, output: seen.update(now=output.last_hidden_state[:, 0])
+        lambda module, inputs, output: seen.update(image=output.last_hidden_state[:, 0])
+    )
+    blip.text_encoder.register_forward_hook(
+        lambda module, inputs, output: seen.update(joint=output.last_hidden_state[:, 0])
     )
 
     def loss(generator: Any) -> Any:
@@ -110,9 +122,11 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
         faults = torch.tensor(pairs.faults)
         better = faults[:, None] < faults[None, :]
         preference = functional.softplus(value[None, :] - value[:, None])[better].mean()
-        read = truth_loss(model["truth"](seen["now"]), truth, pairs.chosen)
+        read = truth_loss(model["truth"](seen["image"]), truth, pairs.chosen)
+        joint = model["reader"](seen["joint"])
+        read = read + reader_loss(joint, truth, pairs.chosen, pairs.claims)
         # Near zero, so that the stored mean and deviation stay small numbers.
-        return preference + 0.01 * value.square().mean() + recipe["truth_weight"] / 5 * read
+        return preference + 0.01 * value.square().mean() + recipe["reader_weight"] * read
 
     return loss
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from hoi_assets.judging.statistics import auc
-from hoi_assets.scenes.captions import lies_for
+from hoi_assets.scenes.captions import caption, lies_for
 from hoi_assets.tiny.pictures import Pictures
 
 OTHER = "other_picture"
@@ -17,10 +17,14 @@ class Pairs:
     """A batch: numbers of pictures, what is said of them, and which lie it holds (None: none).
 
     An empty text says nothing, hence neither lies nor agrees.
+
+    Attributes:
+        claims: what each text says, as rows that `truth.targets` reads; of an empty text the truth.
     """
 
     chosen: list[int]
     texts: list[str]
+    claims: list[dict[str, Any]]
     lies: list[str | None]
     spoilt: list[bool]
 
@@ -67,29 +71,35 @@ class Dealer:
         import torch
 
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
-        chosen, texts, lies = [], [], []
+        chosen, texts, claims, lies = [], [], [], []
         for _ in range(size):
             spoilt = bool(self._spoilt) and rng.random() < self.spoilt_share
             index = rng.choice(self._spoilt if spoilt else self._clean)
-            text, lie = self._say(index, rng)
+            slots, lie = self._say(index, rng)
+            seed, silent = rng.randrange(2**31), rng.random() < self.blank_share
             chosen.append(index)
-            texts.append(text)
-            lies.append(lie)
-        return Pairs(chosen, texts, lies, [not self.pictures.rows[i]["fidelity"] for i in chosen])
+            texts.append("" if silent else caption(slots, seed))
+            claims.append(self._claim(self.pictures.slots(index) if silent else slots))
+            lies.append(None if silent else lie)
+        faulty = [not self.pictures.rows[i]["fidelity"] for i in chosen]
+        return Pairs(chosen, texts, claims, lies, faulty)
 
-    def _say(self, index: int, rng: random.Random) -> tuple[str, str | None]:
+    def _say(self, index: int, rng: random.Random) -> tuple[dict[str, Any], str | None]:
+        """Slots to put into words, and the lie among them."""
         seed, chance = rng.randrange(2**31), rng.random()
-        if chance < self.blank_share:
-            return "", None
-        chance -= self.blank_share
         if chance < self.lie_share:
             kind = rng.choice(lies_for(self.pictures.slots(index)))
-            return self.pictures.lying_caption(index, seed, kind), kind
+            return self.pictures.lying_slots(index, seed, kind), kind
         if chance < self.lie_share + self.other_share:
             other = rng.randrange(len(self.pictures))
             if self.pictures.slots(other) != self.pictures.slots(index):
-                return self.pictures.true_caption(other, seed), OTHER
-        return self.pictures.true_caption(index, seed), None
+                return self.pictures.slots(other), OTHER
+        return self.pictures.slots(index), None
+
+    def _claim(self, slots: dict[str, Any]) -> dict[str, Any]:
+        category = {grip: key for key, grip in self.pictures.grips.items()}.get(slots["grip"])
+        said = {name: slots[name] for name in ("object", "colour", "side")}
+        return {"category": category, **said}
 
 
 def area(truth: Any, scores: Any) -> float:

@@ -87,11 +87,15 @@ class Pictures:
         """What the picture shows, in a wording drawn from `seed`."""
         return caption(self.slots(index), seed)
 
-    def lying_caption(self, index: int, seed: int, kind: str | None = None) -> str:
-        """A caption with exactly one lie; `kind` None draws one of those that apply."""
+    def lying_slots(self, index: int, seed: int, kind: str | None = None) -> dict[str, Any]:
+        """Slots with exactly one lie; `kind` None draws one of those that apply."""
         slots, rng = self.slots(index), random.Random(seed)
         kind = kind or rng.choice(lies_for(slots))
-        return caption(lie(slots, kind, rng, list(self.grips.values())), seed)
+        return lie(slots, kind, rng, list(self.grips.values()))
+
+    def lying_caption(self, index: int, seed: int) -> str:
+        """A caption with exactly one lie."""
+        return caption(self.lying_slots(index, seed), seed)
 
     @cached_property
     def digest(self) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from hoi_assets.errors import HoiError
 from hoi_assets.tiny.tokenizers import MAX_LENGTH, clip_tokenizer
 from hoi_assets.tiny.vae import IMAGE_SIZE, LATENT_CHANNELS, LATENT_SIZE, build_vae
 
@@ -95,6 +96,29 @@ def build_pipeline() -> Any:
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
     )
+
+
+def stored(folder: Path) -> Any:
+    """Stored weights in fp32, in a pipeline that knows neither its folder nor earlier calls.
+
+    Raises:
+        HoiError: nothing is stored there.
+    """
+    import torch
+    from diffusers import StableDiffusionXLPipeline
+
+    if not (folder / "model_index.json").is_file():
+        raise HoiError(
+            f"no tiny sdxl in {folder}", "train it first: python -m hoi_assets.tiny train vae sdxl"
+        )
+    found = StableDiffusionXLPipeline.from_pretrained(
+        folder, dtype=torch.float32, add_watermarker=False
+    )
+    pipeline = build_pipeline()
+    for part in ("vae", "unet", "text_encoder", "text_encoder_2"):
+        getattr(pipeline, part).load_state_dict(getattr(found, part).state_dict())
+    pipeline.vae.register_to_config(scaling_factor=found.vae.config.scaling_factor)
+    return pipeline
 
 
 def save(pipeline: Any, folder: Path) -> None:

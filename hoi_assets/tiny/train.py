@@ -2,11 +2,14 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hoi_assets.errors import HoiError
+from hoi_assets.judging.examiner import load_examiner
+from hoi_assets.judging.metrics import load_clip, load_image_reward
+from hoi_assets.judging.verifier import load_verifier
 from hoi_assets.progress import Say
 from hoi_assets.tiny import clip, examiner, image_reward, sdxl, vae, vilt
 from hoi_assets.tiny.card import Card, make_card, read_card, write_card
@@ -18,6 +21,7 @@ from hoi_assets.tiny.tokenizers import bert_tokenizer, clip_tokenizer
 from hoi_assets.tiny.views import with_views
 
 SHEET_PROMPTS = 64
+ORIGIN_FILE = "origin.txt"
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Run:
 
     Attributes:
         world: folder of pictures; out: folder of the models; state: folder of checkpoints.
+        go_on: start from the stored weights instead of fresh ones; the card says so.
     """
 
     world: Path
@@ -35,6 +40,7 @@ class Run:
     max_minutes: float | None = None
     checkpoint_s: float = CHECKPOINT_S
     recipes: dict[str, Recipe] | None = None
+    go_on: bool = False
 
     def recipe(self, name: str) -> Recipe:
         """The recipe called `name`."""
@@ -64,6 +70,21 @@ class Run:
             edition,
             self.checkpoint_s,
         )
+
+    def start(self, name: str, fresh: Callable[[], Any], stored: Callable[[Path], Any]) -> Any:
+        """The model to train, ready to learn, and what its card has to say of its origin."""
+        if not self.go_on:
+            return fresh(), ""
+        kept = self.state / name / ORIGIN_FILE
+        if not kept.is_file():
+            # Kept beside the checkpoint: the stored card becomes this training's own.
+            old = read_card(self.out / name)
+            said = (
+                f"Went on from the weights of recipe {old.recipe_digest} after {old.steps} steps."
+            )
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(f"{said} {old.note}".strip(), encoding="utf-8")
+        return stored(self.out / name).train().requires_grad_(True), kept.read_text("utf-8")
 
     def store(self, name: str, card: Card, write: Callable[[Path], None]) -> None:
         """Put a model and its card in place."""
@@ -109,9 +130,34 @@ def train_vae(run: Run) -> None:
     _round_to_stored(model)
     quality = vae.measure(model, held.pixels[:512])
     model.register_to_config(scaling_factor=round(1 / quality["latent_std"], 5))
-    card = make_card(recipe, trained, learnt, held, model, quality)
+    _store_vae(run, model, make_card(recipe, trained, learnt, held, model, quality))
+
+
+def train_decoder(run: Run) -> None:
+    """The stored VAE's decoder goes on alone; latents, hence the UNet above them, stay valid."""
+    recipe = run.recipe("decoder")
+    whole = read_card(run.out / "sdxl" / "vae")
+    model = sdxl.stored(run.out / "sdxl").vae
+    learnt, held = run.pictures(recipe)
+    both = learnt.joined(learnt.mirrored())
+    model.encoder.requires_grad_(False)
+    model.quant_conv.requires_grad_(False)
+    trained = run.fit(model, vae.decoder_loss_of(model, both, recipe), recipe)
+    _round_to_stored(model)
+    card = make_card(recipe, trained, learnt, held, model, vae.measure(model, held.pixels[:512]))
+    first = f"recipe vae ({whole.recipe_digest}), {whole.steps} steps, {whole.minutes:.1f} minutes"
+    note = whole.note or f"The encoder is that of {first}; then the decoder went on alone."
+    _store_vae(run, model, replace(card, note=note))
+
+
+def _store_vae(run: Run, model: Any, card: Card) -> None:
+    """Put the VAE into the stored pipeline, or into a fresh one; the rest stays as it is."""
     old = run.out / "sdxl"
-    pipeline = _pipeline(run) if (old / "model_index.json").is_file() else sdxl.build_pipeline()
+    pipeline = (
+        sdxl.stored(run.out / "sdxl")
+        if (old / "model_index.json").is_file()
+        else sdxl.build_pipeline()
+    )
     pipeline.register_modules(vae=model)
     rest = read_card(old) if (old / "README.md").is_file() else None
 
@@ -122,26 +168,27 @@ def train_vae(run: Run) -> None:
             write_card(folder, rest)
 
     replace_folder(old, write)
-    run.say(f"vae: stored, {quality['psnr_db']:.1f} dB, {trained.minutes:.1f} min")
+    run.say(f"{card.recipe}: stored, {card.quality['psnr_db']:.1f} dB, {card.minutes:.1f} min")
 
 
 def train_sdxl(run: Run) -> None:
     """UNet and text encoders on the noisy stream, over the stored VAE."""
     recipe = run.recipe("sdxl")
-    first_stage = read_card(run.out / "sdxl" / "vae")
-    pipeline = sdxl.build_pipeline()
-    pipeline.register_modules(vae=_pipeline(run).vae)
+    pipeline, origin = _start_sdxl(run)
     learnt, held = run.pictures(recipe)
     model = sdxl.trainable(pipeline)
-    loss = sdxl.loss_of(model, pipeline, learnt, recipe)
+    loss = sdxl.loss_of(model, pipeline, learnt.joined(learnt.mirrored()), recipe)
 
     def store(trained: Trained) -> None:
         kept = copy.deepcopy(pipeline)
+        # The decoder may have gone on since this training began.
+        kept.register_modules(vae=sdxl.stored(run.out / "sdxl").vae)
+        first_stage = read_card(run.out / "sdxl" / "vae")
         for part in ("unet", "text_encoder", "text_encoder_2"):
             _round_to_stored(getattr(kept, part))
         found = sdxl.validation_loss(sdxl.trainable(kept), kept, held, recipe)
         quality = {"validation_loss": found, "training_loss": trained.loss}
-        card = make_card(recipe, trained, learnt, held, model, quality)
+        card = make_card(recipe, trained, learnt, held, model, quality, origin)
 
         def write(folder: Path) -> None:
             sdxl.save(kept, folder)
@@ -152,41 +199,61 @@ def train_sdxl(run: Run) -> None:
     store(run.fit(model, loss, recipe, store))
 
 
+def _start_sdxl(run: Run) -> tuple[Any, str]:
+    """The pipeline to train, over the stored VAE."""
+    stored, fresh = sdxl.stored(run.out / "sdxl"), sdxl.build_pipeline()
+    fresh.register_modules(vae=stored.vae)
+    model, origin = run.start(
+        "sdxl", lambda: sdxl.trainable(fresh), lambda folder: sdxl.trainable(stored)
+    )
+    return (stored if model["unet"] is stored.unet else fresh), origin
+
+
 def train_clip(run: Run) -> None:
     """Pictures, true captions and lies."""
     recipe = run.recipe("clip")
-    model = clip.build(clip_tokenizer())
+    model, origin = run.start(
+        "clip", lambda: clip.build(clip_tokenizer()), lambda folder: load_clip(folder).model
+    )
     # The fused kernel's backward pass is twice as slow on a CPU.
     model.set_attn_implementation("eager")
-    learnt, held = _shown(run, recipe)
+    learnt, held, views = _shown(run, recipe)
     trained = run.fit(model, clip.loss_of(model, learnt, recipe), recipe)
     _round_to_stored(model)
-    card = make_card(recipe, trained, learnt, held, model, clip.measure(model.eval(), held))
+    quality = clip.measure(model.eval(), held)
+    card = make_card(recipe, trained, learnt, held, model, quality, f"{origin} {views}".strip())
     run.store("clip", card, lambda folder: clip.save(model, folder))
 
 
 def train_vilt(run: Run) -> None:
     """Fidelity and alignment of pairs."""
     recipe = run.recipe("vilt")
-    model = vilt.build(bert_tokenizer())
-    learnt, held = _shown(run, recipe)
+    model, origin = run.start(
+        "vilt", lambda: vilt.build(bert_tokenizer()), lambda folder: load_verifier(folder).model
+    )
+    learnt, held, views = _shown(run, recipe)
     whole = vilt.trainable(model)
     trained = run.fit(whole, vilt.loss_of(whole, learnt, recipe), recipe)
     _round_to_stored(model)
-    card = make_card(recipe, trained, learnt, held, model, vilt.measure(model.eval(), held))
+    quality = vilt.measure(model.eval(), held)
+    card = make_card(recipe, trained, learnt, held, model, quality, f"{origin} {views}".strip())
     run.store("vilt", card, lambda folder: vilt.save(model, folder))
 
 
 def train_image_reward(run: Run) -> None:
     """Preferences made from truth."""
     recipe = run.recipe("image_reward")
-    model = image_reward.build(bert_tokenizer())
-    learnt, held = _shown(run, recipe)
+    model, origin = run.start(
+        "image_reward",
+        lambda: image_reward.build(bert_tokenizer()),
+        lambda folder: image_reward.parts(load_image_reward(folder)),
+    )
+    learnt, held, views = _shown(run, recipe)
     whole = image_reward.trainable(model)
     trained = run.fit(whole, image_reward.loss_of(whole, learnt, recipe), recipe)
     _round_to_stored(model)
     quality = image_reward.measure(model.eval(), held)
-    card = make_card(recipe, trained, learnt, held, model, quality)
+    card = make_card(recipe, trained, learnt, held, model, quality, f"{origin} {views}".strip())
     run.store(
         "image_reward",
         card,
@@ -197,18 +264,20 @@ def train_image_reward(run: Run) -> None:
 def train_examiner(run: Run) -> None:
     """Labels of pictures of other seeds."""
     recipe = run.recipe("examiner")
-    model = examiner.build()
-    learnt, held = _shown(run, recipe)
+    model, origin = run.start(
+        "examiner", examiner.build, lambda folder: load_examiner(folder).model
+    )
+    learnt, held, views = _shown(run, recipe)
     trained = run.fit(model, examiner.loss_of(model, learnt, recipe), recipe)
     _round_to_stored(model)
     quality = examiner.measure(model.eval(), held)
-    card = make_card(recipe, trained, learnt, held, model, quality)
+    card = make_card(recipe, trained, learnt, held, model, quality, f"{origin} {views}".strip())
     run.store("examiner", card, lambda folder: examiner.save(model, folder))
 
 
 def add_truth_rates(run: Run) -> None:
     """Draw held-out captions with the stored SDXL and add to its card what the examiner finds."""
-    from hoi_assets.judging.examiner import agrees, examine, load_examiner
+    from hoi_assets.judging.examiner import agrees, examine
 
     recipe = run.recipe("sdxl")
     _, held = read_pictures(run.world, recipe.split, run.state / recipe.name).halves()
@@ -216,7 +285,9 @@ def add_truth_rates(run: Run) -> None:
         i for i, row in enumerate(held.rows) if row["alignment"] and row["category"] is not None
     ]
     chosen = held.take(truthful[:: max(1, len(truthful) // SHEET_PROMPTS)][:SHEET_PROMPTS])
-    drawn = sdxl.draw(_pipeline(run), [chosen.true_caption(i, None) for i in range(len(chosen))])
+    drawn = sdxl.draw(
+        sdxl.stored(run.out / "sdxl"), [chosen.true_caption(i, None) for i in range(len(chosen))]
+    )
     judge = load_examiner(run.out / "examiner")
     figures: dict[str, float] = {}
     for shown, images in (("drawn", drawn), ("rendered", as_images(chosen.pixels))):
@@ -231,29 +302,20 @@ def add_truth_rates(run: Run) -> None:
     run.say("sdxl: examined: " + ", ".join(f"{k} {v:.2f}" for k, v in figures.items()))
 
 
-def _pipeline(run: Run) -> Any:
-    """The stored pipeline, in fp32."""
-    import torch
-    from diffusers import StableDiffusionXLPipeline
-
-    folder = run.out / "sdxl"
-    if not (folder / "model_index.json").is_file():
-        raise HoiError(
-            f"no tiny sdxl in {folder}", "train it first: python -m hoi_assets.tiny train vae sdxl"
-        )
-    return StableDiffusionXLPipeline.from_pretrained(
-        run.out / "sdxl", dtype=torch.float32, add_watermarker=False
-    )
-
-
-def _shown(run: Run, recipe: Recipe) -> tuple[Pictures, Pictures]:
-    """Pictures as rendered and as the generator shows them; those to learn from mirrored too."""
+def _shown(run: Run, recipe: Recipe) -> tuple[Pictures, Pictures, str]:
+    """Pictures as rendered and as the generator shows them (those to learn from mirrored too), and
+    what the card has to say of them."""
     learnt, held = run.pictures(recipe)
-    pipeline, folder = _pipeline(run), run.state / "views"
+    pipeline, folder = sdxl.stored(run.out / "sdxl"), run.state / "views"
     plain, noisy = int(recipe["through_vae"]), int(recipe["renoised"])
     learnt = with_views(learnt, pipeline, plain, noisy, folder, run.say)
     held = with_views(held, pipeline, plain // 10, noisy // 10, folder, run.say)
-    return learnt.joined(learnt.mirrored()), held
+    drawn_by = read_card(run.out / "sdxl")
+    note = (
+        f"Pictures as the generator shows them were made by the tiny SDXL of recipe "
+        f"{drawn_by.recipe_digest} after {drawn_by.steps} steps."
+    )
+    return learnt.joined(learnt.mirrored()), held, note
 
 
 def _round_to_stored(model: Any) -> None:
@@ -267,6 +329,7 @@ def _round_to_stored(model: Any) -> None:
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "vae": train_vae,
+    "decoder": train_decoder,
     "sdxl": train_sdxl,
     "clip": train_clip,
     "vilt": train_vilt,

@@ -43,14 +43,26 @@ def spans() -> dict[str, slice]:
     return found
 
 
+def claim_width() -> int:
+    """How many of `label_names` a caption can speak of: all but the defects, which come last."""
+    return len(label_names()) - len(DEFECTS) - 1
+
+
+def claim_targets(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Class number (N,) of each kind."""
+    import torch
+
+    return {
+        kind: torch.tensor([_names(kind).index(row[column] or NONE) for row in rows])
+        for kind, column in KINDS.items()
+    }
+
+
 def targets(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Class number (N,) of each kind; `defect` as float (N, defects + 1), clean last."""
     import torch
 
-    found = {
-        kind: torch.tensor([_names(kind).index(row[column] or NONE) for row in rows])
-        for kind, column in KINDS.items()
-    }
+    found = claim_targets(rows)
     found["defect"] = torch.tensor(
         [
             [*(float(name in row["defects"]) for name in DEFECTS), float(not row["defects"])]
@@ -65,9 +77,30 @@ def truth_loss(logits: Any, truth: dict[str, Any], chosen: Sequence[int]) -> Any
     from torch.nn import functional
 
     where, logits = spans(), logits.float()
-    total = 4 * functional.binary_cross_entropy_with_logits(
+    defects = functional.binary_cross_entropy_with_logits(
         logits[:, where["defect"]], truth["defect"][chosen]
     )
-    for kind in KINDS:
-        total = total + functional.cross_entropy(logits[:, where[kind]], truth[kind][chosen])
-    return total
+    return 4 * defects + claim_loss(logits, {kind: truth[kind][chosen] for kind in KINDS})
+
+
+def reader(width: int) -> Any:
+    """A throw-away head that reads from a joint feature what is shown and what is said."""
+    from torch import nn
+
+    return nn.Linear(width, len(label_names()) + claim_width())
+
+
+def reader_loss(
+    logits: Any, truth: dict[str, Any], chosen: Sequence[int], claims: Sequence[dict[str, Any]]
+) -> Any:
+    """The loss of `reader`: what pictures `chosen` show, and what their texts claim."""
+    shown, said = logits.split([len(label_names()), claim_width()], dim=1)
+    return truth_loss(shown, truth, chosen) + claim_loss(said, claim_targets(claims))
+
+
+def claim_loss(logits: Any, claims: dict[str, Any]) -> Any:
+    """Cross-entropy of each kind, summed."""
+    from torch.nn import functional
+
+    where, logits = spans(), logits.float()
+    return sum(functional.cross_entropy(logits[:, where[kind]], claims[kind]) for kind in KINDS)

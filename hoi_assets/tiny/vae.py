@@ -33,7 +33,6 @@ def loss_of(vae: Any, pictures: Any, recipe: Any) -> Any:
 
     def loss(generator: Any) -> Any:
         import torch
-        from torch.nn import functional
 
         chosen = draw_indices(len(pictures), recipe.batch_size, generator)
         pixels = as_float(pictures.pixels[chosen])
@@ -42,20 +41,42 @@ def loss_of(vae: Any, pictures: Any, recipe: Any) -> Any:
         drawn = vae.decode(posterior.mean + posterior.std * noise).sample.float()
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         kl = (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
-        difference = drawn - pixels
-        edges = (
-            difference.diff(dim=-1).abs().mean()
-            + difference.diff(dim=-2).abs().mean()
-            + 2 * (_halved(difference).diff(dim=-1).abs().mean())
-        )
-        return (
-            difference.abs().mean()
-            + recipe["gradient_weight"] * edges
-            + recipe["colour_weight"] * functional.avg_pool2d(difference, 8).abs().mean()
-            + recipe["kl_weight"] * kl
-        )
+        return _distance(drawn, pixels, recipe) + recipe["kl_weight"] * kl
 
     return loss
+
+
+def decoder_loss_of(vae: Any, pictures: Any, recipe: Any) -> Any:
+    """The same loss for the decoder alone, over latents that stay as they are."""
+    import torch
+
+    from hoi_assets.tiny.pictures import as_float, draw_indices
+
+    means, deviations = encode(vae, pictures.pixels)
+
+    def loss(generator: Any) -> Any:
+        chosen = draw_indices(len(pictures), recipe.batch_size, generator)
+        noise = torch.randn((len(chosen), *means.shape[1:]), generator=generator)
+        drawn = vae.decode(means[chosen] + deviations[chosen] * noise).sample.float()
+        return _distance(drawn, as_float(pictures.pixels[chosen]), recipe)
+
+    return loss
+
+
+def _distance(drawn: Any, pixels: Any, recipe: Any) -> Any:
+    from torch.nn import functional
+
+    difference = drawn - pixels
+    edges = (
+        difference.diff(dim=-1).abs().mean()
+        + difference.diff(dim=-2).abs().mean()
+        + 2 * (_halved(difference).diff(dim=-1).abs().mean())
+    )
+    return (
+        difference.abs().mean()
+        + recipe["gradient_weight"] * edges
+        + recipe["colour_weight"] * functional.avg_pool2d(difference, 8).abs().mean()
+    )
 
 
 def _halved(pixels: Any) -> Any:

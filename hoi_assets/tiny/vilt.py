@@ -48,12 +48,12 @@ def save(model: Any, folder: Path) -> None:
 
 
 def trainable(model: Any) -> Any:
-    """ViLT and a throw-away head that reads the picture's truth: the patches learn sooner."""
+    """ViLT and a throw-away head that reads picture and text: both are learnt sooner."""
     from torch import nn
 
-    from hoi_assets.tiny.truth import label_names
+    from hoi_assets.tiny.truth import reader
 
-    return nn.ModuleDict({"vilt": model, "truth": nn.Linear(WIDTH, len(label_names()))})
+    return nn.ModuleDict({"vilt": model, "reader": reader(WIDTH)})
 
 
 def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
@@ -65,7 +65,7 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
     from hoi_assets.tiny.pairs import Dealer
     from hoi_assets.tiny.pictures import as_float, jitter
     from hoi_assets.tiny.tokenizers import token_ids
-    from hoi_assets.tiny.truth import targets, truth_loss
+    from hoi_assets.tiny.truth import reader_loss, targets
 
     dealer = Dealer(
         pictures,
@@ -89,8 +89,8 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
         told = torch.tensor([lie is None for lie in pairs.lies]).float()
         said = torch.tensor(pairs.said).float()
         alignment = functional.binary_cross_entropy_with_logits(logits[:, 1], told, weight=said)
-        read = truth_loss(model["truth"](pooled["now"]), truth, pairs.chosen)
-        return fidelity + alignment + recipe["truth_weight"] / 5 * read
+        read = reader_loss(model["reader"](pooled["now"]), truth, pairs.chosen, pairs.claims)
+        return fidelity + alignment + recipe["reader_weight"] * read
 
     return loss
 

@@ -84,7 +84,7 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert rates[-1] < 0.2 * SHORT.learning_rate
 
 
-STAGES = ("vae", "sdxl", "clip", "vilt", "image_reward", "examiner")
+STAGES = ("vae", "decoder", "sdxl", "clip", "vilt", "image_reward", "examiner")
 
 
 @pytest.mark.slow
@@ -141,6 +141,69 @@ def test_each_recipe_goes_on_after_a_kill_with_the_same_bits(
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
+def test_going_on_starts_from_the_stored_weights_and_the_card_says_so(
+    fresh_weights: Path, shapes_world: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    from hoi_assets.tiny.card import read_card
+    from hoi_assets.tiny.train import Run, train
+
+    extra = (("through_vae", 4), ("renoised", 4))
+    still = replace(RECIPES["examiner"], steps=1, learning_rate=0.0, batch_size=4, extra=extra)
+
+    def trained(folder: str, go_on: bool) -> bytes:
+        out = tmp_path / folder
+        shutil.copytree(fresh_weights, out)
+        _cards(out, still)
+        recipes = {**RECIPES, "examiner": still}
+        state = tmp_path / f"{folder}-state"
+        train(
+            ["examiner"],
+            Run(shapes_world, out, state, lambda line: None, recipes=recipes, go_on=go_on),
+        )
+        return safe_parameters(out / "examiner" / "model.safetensors")
+
+    stored = safe_parameters(fresh_weights / "examiner" / "model.safetensors")
+    assert trained("on", go_on=True) == stored
+    assert trained("anew", go_on=False) != stored
+    assert f"recipe {still.digest} after 7 steps" in read_card(tmp_path / "on" / "examiner").note
+    assert "Went on" not in read_card(tmp_path / "anew" / "examiner").note
+
+
+def test_a_claim_is_what_the_text_says_and_not_what_the_picture_shows(shapes_world: Path) -> None:
+    from hoi_assets.tiny.pairs import Dealer
+    from hoi_assets.tiny.pictures import read_pictures
+
+    pictures = read_pictures(shapes_world, "pretrain")
+    pairs = Dealer(pictures, lie_share=0.6, blank_share=0.2).deal(200, torch.Generator())
+    for index, text, claim, lie in zip(
+        pairs.chosen, pairs.texts, pairs.claims, pairs.lies, strict=True
+    ):
+        shown = pictures.rows[index]
+        differs = {name for name in claim if claim[name] != shown[name]}
+        if not text or lie is None:
+            assert not differs
+            continue
+        assert claim["object"] in text and claim["colour"] in text
+        if lie in ("wrong_object", "wrong_colour"):
+            assert differs == {lie.removeprefix("wrong_")}
+        if lie in ("wrong_side", "wrong_count"):
+            assert differs == {"side"}
+
+
+def safe_parameters(path: Path) -> bytes:
+    """The learnt parameters of a model; running means of batches move without a step."""
+    from safetensors.torch import load_file
+
+    return b"".join(
+        value.numpy().tobytes()
+        for name, value in sorted(load_file(path).items())
+        if "running" not in name and "num_batches" not in name
+    )
+
+
 def weights_of(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*.safetensors")))
 
@@ -149,8 +212,8 @@ def _cards(out: Path, recipe: Recipe) -> None:
     """Cards for fresh weights, as earlier stages would have left them."""
     from hoi_assets.tiny.card import Card, write_card
 
-    for folder, name in (("sdxl", "sdxl"), ("sdxl/vae", "vae")):
-        card = Card(name, recipe.digest, "none", 0, 0, "", 0, 0, 0, 0, 0.0, "none", 0)
+    for folder, name in (("sdxl", "sdxl"), ("sdxl/vae", "vae"), ("examiner", "examiner")):
+        card = Card(name, recipe.digest, "none", 0, 0, "", 0, 7, 7, 0, 0.0, "none", 0)
         write_card(out / folder, card)
 
 
