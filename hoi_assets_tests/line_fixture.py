@@ -40,7 +40,8 @@ SMALL: dict[str, Any] = {
         "bootstrap_samples": 200,
     },
     "gates": {
-        "min_verifier_auc": 0.0,
+        "min_auc_fidelity": 0.0,
+        "min_auc_alignment": 0.0,
         "min_accepted_per_category": 0,
         "min_dataset_rows": 1,
         "max_loss": 100.0,

@@ -51,7 +51,7 @@ def _labels_digest(work: Work) -> str:
 @stage(
     "verifier",
     deps=["verifier_training_pairs"],
-    code_version="1",
+    code_version="2",
     recipe=[
         "hoi_assets/judging/fitting.py",
         "hoi_assets/judging/training.py",

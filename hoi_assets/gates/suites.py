@@ -121,8 +121,8 @@ SUITES: dict[str, list[Rule]] = {
     ),
     "verifier": suite(
         rows("summary", 1, 1),
-        between("summary", "auc_fidelity", "${gates.min_verifier_auc}", 1),
-        between("summary", "auc_alignment", "${gates.min_verifier_auc}", 1),
+        between("summary", "auc_fidelity", "${gates.min_auc_fidelity}", 1),
+        between("summary", "auc_alignment", "${gates.min_auc_alignment}", 1),
         between("summary", "threshold_fidelity", 0, 1),
         between("summary", "threshold_alignment", 0, 1),
         between("summary", "test_pairs", low=1),

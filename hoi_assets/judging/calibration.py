@@ -27,6 +27,9 @@ TEMPERATURE_RANGE = (0.05, 20.0)
 MIN_ACCEPTED = 10
 # Thresholds tried per head.
 MAX_CANDIDATES = 200
+CHANCE_AUC = 0.5
+# The thresholds of a head that rejects nothing.
+NEVER = np.zeros(1)
 PAIR = "pair"
 
 
@@ -97,11 +100,18 @@ def choose_thresholds(
     meets it, the one of highest precision, and that is said. Thresholds lie half-way between
     neighbouring probabilities, so that rounding moves no pair across.
 
+    A head that does not tell good from bad here (the 95% interval of its AUC reaches 0.5) gets
+    threshold 0: rejecting by chance costs good pairs and makes nothing better. That is said, and
+    the precision is then that of the other head's label. If neither tells, both keep their say.
+
     Args:
         p: probabilities (N, 2); labels: bool (N, 2); of a split not trained on.
     """
-    good = _both(labels)
-    first, second = (_candidates(p[:, head]) for head in range(len(HEADS)))
+    tells = _tells(p, labels, say)
+    good = _by_all(labels[:, np.flatnonzero(tells)])
+    first, second = (
+        _candidates(p[:, head]) if tells[head] else NEVER for head in range(len(HEADS))
+    )
     above_first = p[:, 0, None] >= first
     above_second = p[:, 1, None] >= second
     # Counts for every pair of thresholds, (len(first), len(second)).
@@ -124,7 +134,9 @@ def choose_thresholds(
             f"verifier: precision {target_precision:.2f} is not reached on {len(good)} validation "
             f"pairs; best {best:.2f} with {int(accepted[row, column])} accepted"
         )
+    idle = [head for head, told in zip(HEADS, tells, strict=True) if not told]
     return Thresholds(
+        idle_head=idle[0] if idle else None,
         fidelity=float(first[row]),
         alignment=float(second[column]),
         target_precision=target_precision,
@@ -134,6 +146,24 @@ def choose_thresholds(
         accepted=int(accepted[row, column]),
         pairs=len(good),
     )
+
+
+def _tells(p: np.ndarray, labels: np.ndarray, say: Say) -> list[bool]:
+    """Per head: does it rank good pairs above bad ones? A head with one kind only may.
+
+    All, where none does: a verifier that rejects nothing is no verifier."""
+    areas = [auc(labels[:, head], p[:, head]) for head in range(len(HEADS))]
+    tells = [area.low is None or area.low > CHANCE_AUC for area in areas]
+    if not any(tells):
+        return [True] * len(HEADS)
+    for head, area, told in zip(HEADS, areas, tells, strict=True):
+        if not told:
+            say(
+                f"verifier: the {head} head does not tell good from bad on {area.n} validation "
+                f"pairs (AUC {area.value:.2f}, 95% {area.low:.2f} to {area.high:.2f}); "
+                "it rejects nothing"
+            )
+    return tells
 
 
 def _lowest(mask: np.ndarray) -> tuple[int, int]:
@@ -188,8 +218,8 @@ def quality_table(
     _low and _high; ece.
     """
     labels, taken = labels_of(pairs), accepts(p, thresholds)
-    truth = {**{h: labels[:, n] for n, h in enumerate(HEADS)}, PAIR: _both(labels)}
-    accepted = {**{h: taken[:, n] for n, h in enumerate(HEADS)}, PAIR: _both(taken)}
+    truth = {**{h: labels[:, n] for n, h in enumerate(HEADS)}, PAIR: _by_all(labels)}
+    accepted = {**{h: taken[:, n] for n, h in enumerate(HEADS)}, PAIR: _by_all(taken)}
     scores = {**{h: p[:, n] for n, h in enumerate(HEADS)}, PAIR: p.prod(axis=1)}
     rows = [
         {
@@ -253,9 +283,9 @@ def _slices(pairs: Sequence[LabelledPair]) -> list[Slice]:
     ]
 
 
-def _both(flags: np.ndarray) -> np.ndarray:
-    """Rows of (N, 2) where both hold."""
-    return np.logical_and(flags[:, 0], flags[:, 1])
+def _by_all(flags: np.ndarray) -> np.ndarray:
+    """Rows of (N, heads) where all hold."""
+    return np.logical_and.reduce(flags, axis=1)
 
 
 def _ece_by_head(labels: np.ndarray, p: np.ndarray) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ from hoi_assets.store.trained import trained
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 
-FITTING_VERSION = "1"  # part of the training's key: raise it when the same pairs give another one
+FITTING_VERSION = "2"  # part of the training's key: raise it when the same pairs give another one
 TABLES = ("log", "quality", "reliability", "summary")
 
 
@@ -132,6 +132,7 @@ def _fit(
         "threshold_fidelity": verifier.thresholds.fidelity,
         "threshold_alignment": verifier.thresholds.alignment,
         "target_precision": config.target_precision,
+        "idle_head": verifier.thresholds.idle_head,
         "target_met": verifier.thresholds.target_met,
         "precision": whole["pair"]["precision"],
         "recall": whole["pair"]["recall"],
@@ -141,4 +142,5 @@ def _fit(
         "validation_pairs": len(splits["validation"]),
         "test_pairs": len(test),
     }
-    pl.DataFrame([summary], infer_schema_length=None).write_parquet(result / "summary.parquet")
+    table = pl.DataFrame([summary], schema_overrides={"idle_head": pl.String})
+    table.write_parquet(result / "summary.parquet")

@@ -45,6 +45,8 @@ class Thresholds:
 
     `precision` is the share of truly good pairs among the accepted ones of the validation split,
     `recall` the share of good pairs accepted there; None where nothing was accepted (or is good).
+    `idle_head` could not tell good from bad there: its threshold is 0, and only the other head's
+    label counts for precision and recall.
     """
 
     fidelity: float = 0.5
@@ -55,6 +57,7 @@ class Thresholds:
     recall: float | None = None
     accepted: int = 0
     pairs: int = 0
+    idle_head: str | None = None
 
 
 @dataclass(frozen=True)

@@ -80,14 +80,26 @@ def test_no_thresholds_accept_more_good_pairs_at_the_target() -> None:
 
 
 def test_target_out_of_reach_is_said_and_the_best_is_taken() -> None:
-    rng = np.random.default_rng(0)
-    p, labels = rng.random((200, 2)), rng.random((200, 2)) < 0.4
+    logits, labels = _world(200)
+    p = expit(logits / 4 + np.random.default_rng(1).normal(0, 0.5, logits.shape))
     said: list[str] = []
     thresholds = choose_thresholds(p, labels, 0.95, said.append)
     assert thresholds.target_met is False
     assert thresholds.precision is not None and labels.all(axis=1).mean() < thresholds.precision
     assert thresholds.accepted >= 10
     assert said and "precision 0.95 is not reached on 200 validation pairs; best" in said[0]
+
+
+def test_head_without_skill_rejects_nothing_and_the_other_keeps_the_target() -> None:
+    logits, labels = _world(300)
+    p = expit(logits)
+    p[:, 0] = np.random.default_rng(3).random(300)
+    said: list[str] = []
+    thresholds = choose_thresholds(p, labels, 0.8, said.append)
+    assert thresholds.idle_head == "fidelity"
+    assert thresholds.fidelity == 0 < thresholds.alignment
+    assert labels[p[:, 1] >= thresholds.alignment, 1].mean() >= 0.8
+    assert said and said[0].startswith("verifier: the fidelity head does not tell good from bad")
 
 
 def test_no_good_pair_at_all_still_gives_thresholds() -> None:
