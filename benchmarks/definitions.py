@@ -10,7 +10,7 @@ SCRIPT = """
 import sys, time
 start = time.perf_counter()
 from hoi_assets.definitions import defs
-defs.load_fn(None)
+defs.load_fn()
 seconds = time.perf_counter() - start
 heavy = ("torch", "great_expectations", "transformers", "diffusers")
 print(seconds, *[name for name in heavy if name in sys.modules])

@@ -12,7 +12,7 @@ import yaml
 from benchmarks.common import report
 from hoi_assets.settings import PROFILES
 
-PER_PROMPT = 4
+PER_PROMPT = 2
 ROUNDS = 3
 CATEGORY = "power_sphere"
 
@@ -22,14 +22,14 @@ def main() -> None:
         home = Path(folder) / "home"
         line = _line(Path(folder), home)
         job = line.defs.resolve_job_def("hand_pose_line")
-        _run(line.defs.resolve_job_def("line_head"), instance)
-        _run(job, instance, "detailed_prompts", "instance_images", "category_loras")
+        _run(line.defs.resolve_job_def("line_head"), instance, None, "base_prompt_taxonomy")
+        _run(job, instance, CATEGORY, "detailed_prompts", "instance_images", "category_loras")
         # The first run draws; the later ones are forced, into image stores that forgot.
         under_dagster = []
         for _ in range(ROUNDS):
             _forget_images(line.platform.store)
             start = time.monotonic()
-            _run(job, instance, "candidate_images")
+            _run(job, instance, CATEGORY, "candidate_images")
             under_dagster.append(time.monotonic() - start)
         rows = line.platform.store.require("candidate_images", CATEGORY).table("rows")
         lora = line.platform.store.require("category_loras", CATEGORY).file("lora")
@@ -59,11 +59,13 @@ def _line(folder: Path, home: Path):  # type: ignore[no-untyped-def]
     return build_line(str(path), home)
 
 
-def _run(job: dg.JobDefinition, instance: dg.DagsterInstance, *assets: str) -> None:
+def _run(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, category: str | None, *assets: str
+) -> None:
     result = job.execute_in_process(
         instance=instance,
-        partition_key=CATEGORY if assets else None,
-        asset_selection=[dg.AssetKey(name) for name in assets] or None,
+        partition_key=category,
+        asset_selection=[dg.AssetKey(name) for name in assets],
         tags={"hoi/force": "true"},
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )
