@@ -22,7 +22,7 @@ def main() -> None:
         home = Path(folder) / "home"
         line = _line(Path(folder), home)
         job = line.defs.resolve_job_def("hand_pose_line")
-        _run(line.defs.resolve_job_def("line_head"), instance, None, "base_prompt_taxonomy")
+        _run(line.defs.resolve_job_def("line_head"), instance, None)
         _run(job, instance, CATEGORY, "detailed_prompts", "instance_images", "category_loras")
         # The first run draws; the later ones are forced, into image stores that forgot.
         under_dagster = []
@@ -65,7 +65,7 @@ def _run(
     result = job.execute_in_process(
         instance=instance,
         partition_key=category,
-        asset_selection=[dg.AssetKey(name) for name in assets],
+        asset_selection=[dg.AssetKey(name) for name in assets] or None,
         tags={"hoi/force": "true"},
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )
