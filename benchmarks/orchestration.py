@@ -3,16 +3,18 @@ steps and weights, one after the other in one process."""
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import yaml
+from PIL import Image
 
 from benchmarks.common import report
 from hoi_assets.settings import PROFILES
 
-PER_PROMPT = 2
+PER_PROMPT = 4
 ROUNDS = 3
 CATEGORY = "power_sphere"
 
@@ -33,7 +35,7 @@ def main() -> None:
             under_dagster.append(time.monotonic() - start)
         rows = line.platform.store.require("candidate_images", CATEGORY).table("rows")
         lora = line.platform.store.require("category_loras", CATEGORY).file("lora")
-        batched, single = _by_hand(line.platform.settings, rows, lora)
+        batched, single = _by_hand(line.platform.settings, rows, lora, Path(folder))
     count = rows.height
     rate = count / min(under_dagster)
     report(
@@ -87,8 +89,8 @@ def _forget_images(store) -> None:  # type: ignore[no-untyped-def]
         connection.executemany("delete from made where kind = 'image' and key = ?", keys)
 
 
-def _by_hand(settings, rows: pl.DataFrame, lora: Path):  # type: ignore[no-untyped-def]
-    """(seconds of each batched round, images per second one at a time)."""
+def _by_hand(settings, rows: pl.DataFrame, lora: Path, folder: Path):  # type: ignore[no-untyped-def]
+    """(seconds of each batched round, images per second one at a time); pictures saved as PNG."""
     from benchmarks.sampling_loop import batched_loop, load, one_at_a_time_loop
 
     sampling = settings.sampling
@@ -103,12 +105,17 @@ def _by_hand(settings, rows: pl.DataFrame, lora: Path):  # type: ignore[no-untyp
     batched = []
     for _ in range(ROUNDS):
         start = time.monotonic()
-        batched_loop(pipe, prompts, seeds, *same, sampling.batch_size)
+        _save(batched_loop(pipe, prompts, seeds, *same, sampling.batch_size), folder)
         batched.append(time.monotonic() - start)
     few = max(8, len(prompts) // 8)
     start = time.monotonic()
-    one_at_a_time_loop(pipe, prompts[:few], seeds[:few], *same)
+    _save(one_at_a_time_loop(pipe, prompts[:few], seeds[:few], *same), folder)
     return batched, few / (time.monotonic() - start)
+
+
+def _save(images: Sequence[Image.Image], folder: Path) -> None:
+    for number, image in enumerate(images):
+        image.save(folder / f"{number}.png")
 
 
 if __name__ == "__main__":
