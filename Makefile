@@ -16,7 +16,7 @@ run-all: $(VENV)/.run
 ui: $(VENV)/.run
 	$(BIN)/hoi ui
 
-bench: $(VENV)/.run
+bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
 
 test: $(VENV)/.test chromium

@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-NAMES = ("definitions", "orchestration", "incremental", "resume", "examiner")
+NAMES = ("definitions", "orchestration", "incremental", "resume", "examiner", "scenes", "refine")
 
 
 def main() -> None:

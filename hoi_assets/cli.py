@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _add_sql,
         _add_prune,
         _add_lock,
+        _add_interacting,
     ):
         add(commands)
     options = parser.parse_args(arguments)
@@ -139,6 +141,14 @@ def _add_lock(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     words = "Lock the recipes of all stages after code_version was raised."
     parser = _command(commands, "lock-recipes", lock_recipes, words)
     parser.add_argument("--same-output", nargs="*", default=[], metavar="STAGE")
+
+
+def _add_interacting(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "The InterActing benchmark: fetch its official files, or check a folder of them."
+    parser = _command(commands, "interacting", interacting, words)
+    parser.add_argument("action", choices=("fetch", "check"))
+    parser.add_argument("folder", type=Path, help="where the files go, or are")
+    parser.add_argument("--commit", help="fetch: of the authors' repository, instead of the known")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -303,6 +313,27 @@ def lock_recipes(options: argparse.Namespace) -> int:
     lock = write_lock(stages_in("hoi_assets.assets"), options.same_output)
     print(f"{len(lock)} recipes locked in {LOCK_FILE.relative_to(ROOT)}")
     return 0
+
+
+def interacting(options: argparse.Namespace) -> int:
+    """`hoi interacting`: fetch ends with 2 where it cannot, check with 1 where a row failed."""
+    from hoi_assets.prompting import interacting as benchmark
+
+    folder = options.folder.expanduser()
+    if options.action == "fetch":
+        for file in benchmark.fetch(folder, commit=options.commit or benchmark.COMMIT):
+            known = "as known" if file.verified else "not known beforehand: count and form checked"
+            print(f"{folder / file.name}: {file.rows} rows, sha256 {file.sha256} ({known})")
+        print(f"set interacting.folder to {folder.resolve()} in your profile to use them")
+        return 0
+    rows = benchmark.read_benchmark(folder)
+    bad = [row for row in rows if row.status == "failed"]
+    for row in bad:
+        print(f"{folder / row.source}{f':{row.line}' if row.line else ''}: {row.reason}")
+    count = Counter(row.scenario for row in rows if row.status == "accepted")
+    usable = ", ".join(f"{count[scenario]} {scenario}" for scenario in benchmark.SCENARIOS)
+    print(f"usable rows: {usable}")
+    return 1 if bad else 0
 
 
 def _line() -> "Line":

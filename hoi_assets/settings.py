@@ -41,29 +41,58 @@ class Models(Section):
     examiner: ModelRef | None = None
 
 
-class Prompter(Section):
-    """`endpoint` None is the built-in slot grammar; else any OpenAI-compatible base URL.
+class Endpoint(Section):
+    """`endpoint` None is the built-in way; else any OpenAI-compatible base URL.
 
     The key is read from the environment variable named by `api_key_env`, never from here.
-    `vocabulary` tiny lets an endpoint use the tiny world's words only, so that the tiny models can
-    draw them; open takes any words.
     """
 
     endpoint: str | None = None
     model: str | None = None
     api_key_env: str = "HOI_API_KEY"
-    vocabulary: Literal["tiny", "open"] = "tiny"
-    per_base_prompt: int = Field(4, ge=1, le=200)
     seed: int = 0
-    temperature: float = Field(0.8, ge=0, le=2)
+    temperature: float = Field(0.0, ge=0, le=2)
     max_attempts: int = Field(3, ge=1, le=10)
     timeout_s: float = Field(60, gt=0)
     concurrency: int = Field(4, ge=1, le=64)
-    max_words: int = Field(40, ge=5, le=75)
-    near_duplicate_similarity: float = Field(0.9, gt=0, le=1)
     usd_per_million_input_tokens: float | None = Field(None, ge=0)
     usd_per_million_output_tokens: float | None = Field(None, ge=0)
     budget_usd: float | None = Field(None, ge=0)
+
+
+class Prompter(Endpoint):
+    """`endpoint` None is the built-in slot grammar.
+
+    `vocabulary` tiny lets an endpoint use the tiny world's words only, so that the tiny models can
+    draw them; open takes any words.
+    """
+
+    vocabulary: Literal["tiny", "open"] = "tiny"
+    per_base_prompt: int = Field(4, ge=1, le=200)
+    temperature: float = Field(0.8, ge=0, le=2)
+    max_words: int = Field(40, ge=5, le=75)
+    near_duplicate_similarity: float = Field(0.9, gt=0, le=1)
+
+
+class Interacting(Section):
+    """The InterActing benchmark. `folder` None takes the built-in rows; else a folder with the
+    official files (`hoi interacting fetch`). `rows_per_scenario` None takes all rows."""
+
+    folder: str | None = None
+    rows_per_scenario: int | None = Field(None, ge=1)
+
+
+class Decomposer(Endpoint):
+    """`endpoint` None is the built-in grammar, and rules for sentences outside of it."""
+
+
+class Critic(Endpoint):
+    """`endpoint` None is the VQA model, whose yes counts from `threshold` on; else an endpoint that
+    takes pictures. `image_tokens`: the most it bills for one picture, for the budget's sake."""
+
+    threshold: float = Field(0.5, gt=0, lt=1)
+    max_words: int = Field(70, ge=10, le=70)
+    image_tokens: int = Field(2048, ge=0)
 
 
 class InstanceImages(Section):
@@ -183,6 +212,9 @@ class Settings(Section):
     threads: int = Field(2, ge=1, le=256)
     models: Models
     prompter: Prompter = Prompter()
+    interacting: Interacting = Interacting()
+    decomposer: Decomposer = Decomposer()
+    critic: Critic = Critic()
     instance_images: InstanceImages = InstanceImages()
     lora: LoraTraining = LoraTraining()
     sampling: Sampling = Sampling()

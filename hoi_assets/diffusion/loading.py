@@ -2,11 +2,11 @@
 
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef, Settings
@@ -18,7 +18,7 @@ REMEDY = (
 )
 SDXL_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-WEIGHT_NAMES = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+WEIGHT_NAMES = dict.fromkeys(("unet", "vae", "transformer"), "diffusion_pytorch_model")
 MAX_TEXTS_KEPT = 1024
 
 _loaded: dict[tuple[str, str], "Loaded"] = {}
@@ -58,14 +58,17 @@ class Loaded:
 
         if text not in self._texts:
             with torch.no_grad():
-                embeds, _, pooled, _ = self.pipe.encode_prompt(
-                    text, device=self.device, do_classifier_free_guidance=False
-                )
-            self._texts[text] = (embeds, pooled)
+                self._texts[text] = self._encode(text)
             while len(self._texts) > MAX_TEXTS_KEPT:
                 self._texts.popitem(last=False)
         self._texts.move_to_end(text)
         return self._texts[text]
+
+    def _encode(self, text: str) -> tuple[Any, Any]:
+        embeds, _, pooled, _ = self.pipe.encode_prompt(
+            text, device=self.device, do_classifier_free_guidance=False
+        )
+        return embeds, pooled
 
     def encode_negative(self, text: str) -> tuple[Any, Any]:
         """Embeddings of a negative prompt; "" means none, which is what the pipeline means by it:
@@ -81,6 +84,9 @@ class Loaded:
         """Remove every LoRA from memory: the UNet is the base again, bit for bit."""
         self.pipe.unload_lora_weights()
         self.adapters.clear()
+
+
+Kind = TypeVar("Kind", bound=Loaded)
 
 
 def configure(settings: Settings) -> str:
@@ -119,20 +125,31 @@ def load_sdxl(ref: ModelRef, device: str = "cpu") -> Loaded:
         HoiError: missing folder or file, truncated or wrongly shaped weights, parts that do not
             fit each other, a hub repository without a pinned revision or out of reach.
     """
+    return load_once(Loaded, ref, device, _read)
+
+
+def load_once(
+    kind: type[Kind], ref: ModelRef, device: str, read: Callable[[ModelRef, Path | None], Any]
+) -> Kind:
+    """The pipeline of `ref` that this process already has, else the one that `read` gives.
+
+    Args:
+        read: takes `ref` and its folder (None: a hub repository), returns a checked pipeline.
+    """
+    import torch
+
     key = (model_digest(ref), device)
-    if key not in _loaded:
-        folder = weights_folder(ref)
-        if folder is not None:
-            _check_files(folder)
-        pipe = _read(ref, folder)
-        _check_parts_fit(pipe, str(folder or ref.source))
+    found = _loaded.get(key)
+    if not isinstance(found, kind):
+        pipe = read(ref, weights_folder(ref))
         pipe.set_progress_bar_config(disable=True)
         pipe.to(device)
-        for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
-            part.requires_grad_(False).eval()
+        for part in pipe.components.values():
+            if isinstance(part, torch.nn.Module):
+                part.requires_grad_(False).eval()
         _reads[ref.source] += 1
-        _loaded[key] = Loaded(pipe, key[0], ref, device)
-    return _loaded[key]
+        found = _loaded[key] = kind(pipe, key[0], ref, device)
+    return found
 
 
 def reads() -> dict[str, int]:
@@ -145,12 +162,17 @@ def unload_all() -> None:
     _loaded.clear()
 
 
-def _check_files(folder: Path) -> None:
-    """Files that the libraries would replace by defaults in silence, and truncated weights."""
+def check_files(folder: Path, parts: Sequence[str]) -> None:
+    """Refuse a pipeline's folder that lacks a file of `parts`, which the libraries would replace by
+    defaults in silence, or holds broken JSON or truncated weights.
+
+    Raises:
+        HoiError: names the file.
+    """
     from safetensors import SafetensorError, safe_open
 
     wanted = [folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"]
-    for part in SDXL_PARTS:
+    for part in parts:
         if part.startswith("tokenizer"):
             if not any((folder / part / name).is_file() for name in TOKENIZER_FILES):
                 wanted.append(folder / part / TOKENIZER_FILES[0])
@@ -180,45 +202,64 @@ def _check_files(folder: Path) -> None:
 
 
 def _read(ref: ModelRef, folder: Path | None) -> Any:
-    import torch
     from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    where = str(folder or ref.source)
-    options: dict[str, Any] = {"dtype": getattr(torch, ref.dtype), "use_safetensors": True}
-    if folder is None:
-        options["revision"] = ref.revision
-    else:
-        options["local_files_only"] = True
-    parts = {}
-    for name, cls in (
-        ("unet", UNet2DConditionModel),
-        ("vae", AutoencoderKL),
-        ("text_encoder", CLIPTextModel),
-        ("text_encoder_2", CLIPTextModelWithProjection),
-    ):
-        lenient = {"ignore_mismatched_sizes": True} if name.startswith("text") else {}
-        with _named(f"{where}/{name}", where):
-            parts[name], info = cls.from_pretrained(
-                where, subfolder=name, output_loading_info=True, **options, **lenient
-            )
-        for problem in ("missing_keys", "mismatched_keys"):
-            # The libraries fill these with random numbers and go on.
-            if info[problem]:
-                first = sorted(str(key) for key in info[problem])[0]
-                raise HoiError(
-                    f"{where}/{name}: weights do not match config.json: "
-                    f"{len(info[problem])} {problem.replace('_', ' ')}, first {first}",
-                    REMEDY.format(folder=where),
-                )
-    with _named(where, where):
-        return StableDiffusionXLPipeline.from_pretrained(
+    if folder is not None:
+        check_files(folder, SDXL_PARTS)
+    where, options = str(folder or ref.source), reading_options(ref)
+    parts = {
+        name: read_part(cls, where, name, options)
+        for name, cls in (
+            ("unet", UNet2DConditionModel),
+            ("vae", AutoencoderKL),
+            ("text_encoder", CLIPTextModel),
+            ("text_encoder_2", CLIPTextModelWithProjection),
+        )
+    }
+    with named(where, where):
+        pipe = StableDiffusionXLPipeline.from_pretrained(
             where, add_watermarker=False, **parts, **options
         )
+    _check_parts_fit(pipe, where)
+    return pipe
+
+
+def reading_options(ref: ModelRef) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for `ref`: its dtype, safetensors only, nothing unpinned."""
+    import torch
+
+    options: dict[str, Any] = {"dtype": getattr(torch, ref.dtype), "use_safetensors": True}
+    if ref.revision is None:
+        return options | {"local_files_only": True}
+    return options | {"revision": ref.revision}
+
+
+def read_part(cls: Any, where: str, name: str, options: dict[str, Any]) -> Any:
+    """One model of a pipeline.
+
+    Raises:
+        HoiError: it cannot be read, or its weights are not those that its configuration asks for.
+    """
+    lenient = {"ignore_mismatched_sizes": True} if name.startswith("text") else {}
+    with named(f"{where}/{name}", where):
+        part, info = cls.from_pretrained(
+            where, subfolder=name, output_loading_info=True, **options, **lenient
+        )
+    for problem in ("missing_keys", "mismatched_keys"):
+        # The libraries fill these with random numbers and go on.
+        if info[problem]:
+            first = sorted(str(key) for key in info[problem])[0]
+            raise HoiError(
+                f"{where}/{name}: weights do not match config.json: "
+                f"{len(info[problem])} {problem.replace('_', ' ')}, first {first}",
+                REMEDY.format(folder=where),
+            )
+    return part
 
 
 @contextmanager
-def _named(place: str, folder: str) -> Iterator[None]:
+def named(place: str, folder: str) -> Iterator[None]:
     """Turn whatever a library raises while reading `place` into a HoiError."""
     try:
         yield
@@ -249,16 +290,30 @@ def _check_parts_fit(pipe: Any, where: str) -> None:
             text_2.projection_dim + 6 * unet.addition_time_embed_dim,
         ),
     }
+    check_sides(sides, where)
+    check_end_token(pipe, 2, where)
+
+
+def check_sides(sides: Mapping[str, tuple[int, int]], where: str) -> None:
+    """Refuse parts that do not fit: each name of a joint has the numbers on its two sides."""
     for name, (have, want) in sides.items():
         if have != want:
             raise HoiError(
                 f"{where}: parts do not fit: {name}: {have} and {want}",
                 REMEDY.format(folder=where),
             )
+
+
+def check_end_token(pipe: Any, number: int, where: str) -> None:
+    """Refuse a text encoder (`number` as in `text_encoder_2`; 1 has none) that pools every text
+    alike."""
+    part = "text_encoder" if number == 1 else f"text_encoder_{number}"
+    marker = pipe.components[part].config.eos_token_id
+    end = pipe.components[part.replace("text_encoder", "tokenizer")].eos_token_id
     # 2 is CLIP's old marker for "the largest id"; any other stranger pools every text alike.
-    if text_2.eos_token_id not in (2, pipe.tokenizer_2.eos_token_id):
+    if marker not in (2, end):
         raise HoiError(
-            f"{where}/text_encoder_2: eos_token_id is {text_2.eos_token_id}, but the tokenizer's "
-            f"is {pipe.tokenizer_2.eos_token_id}: every prompt would get the same pooled embedding",
+            f"{where}/{part}: eos_token_id is {marker}, but the tokenizer's is {end}: "
+            "every prompt would get the same pooled embedding",
             "set eos_token_id in its config.json, then train the model anew with `make weights`",
         )

@@ -5,23 +5,28 @@ their messages. So a refused option is left out, every reply is validated and as
 the reason when it cannot be used, and the key is read from the environment and shown nowhere.
 """
 
+import base64
+import io
 import json
 import os
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from hoi_assets.errors import HoiError
+from hoi_assets.progress import Say, track
 from hoi_assets.prompting.budget import Budget
-from hoi_assets.settings import Prompter as PrompterSettings
+from hoi_assets.settings import Endpoint
 
 if TYPE_CHECKING:
     from openai import OpenAI
+    from PIL import Image
 
 MAX_REPLY_TOKENS = 1024
 # English has about four characters a token; three keeps the bound on the safe side.
@@ -33,8 +38,11 @@ REASON_CHARACTERS = 400
 # Options a server may not know; without them the reply is only more often asked for again.
 DROPPABLE = ("response_format", "seed", "temperature", "max_tokens", "max_completion_tokens")
 
-Message = dict[str, str]
+# `role` and `content`: a text, or the parts of one with pictures among them.
+Message = dict[str, Any]
 Value = TypeVar("Value")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _budgets: dict[tuple[Any, ...], Budget] = {}
 
@@ -97,38 +105,48 @@ class Chat:
     """One endpoint, model and budget; safe to call from several threads.
 
     Args:
-        options: `endpoint` and `model` must be given; see `hoi_assets.settings.Prompter`.
-        budget: counts against the cap; None takes the one this process keeps per endpoint, model,
-            cap and prices, so that one cap covers all categories of a run.
+        options: `endpoint` and `model` must be given; see `hoi_assets.settings.Endpoint`.
+        budget: counts against the cap; None takes the one this process keeps per section, endpoint,
+            model, cap and prices, so that one cap covers all categories of a run.
+        section: of the settings that `options` are, for messages.
+        image_tokens: the most the endpoint bills for one picture.
 
     Raises:
         HoiError: no model, an endpoint that is no URL, or a cap without prices.
     """
 
-    def __init__(self, options: PrompterSettings, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        options: Endpoint,
+        budget: Budget | None = None,
+        section: str = "prompter",
+        image_tokens: int = 0,
+    ) -> None:
+        self.section = section
+        self.image_tokens = image_tokens
         self.endpoint = _without_login(options.endpoint or "")
         parts = urlsplit(self.endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise HoiError(
-                f"prompter.endpoint {self.endpoint!r} is no URL",
-                "give one such as http://127.0.0.1:8000/v1, or none for the slot grammar",
+                f"{section}.endpoint {self.endpoint!r} is no URL",
+                "give one such as http://127.0.0.1:8000/v1, or none for the built-in way",
             )
         if not options.model:
             raise HoiError(
-                f"prompter.endpoint is {self.endpoint}, prompter.model is not set",
-                "name the model the endpoint serves in prompter.model",
+                f"{section}.endpoint is {self.endpoint}, {section}.model is not set",
+                f"name the model the endpoint serves in {section}.model",
             )
         prices = (options.usd_per_million_input_tokens, options.usd_per_million_output_tokens)
         if options.budget_usd is not None and None in prices:
             raise HoiError(
-                f"prompter.budget_usd is {options.budget_usd} and a price of "
+                f"{section}.budget_usd is {options.budget_usd} and a price of "
                 f"{options.model} is not known",
-                "set prompter.usd_per_million_input_tokens and usd_per_million_output_tokens "
+                f"set {section}.usd_per_million_input_tokens and usd_per_million_output_tokens "
                 "(0 for your own server), or leave the cap out",
             )
         self.options = options
         self.model: str = options.model
-        shared = (self.endpoint, options.model, options.budget_usd, *prices)
+        shared = (section, self.endpoint, options.model, options.budget_usd, *prices)
         self.budget = budget or _budgets.setdefault(shared, Budget(options.budget_usd, *prices))
         self._key = os.environ.get(options.api_key_env, "")
         self._dropped: set[str] = set()
@@ -202,12 +220,31 @@ class Chat:
                 return Answer(None, self.stopped, usage)
         if first and not reason.startswith("unusable_reply"):
             raise EndpointError(
-                self._public(f"prompter.endpoint {self.endpoint}: {reason}"),
-                "start the server or mend prompter.endpoint; for a slow one raise "
-                "prompter.timeout_s or lower prompter.concurrency",
+                self._public(f"{self.section}.endpoint {self.endpoint}: {reason}"),
+                f"start the server or mend {self.section}.endpoint; for a slow one raise "
+                f"{self.section}.timeout_s or lower {self.section}.concurrency",
             )
         tries = f" ({self.options.max_attempts} attempts)"
         return Answer(None, self._public(reason) + tries, usage)
+
+    def tokens_in(self, messages: Sequence[Message]) -> int:
+        """An upper estimate of the tokens of a conversation, its pictures included."""
+        return tokens_in(messages, self.image_tokens)
+
+    def estimate(self, calls: int, input_tokens: int, output_tokens: int) -> str:
+        """What so many calls will need, in a line to say before the first."""
+        cost = self.budget.cost(input_tokens, output_tokens)
+        price = "price unknown" if cost is None else f"about {cost:.4f} USD"
+        line = (
+            f"{calls} calls to {self.model} at {self.endpoint}, "
+            f"about {input_tokens + output_tokens} tokens, {price}"
+        )
+        if self.budget.limit_usd is not None:
+            left = self.budget.limit_usd - self.budget.spent_usd
+            line += f", {left:.4f} USD left of the cap"
+            if cost is not None and cost > left:
+                line += ": it will stop at the cap"
+        return line
 
     def _options(self, schema: Mapping[str, Any], seed: int) -> dict[str, Any]:
         return {
@@ -224,10 +261,10 @@ class Chat:
         """One call, within the budget; returns the text of the reply."""
         import openai
 
-        bound = self.budget.cost(tokens_in(messages) + 1, MAX_REPLY_TOKENS) or 0.0
+        bound = self.budget.cost(self.tokens_in(messages) + 1, MAX_REPLY_TOKENS) or 0.0
         if not self.budget.reserve(bound):
             raise _OverBudget(
-                f"budget: prompter.budget_usd {self.budget.limit_usd} leaves no room for "
+                f"budget: {self.section}.budget_usd {self.budget.limit_usd} leaves no room for "
                 f"a call, {self.budget.spent_usd:.6f} USD spent"
             )
         # A call that got no answer may be billed all the same.
@@ -283,7 +320,7 @@ class Chat:
     def _status_error(self, error: Any) -> Exception:
         status = error.status_code
         said = self._public(str(error.message))[:QUOTED_CHARACTERS]
-        place = f"prompter.endpoint {self.endpoint} answered {status}"
+        place = f"{self.section}.endpoint {self.endpoint} answered {status}"
         if status in (400, 422):
             return _Refused(f"status {status}: {said}")
         if status in (401, 403):
@@ -300,7 +337,7 @@ class Chat:
             )
         return EndpointError(
             f"{place} for model {self.model!r}: {said}",
-            "mend prompter.model, or prompter.endpoint (most end in /v1)",
+            f"mend {self.section}.model, or {self.section}.endpoint (most end in /v1)",
         )
 
     def _text(self, response: Any) -> str:
@@ -314,7 +351,7 @@ class Chat:
 
     def _no_chat(self, said: str) -> EndpointError:
         return EndpointError(
-            f"prompter.endpoint {self.endpoint} answered, but not as a chat endpoint: "
+            f"{self.section}.endpoint {self.endpoint} answered, but not as a chat endpoint: "
             f"{self._public(said)[:QUOTED_CHARACTERS]!r}",
             "give the address of an OpenAI-compatible API (most end in /v1)",
         )
@@ -348,9 +385,74 @@ def one_json_object(text: str) -> dict[str, Any]:
     return found[0]
 
 
-def tokens_in(messages: Sequence[Message]) -> int:
-    """An upper estimate of the tokens of a conversation."""
-    return sum(len(message["content"]) for message in messages) // CHARACTERS_PER_TOKEN
+def tokens_in(messages: Sequence[Message], image_tokens: int = 0) -> int:
+    """An upper estimate of the tokens of a conversation.
+
+    Args:
+        image_tokens: the most one picture counts.
+    """
+    characters = pictures = 0
+    for message in messages:
+        content = message["content"]
+        for part in [{"text": content}] if isinstance(content, str) else content:
+            characters += len(part.get("text", ""))
+            pictures += "image_url" in part
+    return characters // CHARACTERS_PER_TOKEN + pictures * image_tokens
+
+
+def text_part(text: str) -> dict[str, Any]:
+    """Words within a message that also has pictures."""
+    return {"type": "text", "text": text}
+
+
+def image_part(image: "Image.Image") -> dict[str, Any]:
+    """A picture within a message, as a PNG data URL: what is judged are the very pixels."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+
+def ask_all(
+    chat: Chat,
+    items: Sequence[Item],
+    ask_one: Callable[[Item, bool], Result],
+    done: Callable[[Item, Result], None],
+    label: str,
+    say: Say,
+) -> list[Result]:
+    """Ask for all items side by side, as many at once as `concurrency` says; in their order.
+
+    Args:
+        ask_one: called with an item and whether it is the first, for `Chat.ask`; the first is
+            asked alone, so that a wrong address costs one call and not all of them.
+        done: called in the caller's thread with each result as it comes, to keep it.
+
+    Raises:
+        EndpointError: the endpoint does not answer the first call, or refuses it.
+    """
+    if not items:
+        return []
+    chat.stopped = None
+    results: dict[int, Result] = {}
+
+    def take(number: int, result: Result) -> None:
+        results[number] = result
+        done(items[number], result)
+
+    take(0, ask_one(items[0], True))
+    with ThreadPoolExecutor(chat.options.concurrency) as pool:
+        asked = {pool.submit(ask_one, items[n], False): n for n in range(1, len(items))}
+        try:
+            for answered in track(as_completed(asked), label, total=len(asked), say=say):
+                take(asked[answered], answered.result())
+        except BaseException:
+            chat.stopped = "stopped: the run ended"
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if chat.stopped:
+        say(f"{label}: {chat.stopped}")
+    return [results[n] for n in range(len(items))]
 
 
 def _distinct(pairs: list[tuple[str, Any]], text: str) -> dict[str, Any]:

@@ -1,27 +1,22 @@
 """Detailed prompts from a language model behind an OpenAI-compatible chat endpoint."""
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import jinja2
 from pydantic import ValidationError
 
-from hoi_assets.progress import Say, track
+from hoi_assets.progress import Say
+from hoi_assets.prompting import wording
 from hoi_assets.prompting.budget import Budget
-from hoi_assets.prompting.chat import Chat, Message, Unusable, one_json_object, tokens_in
+from hoi_assets.prompting.chat import Chat, Message, Unusable, ask_all, one_json_object, tokens_in
 from hoi_assets.prompting.grammar import draw
 from hoi_assets.prompting.request import Keep, Reply, Request
 from hoi_assets.prompting.slots import PromptSlots, slots_class
 from hoi_assets.settings import Prompter as PrompterSettings
-from hoi_assets.store.hashing import digest
 from hoi_assets.taxonomy import Category, Taxonomy
 
-TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE_NAMES = ("system.j2", "user.j2", "again.j2")
 TYPICAL_REPLY_TOKENS = 250
 
@@ -50,8 +45,7 @@ class EndpointPrompter:
     @cached_property
     def template_version(self) -> str:
         """Hash of the templates and of the schema, 12 hex digits."""
-        texts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in TEMPLATE_NAMES]
-        return digest([texts, self._schema])[:12]
+        return wording.version(TEMPLATE_NAMES, self._schema)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -74,30 +68,22 @@ class EndpointPrompter:
         """
         if not requests:
             return []
-        self.chat.stopped = None
-        self._say_estimate(category, requests, say)
-        replies: dict[str, Reply] = {}
+        tokens = sum(tokens_in(self._messages(category, request)) for request in requests)
+        estimate = self.chat.estimate(len(requests), tokens, TYPICAL_REPLY_TOKENS * len(requests))
+        say(f"{category.key}: {estimate}")
 
         def done(request: Request, reply: Reply) -> None:
-            replies[request.prompt_id] = reply
             if reply.slots is not None:
                 keep(request, reply)
 
-        # Alone and first, so that a wrong address costs one call and not all of them.
-        done(requests[0], self._reply(category, requests[0], first=True))
-        with ThreadPoolExecutor(self.options.concurrency) as pool:
-            asked = {pool.submit(self._reply, category, r): r for r in requests[1:]}
-            try:
-                label = f"{category.key} prompts"
-                for answered in track(as_completed(asked), label, total=len(asked), say=say):
-                    done(asked[answered], answered.result())
-            except BaseException:
-                self.chat.stopped = "stopped: the run ended"
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        if self.chat.stopped:
-            say(f"{category.key}: {self.chat.stopped}")
-        return [replies[request.prompt_id] for request in requests]
+        return ask_all(
+            self.chat,
+            requests,
+            lambda request, first: self._reply(category, request, first),
+            done,
+            f"{category.key} prompts",
+            say,
+        )
 
     def _reply(self, category: Category, request: Request, first: bool = False) -> Reply:
         answer = self.chat.ask(
@@ -106,7 +92,7 @@ class EndpointPrompter:
             # Rows have their own seed, so that variations of one base prompt differ.
             seed=int(request.prompt_id[:7], 16),
             read=self._read,
-            again=lambda problem: self._say("again.j2", problem=problem),
+            again=wording.again,
             first=first,
         )
         usage = answer.usage
@@ -117,23 +103,6 @@ class EndpointPrompter:
             output_tokens=usage.output_tokens,
             cost_usd=usage.cost_usd,
         )
-
-    def _say_estimate(self, category: Category, requests: Sequence[Request], say: Say) -> None:
-        budget = self.chat.budget
-        input_tokens = sum(tokens_in(self._messages(category, request)) for request in requests)
-        output_tokens = TYPICAL_REPLY_TOKENS * len(requests)
-        cost = budget.cost(input_tokens, output_tokens)
-        price = "price unknown" if cost is None else f"about {cost:.4f} USD"
-        line = (
-            f"{category.key}: {len(requests)} calls to {self.model} at {self.chat.endpoint}, "
-            f"about {input_tokens + output_tokens} tokens, {price}"
-        )
-        if budget.limit_usd is not None:
-            left = budget.limit_usd - budget.spent_usd
-            line += f", {left:.4f} USD left of the cap"
-            if cost is not None and cost > left:
-                line += ": it will stop at the cap"
-        say(line)
 
     @cached_property
     def _schema(self) -> dict[str, Any]:
@@ -151,28 +120,15 @@ class EndpointPrompter:
             fields["object"]["enum"] = [request.base.object]
         return schema
 
-    @cached_property
-    def _templates(self) -> jinja2.Environment:
-        return jinja2.Environment(
-            loader=jinja2.FileSystemLoader(TEMPLATES),
-            undefined=jinja2.StrictUndefined,
-            autoescape=False,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-
-    def _say(self, template: str, **values: Any) -> str:
-        return self._templates.get_template(template).render(**values)
-
     def _messages(self, category: Category, request: Request) -> list[Message]:
-        system = self._say(
+        system = wording.render(
             "system.j2",
             category=category,
-            schema=json.dumps(self._narrowed(category, request)),
+            schema=wording.as_json(self._narrowed(category, request)),
             tiny=self.options.vocabulary == "tiny",
             max_words=self.options.max_words,
         )
-        user = self._say(
+        user = wording.render(
             "user.j2",
             base=request.base,
             index=request.index,
@@ -186,8 +142,4 @@ class EndpointPrompter:
         try:
             return self._level.model_validate(given)
         except ValidationError as error:
-            problems = [
-                f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}"
-                for found in error.errors(include_url=False, include_context=False)
-            ]
-            raise Unusable("; ".join(problems), text) from error
+            raise Unusable(wording.told(error), text) from error

@@ -274,12 +274,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Surface:
-    """A part as it is drawn: vertices (n, 3) metres, triangles (m, 3), vertex normals, paint."""
+    """A part as it is drawn: vertices (n, 3) metres, triangles (m, 3), vertex normals, paint.
+
+    colour, material: this part's own; None takes the look's.
+    """
 
     vertices: Array
     faces: Faces
     normals: Array
     role: str
+    colour: str | None = None
+    material: str | None = None
 
 
 @dataclass(frozen=True)

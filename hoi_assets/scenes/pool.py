@@ -30,7 +30,10 @@ from hoi_assets.progress import Say, track
 from hoi_assets.store.hashing import digest_pixels
 
 if TYPE_CHECKING:
-    from hoi_assets.scenes.sample import Group
+    from hoi_assets.scenes.interactions import Item
+    from hoi_assets.scenes.sample import Group, Scene, World
+
+    Work = list[Group] | list[Item]
 
 SHARD_SCENES = 250
 PICTURE_SUFFIX = ".webp"
@@ -80,12 +83,45 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "digest": pl.String,
 }
 
+# Interaction scenes, see `interactions.Item`: prompt is the sentence told, caption a true one;
+# triples (subject, relation, object) and truth are the prompt's; questions, answers and kinds go
+# together; plan (JSON) is what is drawn. gap_mm: from what acts to its target. Pixels per hand, and
+# per thing as `things` names them.
+INTERACTION_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "scene_id": pl.String,
+    "split": pl.String,
+    "file": pl.String,
+    "scenario": pl.String,
+    "pattern": pl.String,
+    "prompt": pl.String,
+    "caption": pl.String,
+    "alignment": pl.Boolean,
+    "fault": pl.String,
+    "triples": pl.List(pl.List(pl.String)),
+    "truth": pl.List(pl.Boolean),
+    "questions": pl.List(pl.String),
+    "answers": pl.List(pl.Boolean),
+    "kinds": pl.List(pl.String),
+    "plan": pl.String,
+    "light": pl.String,
+    "background": pl.String,
+    "gap_mm": pl.Float32,
+    "camera": pl.List(pl.Float32),
+    "hand_pixels": pl.List(pl.Int32),
+    "thing_pixels": pl.List(pl.Int32),
+    "things": pl.List(pl.String),
+    "seed": pl.Int64,
+    "digest": pl.String,
+}
+MASKS = ("hand_mask", "object_mask")
+
 
 # --- reading --------------------------------------------------------------------------------------
 
 
 def read_pool(folder: Path, split: str | None = None) -> pl.DataFrame:
-    """All rows of a pool, or of one split, in scene order; columns as in SCHEMA.
+    """All rows of a pool, or of one split, in scene order; columns as in SCHEMA, or for
+    interaction scenes, which lie in a folder of their own, as in INTERACTION_SCHEMA.
 
     Reads the stored table and every finished shard of a world.
 
@@ -173,7 +209,7 @@ class Drawing:
     """How shards are drawn: pictures' side in pixels, samples per pixel, taxonomy folder."""
 
     size: int = 128
-    samples_per_pixel: int = 8
+    samples_per_pixel: int = 16
     taxonomy: Path = TAXONOMY
 
 
@@ -192,21 +228,23 @@ def render_stream(
         The shards' tables, `<out>/<split>-<shard>.parquet`; pictures are in
         `<out>/images/<split>-<shard>/`.
     """
-    from hoi_assets.scenes import sample
+    from hoi_assets.scenes import interactions, sample
 
     drawing = drawing or Drawing()
-    if split not in sample.STREAM_SPLITS:
+    streams = (*sample.STREAM_SPLITS, *interactions.SPLITS)
+    if split not in streams:
         raise HoiError(
             f"no stream of scenes called '{split}'",
-            f"Choose one of: {', '.join(sample.STREAM_SPLITS)}; or leave --split out.",
+            f"Choose one of: {', '.join(streams)}; or leave --split out.",
         )
-    taxonomy = sample.load_world(drawing.taxonomy).taxonomy
-    shards = {
-        f"{split}-{number:05d}": sample.plan_stream(
-            taxonomy, split, number * shard_scenes, shard_scenes
-        )
-        for number in range(-(-count // shard_scenes))
-    }
+    shards: dict[str, Work] = {}
+    for number in range(-(-count // shard_scenes)):
+        first, name = number * shard_scenes, f"{split}-{number:05d}"
+        if split in interactions.SPLITS:
+            shards[name] = interactions.plan_interactions(split, first, shard_scenes)
+        else:
+            taxonomy = sample.load_world(drawing.taxonomy).taxonomy
+            shards[name] = sample.plan_stream(taxonomy, split, first, shard_scenes)
     return _render_shards(out, shards, workers, drawing, say)
 
 
@@ -218,7 +256,7 @@ def render_stored(
 
     drawing = drawing or Drawing()
     groups = sample.plan_stored(sample.load_world(drawing.taxonomy).taxonomy)
-    shards: dict[str, list[Group]] = {}
+    shards: dict[str, Work] = {}
     for split in sample.STORED_SPLITS:
         own = [group for group in groups if group.split == split]
         for start in range(0, len(own), 30):
@@ -242,7 +280,7 @@ def render_stored(
 
 
 def _render_shards(
-    out: Path, shards: dict[str, list["Group"]], workers: int, drawing: Drawing, say: Say
+    out: Path, shards: dict[str, "Work"], workers: int, drawing: Drawing, say: Say
 ) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     missing = {name: groups for name, groups in shards.items() if not _table(out, name).is_file()}
@@ -268,7 +306,7 @@ def _render_shards(
 
 
 def _in_processes(
-    out: Path, shards: dict[str, list["Group"]], workers: int, drawing: Drawing
+    out: Path, shards: dict[str, "Work"], workers: int, drawing: Drawing
 ) -> Iterator[str]:
     """Render shards in `workers` processes; yields each picture's id when it is drawn."""
     context = get_context("spawn")
@@ -292,7 +330,7 @@ def _in_processes(
 
 
 def _render_shard_into(
-    drawn: Any, parent: int, out: Path, name: str, groups: Sequence["Group"], drawing: Drawing
+    drawn: Any, parent: int, out: Path, name: str, groups: "Work", drawing: Drawing
 ) -> None:
     for scene_id in _render_shard(out, name, groups, drawing):
         # A killed parent cannot stop its workers; they must not go on beside a resumed render.
@@ -301,11 +339,9 @@ def _render_shard_into(
         drawn.put(scene_id)
 
 
-def _render_shard(
-    out: Path, name: str, groups: Sequence["Group"], drawing: Drawing
-) -> Iterator[str]:
+def _render_shard(out: Path, name: str, groups: "Work", drawing: Drawing) -> Iterator[str]:
     """Draw one shard beside its place and move it there when it is whole; table last."""
-    from hoi_assets.scenes import sample
+    from hoi_assets.scenes import interactions, sample
 
     world = sample.load_world(drawing.taxonomy)
     folder = out / "images" / name
@@ -313,23 +349,32 @@ def _render_shard(
     staging.mkdir(parents=True)
     rows = []
     for group in groups:
-        for scene in sample.draw_group(world, group, drawing.size, drawing.samples_per_pixel):
+        for scene in _drawn(world, group, drawing):
             scene_id = scene.row["scene_id"]
             path = staging / f"{scene_id}{PICTURE_SUFFIX}"
             scene.image.save(path, "WEBP", **WEBP_OPTIONS)
             rows.append(
                 scene.row
+                | {mask: _png(scene.row[mask]) for mask in MASKS if mask in scene.row}
                 | {
                     "file": f"images/{name}/{path.name}",
-                    "hand_mask": _png(scene.row["hand_mask"]),
-                    "object_mask": _png(scene.row["object_mask"]),
                     "digest": digest_pixels(Image.open(path)),
                 }
             )
             yield scene_id
     shutil.rmtree(folder, ignore_errors=True)
     staging.replace(folder)
-    _write_table(pl.DataFrame(rows, schema=SCHEMA), _table(out, name))
+    schema = INTERACTION_SCHEMA if groups[0].split in interactions.SPLITS else SCHEMA
+    _write_table(pl.DataFrame(rows, schema=schema), _table(out, name))
+
+
+def _drawn(world: "World", group: "Group | Item", drawing: Drawing) -> Iterator["Scene"]:
+    from hoi_assets.scenes import arrange, interactions, sample
+
+    if isinstance(group, interactions.Item):
+        yield arrange.draw_item(world, group, drawing.size, drawing.samples_per_pixel)
+    else:
+        yield from sample.draw_group(world, group, drawing.size, drawing.samples_per_pixel)
 
 
 def _table(out: Path, name: str) -> Path:
@@ -352,13 +397,15 @@ def _png(mask: NDArray[np.bool_]) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Render the stored pool (no --split), or a stream (pretrain, examiner); or write sheets."""
+    """Render the stored pool (no --split), or a stream (--split); or write sheets."""
     parser = argparse.ArgumentParser(prog="python -m hoi_assets.scenes.pool", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the pool")
-    parser.add_argument("--split", help="pretrain or examiner; left out: the stored pool")
+    parser.add_argument("--split", help="a stream's name; left out: the stored pool")
     parser.add_argument("--count", type=int, default=8000, help="pictures of a stream")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--samples", type=int, default=8, help="samples per pixel")
+    parser.add_argument(
+        "--samples", type=int, default=Drawing.samples_per_pixel, help="samples per pixel"
+    )
     parser.add_argument("--sheets", type=Path, help="write contact sheets here; render nothing")
     parser.add_argument("--taxonomy", type=Path, default=TAXONOMY, help="taxonomy folder")
     given = parser.parse_args(arguments)

@@ -42,6 +42,7 @@ SPLIT_SEEDS = {
     "reference": 15,
     "pretrain": 16,
     "examiner": 17,
+    "interactions": 18,
 }
 STORED_SPLITS = ("instance", "judge_train", "judge_val", "judge_test", "reference")
 STREAM_SPLITS = ("pretrain", "examiner")
@@ -182,7 +183,7 @@ def _stream_group(taxonomy: Taxonomy, split: str, index: int) -> Group:
 # --- drawing --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one world is itself, so that grasps can be kept for it
 class World:
     """What drawing reads besides the group: the taxonomy and the grasps' specifications."""
 

@@ -47,3 +47,27 @@ DEFECTS = (
     "penetrating",
 )
 LIES = ("wrong_object", "wrong_colour", "wrong_count", "wrong_side", "wrong_pose")
+
+# Interaction scenes say these as well.
+COUNTS = {
+    "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
+}  # fmt: skip
+SHAPES = ("ring", "row", "zigzag", "cross", "triangle", "tower")
+RELATIONS = (
+    "form",
+    "hold",
+    "holds",
+    "is beside",
+    "is in",
+    "is in front of",
+    "is on",
+    "opens",
+    "paints",
+    "points at",
+    "pours into",
+    "presses",
+    "stirs in",
+    "surrounds",
+    "taps",
+    "writes on",
+)

@@ -25,6 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument(
         "--go-on", action="store_true", help="start from the stored weights, not from fresh ones"
     )
+    train.add_argument(
+        "--interactions", type=Path, help="folder of the interaction scenes, default the world"
+    )
     examine = commands.add_parser("examine", help="measure what the stored SDXL draws")
     pages = commands.add_parser("pages", help="draw pictures to be labelled by eye")
     pages.add_argument("--pool", type=Path, default=ROOT / "data" / "pool", help="of the captions")
@@ -57,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
             say,
             options.max_minutes,
             go_on=options.go_on,
+            interactions=options.interactions,
         )
         train_models(options.names, run)
     except HoiError as error:

@@ -121,5 +121,15 @@ RECIPES = {
             weight_decay=0.02,
             extra=(("through_vae", 300), ("renoised", 300)),
         ),
+        Recipe(
+            "sd3",
+            split="interactions",
+            steps=8000,
+            batch_size=16,
+            learning_rate=7e-4,
+            warmup_steps=200,
+            ema_decay=0.999,
+            extra=(("caption_dropout", 0.1), ("wordings", 4), ("interactions_share", 0.7)),
+        ),
     )
 }

@@ -44,7 +44,7 @@ def write_fresh(out: Path, seed: int = 0, say: Say = print) -> None:
     """
     import torch
 
-    from hoi_assets.tiny import clip, examiner, image_reward, sdxl, vilt
+    from hoi_assets.tiny import clip, examiner, image_reward, sd3, sdxl, vilt
     from hoi_assets.tiny.tokenizers import bert_tokenizer, clip_tokenizer
 
     with torch.random.fork_rng(devices=[]):
@@ -56,6 +56,7 @@ def write_fresh(out: Path, seed: int = 0, say: Say = print) -> None:
             "vilt": lambda folder: vilt.save(vilt.build(words), folder),
             "image_reward": lambda folder: image_reward.save(image_reward.build(words), folder),
             "examiner": lambda folder: examiner.save(examiner.build(), folder),
+            "sd3": lambda folder: sd3.save(sd3.build_pipeline(), folder),
         }
         for name, write in writers.items():
             replace_folder(out / name, write)

@@ -14,21 +14,27 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def clip_tokenizer(pad_token: str = END, taxonomy: Path = TAXONOMY) -> Any:
+def clip_tokenizer(
+    pad_token: str = END,
+    taxonomy: Path = TAXONOMY,
+    words: Sequence[str] | None = None,
+    max_length: int = MAX_LENGTH,
+) -> Any:
     """A `CLIPTokenizer` that knows each caption word as one token and any other by its bytes.
 
     Args:
         pad_token: SDXL's second tokenizer pads with "!", CLIP and SDXL's first with the end token.
+        words: those known as one token; None takes the caption words.
     """
     from transformers import CLIPTokenizer
 
-    merges = _merges(caption_words(taxonomy))
+    merges = _merges(caption_words(taxonomy) if words is None else words)
     symbols = _byte_symbols()
     tokens = [*symbols, *(symbol + "</w>" for symbol in symbols)]
     tokens += list(dict.fromkeys(left + right for left, right in merges))
     vocabulary = {token: index for index, token in enumerate([*tokens, START, END])}
     return CLIPTokenizer(
-        vocab=vocabulary, merges=merges, model_max_length=MAX_LENGTH, pad_token=pad_token
+        vocab=vocabulary, merges=merges, model_max_length=max_length, pad_token=pad_token
     )
 
 
@@ -43,13 +49,15 @@ def bert_tokenizer(taxonomy: Path = TAXONOMY) -> Any:
     return BertTokenizer(vocab=vocabulary, model_max_length=MAX_LENGTH)
 
 
-def token_ids(tokenizer: Any, texts: Sequence[str]) -> tuple[Any, Any]:
-    """Ids and attention mask, both int64 (N, MAX_LENGTH), padded and cut as the pipelines do."""
+def token_ids(
+    tokenizer: Any, texts: Sequence[str], max_length: int = MAX_LENGTH
+) -> tuple[Any, Any]:
+    """Ids and attention mask, both int64 (N, max_length), padded and cut as the pipelines do."""
     encoded = tokenizer(
         list(texts),
         padding="max_length",
         truncation=True,
-        max_length=MAX_LENGTH,
+        max_length=max_length,
         return_tensors="pt",
     )
     return encoded["input_ids"], encoded["attention_mask"]

@@ -11,7 +11,7 @@ from hoi_assets.judging.examiner import load_examiner
 from hoi_assets.judging.metrics import load_clip, load_image_reward
 from hoi_assets.judging.verifier import load_verifier
 from hoi_assets.progress import Say
-from hoi_assets.tiny import clip, examiner, image_reward, sdxl, vae, vilt
+from hoi_assets.tiny import clip, examiner, image_reward, sd3, sdxl, vae, vilt
 from hoi_assets.tiny.card import Card, make_card, read_card, write_card
 from hoi_assets.tiny.loop import CHECKPOINT_S, Trained, fit
 from hoi_assets.tiny.pictures import Pictures, as_images, read_pictures
@@ -21,6 +21,7 @@ from hoi_assets.tiny.tokenizers import bert_tokenizer, clip_tokenizer
 from hoi_assets.tiny.views import with_views
 
 SHEET_PROMPTS = 64
+HAND_POSES = "pretrain"
 ORIGIN_FILE = "origin.txt"
 
 
@@ -31,6 +32,7 @@ class Run:
     Attributes:
         world: folder of pictures; out: folder of the models; state: folder of checkpoints.
         go_on: start from the stored weights instead of fresh ones; the card says so.
+        interactions: folder of the interaction scenes, where that is not the world.
     """
 
     world: Path
@@ -41,6 +43,7 @@ class Run:
     checkpoint_s: float = CHECKPOINT_S
     recipes: dict[str, Recipe] | None = None
     go_on: bool = False
+    interactions: Path | None = None
 
     def recipe(self, name: str) -> Recipe:
         """The recipe called `name`."""
@@ -275,6 +278,53 @@ def train_examiner(run: Run) -> None:
     run.store("examiner", card, lambda folder: examiner.save(model, folder))
 
 
+def train_sd3(run: Run) -> None:
+    """Transformer and text encoders on interactions and hand poses, over the tiny SDXL's VAE."""
+    recipe = run.recipe("sd3")
+    pipeline = sd3.stored(run.out / "sd3") if run.go_on else _fresh_sd3(run)
+    model, origin = run.start(
+        "sd3", lambda: sd3.trainable(pipeline), lambda folder: sd3.trainable(pipeline)
+    )
+    learnt, held, note = _interactions(run, recipe)
+    loss = sd3.loss_of(model, pipeline, learnt.joined(learnt.mirrored()), recipe)
+
+    def store(trained: Trained) -> None:
+        kept = copy.deepcopy(pipeline)
+        for part in ("transformer", "text_encoder", "text_encoder_2"):
+            _round_to_stored(getattr(kept, part))
+        found = sd3.validation_loss(sd3.trainable(kept), kept, held, recipe)
+        quality = {"validation_loss": found, "training_loss": trained.loss}
+        notes = f"{origin} {note}".strip()
+        card = make_card(recipe, trained, learnt, held, model, quality, notes)
+        run.store("sd3", card, lambda folder: sd3.save(kept, folder))
+
+    store(run.fit(model, loss, recipe, store))
+
+
+def _fresh_sd3(run: Run) -> Any:
+    """A fresh pipeline that begins with the VAE and the words of the stored SDXL."""
+    other, pipeline = sdxl.stored(run.out / "sdxl"), sd3.build_pipeline()
+    sd3.use_vae(pipeline, other.vae)
+    sd3.start_from_sdxl(pipeline, other)
+    sd3.start_at_zero(pipeline.transformer)
+    return pipeline
+
+
+def _interactions(run: Run, recipe: Recipe) -> tuple[Pictures, Pictures, str]:
+    """Interactions and hand poses to learn from, and held out, and what the card has to say."""
+    state = run.state / recipe.name
+    folder = run.interactions or run.world
+    learnt, held = read_pictures(folder, recipe.split, state).halves()
+    poses, held_poses = read_pictures(run.world, HAND_POSES, state / HAND_POSES).halves()
+    run.say(f"{recipe.name}: {len(learnt)} interactions, {len(poses)} hand poses to learn from")
+    note = (
+        f"{len(poses)} of the pictures are of split `{HAND_POSES}`. The VAE is that of the tiny "
+        f"SDXL, recipe {read_card(run.out / 'sdxl' / 'vae').recipe_digest}; the text encoders "
+        "began as its."
+    )
+    return learnt.joined(poses), held.joined(held_poses), note
+
+
 def add_truth_rates(run: Run) -> None:
     """Draw held-out captions with the stored SDXL and add to its card what the examiner finds."""
     from hoi_assets.judging.examiner import agrees, examine
@@ -335,4 +385,5 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "vilt": train_vilt,
     "image_reward": train_image_reward,
     "examiner": train_examiner,
+    "sd3": train_sd3,
 }

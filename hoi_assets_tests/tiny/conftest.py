@@ -16,8 +16,9 @@ def fresh_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shapes_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small world of coloured shapes with both splits that trainings read."""
+    """A small world of coloured shapes with all splits that trainings read."""
     folder = tmp_path_factory.mktemp("world")
     write_shapes(folder, "pretrain", 60)
     write_shapes(folder, "examiner", 60)
+    write_shapes(folder, "interactions", 60)
     return folder

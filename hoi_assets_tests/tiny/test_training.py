@@ -84,7 +84,7 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert rates[-1] < 0.2 * SHORT.learning_rate
 
 
-STAGES = ("vae", "decoder", "sdxl", "clip", "vilt", "image_reward", "examiner")
+STAGES = ("vae", "decoder", "sdxl", "clip", "vilt", "image_reward", "examiner", "sd3")
 
 
 @pytest.mark.slow

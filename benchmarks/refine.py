@@ -1,0 +1,145 @@
+"""All four switch steps by the platform against the published procedure: same weights, prompts,
+steps and threads, one after the other in one process.
+
+The published procedure, written with plain diffusers: an initial run, then one full run per switch
+step, one image a call, prompts encoded in each.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import report, tiny
+from hoi_assets.scenes.interactions import SCENARIOS, make_plan, say, triples
+from hoi_assets.settings import ModelRef
+from hoi_assets.tiny.store import WEIGHTS
+
+STEPS, GUIDANCE, SIDE = 28, 4.5, 128
+WARM_UP_STEPS = 5  # the first call is slower, whoever makes it
+SWITCH_STEPS = (0, 1, 2, 4)
+BATCH_SIZE = 16
+PUBLISHED_PROMPTS = 4  # it takes the same time for each
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = _load(Path(folder) / "sd3")
+    prompts = [_prompt(number) for number in range(BATCH_SIZE)]
+    for draw in (_published, _ours):
+        draw(loaded, prompts[:1], WARM_UP_STEPS)
+    published = _per_prompt(loaded, _published, prompts[:PUBLISHED_PROMPTS])
+    ours = _per_prompt(loaded, _ours, prompts)
+    report(
+        "refine/four switch steps against the published procedure",
+        f"{ours[0] / published[0]:.2f} of its time ({ours[0]:.2f} and {published[0]:.2f} s, "
+        f"{ours[1]:.0f} and {published[1]:.0f} denoiser passes a prompt, batch {BATCH_SIZE})",
+        "at most 0.6",
+    )
+
+
+def _load(folder: Path) -> Any:
+    """The stored weights; while there are none, random ones, which take the same time."""
+    import torch
+
+    from hoi_assets.diffusion.loading import configure
+    from hoi_assets.diffusion.sd3 import load_sd3
+    from hoi_assets.tiny.sd3 import build_pipeline, save
+
+    device = configure(tiny())
+    if (WEIGHTS / "sd3").is_dir():
+        return load_sd3(ModelRef(source=str(WEIGHTS / "sd3")), device)
+    torch.manual_seed(0)
+    save(build_pipeline(), folder)
+    return load_sd3(ModelRef(source=str(folder)), device)
+
+
+def _prompt(number: int) -> tuple[str, str]:
+    """A prompt, and the same with its first component asked for again."""
+    plan = make_plan(SCENARIOS[number % len(SCENARIOS)], number)
+    first = triples(plan)[0]
+    return say(plan), f"{say(plan)}, {first.subject} {first.relation} {first.object}"
+
+
+def _per_prompt(loaded: Any, draw: Any, prompts: list[tuple[str, str]]) -> tuple[float, float]:
+    """Seconds and denoiser passes a prompt, as the transformer itself counts them."""
+    loaded._texts.clear()
+    with _counted(loaded.pipe.transformer) as sizes:
+        start = time.perf_counter()
+        draw(loaded, prompts)
+        seconds = time.perf_counter() - start
+    return seconds / len(prompts), sum(sizes) / len(prompts)
+
+
+@contextmanager
+def _counted(transformer: Any) -> Iterator[list[int]]:
+    sizes: list[int] = []
+
+    def count(module: Any, arguments: Any, named: dict[str, Any]) -> None:
+        sizes.append(len(named["hidden_states"]))
+
+    hook = transformer.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield sizes
+    finally:
+        hook.remove()
+
+
+def _ours(loaded: Any, prompts: list[tuple[str, str]], steps: int = STEPS) -> None:
+    from hoi_assets.diffusion.refining import Refinement, draw_initial, initial_row, refine
+
+    rows = [
+        initial_row(prompt, number, number, BATCH_SIZE, steps, GUIDANCE, SIDE, SIDE)
+        for number, (prompt, _) in enumerate(prompts)
+    ]
+    begun = draw_initial(loaded, rows, BATCH_SIZE, SWITCH_STEPS)
+    wanted = [
+        Refinement(one.row, corrected, one.latents)
+        for one, (_, corrected) in zip(begun, prompts, strict=True)
+    ]
+    drawn = sum(1 for _ in refine(loaded, wanted, BATCH_SIZE, SWITCH_STEPS))
+    if drawn != len(prompts) * len(SWITCH_STEPS):
+        raise SystemExit(f"{drawn} variants of {len(prompts)} prompts")
+
+
+def _published(loaded: Any, prompts: list[tuple[str, str]], steps: int = STEPS) -> None:
+    """As the published code: the callback of step s switches to the corrected prompt."""
+    import torch
+
+    pipe = loaded.pipe
+    length = loaded.max_sequence_length
+    for number, (prompt, corrected) in enumerate(prompts):
+        for step in (None, *SWITCH_STEPS):
+
+            def switch(
+                pipe: Any,
+                index: int,
+                timestep: Any,
+                tensors: dict[str, Any],
+                step: int | None = step,
+                corrected: str = corrected,
+            ) -> dict[str, Any]:
+                if index == step:
+                    embeds, negative, _, _ = pipe.encode_prompt(
+                        corrected, None, None, max_sequence_length=length
+                    )
+                    tensors["prompt_embeds"] = torch.cat([negative, embeds])
+                return tensors
+
+            pipe(
+                corrected if step == 0 else prompt,
+                num_inference_steps=steps,
+                guidance_scale=GUIDANCE,
+                max_sequence_length=length,
+                width=SIDE,
+                height=SIDE,
+                generator=torch.Generator().manual_seed(number),
+                callback_on_step_end=switch if step else None,
+                callback_on_step_end_tensor_inputs=["latents", "prompt_embeds"],
+            )
+
+
+if __name__ == "__main__":
+    main()

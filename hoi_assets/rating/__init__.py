@@ -1,0 +1,1 @@
+"""The rating page: blinded studies in which people judge pictures, and what they said."""

@@ -1,0 +1,67 @@
+"""From a `verify` study to the labels that the verifier learns from."""
+
+import io
+from pathlib import Path
+
+import polars as pl
+
+from hoi_assets.diffusion.labelled_pairs import LABELS_FILE
+from hoi_assets.errors import HoiError
+from hoi_assets.rating.study import ALIGNMENT, FIDELITY, read_study, study_images
+from hoi_assets.rating.votes import votes_table
+from hoi_assets.store.disk import replace_bytes
+
+
+def write_labels(folder: Path) -> pl.DataFrame:
+    """Write `labels.csv` into a `verify` study's folder, which then serves as
+    `verifier.labels_folder`: file, prompt, fidelity, alignment (0 or 1) and category.
+
+    A label is what most raters said; a picture on which they are evenly split, or which nobody
+    answered whole, is left out.
+
+    Returns:
+        The table written, sorted by file and prompt.
+
+    Raises:
+        HoiError: not a `verify` study, or no picture has both labels.
+    """
+    study = read_study(folder)
+    if study.mode != "verify":
+        raise HoiError(
+            f"{folder} is a {study.mode} study", "labels come from a study of mode verify"
+        )
+    images = study_images(folder)
+    said = votes_table(folder).filter((pl.col("status") == "accepted") & ~pl.col("repeat"))
+    shares = (
+        said.unique(["line", "item"])
+        .group_by("item", "image_a", "prompt", "category", "question")
+        .agg(pl.col("score").mean())
+        .filter(pl.col("score") != 0.5)
+        .with_columns((pl.col("score") > 0.5).cast(pl.Int8).alias("label"))
+    )
+    labels: dict[str, dict[str, object]] = {}
+    for row in shares.iter_rows(named=True):
+        own = labels.setdefault(
+            row["item"],
+            {
+                "file": images.path(row["image_a"]).relative_to(folder).as_posix(),
+                "prompt": row["prompt"],
+                "category": row["category"],
+            },
+        )
+        own[row["question"]] = row["label"]
+    schema = {
+        "file": pl.String,
+        "prompt": pl.String,
+        FIDELITY: pl.Int8,
+        ALIGNMENT: pl.Int8,
+        "category": pl.String,
+    }
+    whole = [label for label in labels.values() if FIDELITY in label and ALIGNMENT in label]
+    if not whole:
+        raise HoiError(f"no picture of {folder} has both labels yet", "rate some, then ask again")
+    table = pl.DataFrame(whole, schema=schema).sort("file", "prompt")
+    text = io.BytesIO()
+    table.write_csv(text)
+    replace_bytes(folder / LABELS_FILE, text.getvalue(), folder, durable=True, mode=0o644)
+    return table

@@ -1,0 +1,324 @@
+"""The rating page: a small server on loopback, one secret link per rater.
+
+What reaches the browser says nothing of methods: pictures are asked for by place and side, and a
+page shows no name of the study. The order is the rater's own; where one stopped, one goes on.
+"""
+
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hoi_assets.errors import HoiError
+from hoi_assets.progress import Say
+from hoi_assets.rating.raters import rater_of
+from hoi_assets.rating.study import (
+    SCORES,
+    Answer,
+    Mode,
+    Question,
+    Showing,
+    read_study,
+    showings,
+    study_images,
+)
+from hoi_assets.rating.votes import Vote, VoteFile, now, read_lines
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+HOST = "127.0.0.1"
+PORT = 8765
+TEMPLATES = Path(__file__).parent / "templates"
+# Places whose pictures the browser fetches beforehand.
+AHEAD = 2
+MAX_BODY_BYTES = 4096
+SIDES = ("left", "right")
+UNKNOWN_LINK = "This link is not known. Ask whoever sent it for a new one."
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self'; "
+    "script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+PICTURE_HEADERS = HEADERS | {"Cache-Control": "private, max-age=86400"}
+
+# Per mode, what a rater can answer: the word the browser sends, its label, and the keys for it.
+# The first key is the one shown on the button.
+OPTIONS: dict[Mode, tuple[tuple[Answer, str, tuple[str, ...]], ...]] = {
+    "rating": tuple((score, "", (str(score),)) for score in SCORES),
+    "pairwise": (
+        ("left", "A fits better", ("ArrowLeft", "a")),
+        ("tie", "equal", ("=", "ArrowDown", "ArrowUp")),
+        ("right", "B fits better", ("ArrowRight", "b")),
+    ),
+    "verify": ((0, "no", ("n", "0")), (1, "yes", ("y", "1"))),
+}
+
+
+class Desk:
+    """A study while it is served: who is where, and the file that takes the votes.
+
+    Safe for several threads. Raises as `VoteFile` and `read_study`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.study = read_study(folder)
+        self.images = study_images(folder)
+        self._file = VoteFile(folder)
+        self._lock = threading.Lock()
+        self._orders: dict[str, tuple[Showing, ...]] = {}
+        # By rater: the answers that count, oldest first.
+        self._answers: dict[str, dict[tuple[str, bool, str], Answer]] = {}
+        for line in read_lines(folder, self.study):
+            if line.vote:
+                self._note(line.vote)
+
+    def close(self) -> None:
+        """Let the study go; every vote is on disk already."""
+        self._file.close()
+
+    def order(self, rater: str) -> tuple[Showing, ...]:
+        """What that rater is shown, in order."""
+        if rater not in self._orders:
+            self._orders[rater] = showings(self.study, rater)
+        return self._orders[rater]
+
+    def vote(self, rater: str, place: Any, question: Any, answer: Any) -> None:
+        """Take one answer, or take it back with None.
+
+        Args:
+            answer: as `OPTIONS` has it: in pairwise mode "left", "tie" or "right".
+
+        Raises:
+            HoiError: no such place or question, or an answer out of range.
+            DiskFull: the vote could not be kept.
+        """
+        order = self.order(rater)
+        if type(place) is not int or not 1 <= place <= len(order):
+            raise HoiError(f"place {place!r} is not in 1..{len(order)}", "reload the page")
+        if question not in [asked.key for asked in self.study.questions]:
+            raise HoiError(f"unknown question {question!r}", "reload the page")
+        allowed = [option[0] for option in OPTIONS[self.study.mode]]
+        if answer is not None and not any(type(answer) is type(a) and answer == a for a in allowed):
+            raise HoiError(
+                f"answer {answer!r} is not one of {', '.join(str(a) for a in allowed)}",
+                "answer by the keys shown",
+            )
+        showing = order[place - 1]
+        vote = Vote(
+            at=now(),
+            rater=rater,
+            item=showing.item.item,
+            repeat=showing.repeat,
+            question=question,
+            answer=_side(answer, showing) if answer in SIDES else answer,
+            on_left=showing.on_left,
+            place=place,
+        )
+        with self._lock:
+            self._file.add(vote)
+            self._note(vote)
+
+    def state(self, rater: str) -> dict[str, Any]:
+        """What the page shows: progress, the first unanswered question, what undo would undo."""
+        with self._lock:
+            answers = dict(self._answers.get(rater, {}))
+        order = self.order(rater)
+        keys = [question.key for question in self.study.questions]
+        asked = [
+            (showing, [key for key in keys if (*_place(showing), key) not in answers])
+            for showing in order
+        ]
+        open_ = [(showing, missing) for showing, missing in asked if missing]
+        places = {_place(showing): showing.place for showing in order}
+        last = next(reversed(answers), None)
+        return {
+            "done": len(order) - len(open_),
+            "total": len(order),
+            "undo": {"place": places[last[:2]], "question": last[2]} if last else None,
+            "now": self._asked(open_[0][0], open_[0][1][0]) if open_ else None,
+            "ahead": [path for showing, _ in open_[1 : 1 + AHEAD] for path in _paths(showing)],
+        }
+
+    def picture(self, rater: str, place: int, side: str) -> Path | None:
+        """The file of the picture at that place and side, None where there is none."""
+        order = self.order(rater)
+        if not 1 <= place <= len(order) or side not in SIDES:
+            return None
+        pictures = order[place - 1].item.pictures
+        if side == "right" and len(pictures) == 1:
+            return None
+        return self.images.path(pictures[0 if _side(side, order[place - 1]) == "a" else 1].image)
+
+    def _note(self, vote: Vote) -> None:
+        own = self._answers.setdefault(vote.rater, {})
+        key = (vote.item, vote.repeat, vote.question)
+        # Taken out first, so that the newest answer is the last one.
+        own.pop(key, None)
+        if vote.answer is not None:
+            own[key] = vote.answer
+
+    def _asked(self, showing: Showing, key: str) -> dict[str, Any]:
+        questions = self.study.questions
+        number = [question.key for question in questions].index(key)
+        question: Question = questions[number]
+        return {
+            "place": showing.place,
+            "prompt": showing.item.prompt,
+            "pictures": _paths(showing),
+            "question": question.key,
+            "text": question.text,
+            "low": question.low,
+            "high": question.high,
+            "number": number + 1,
+            "of": len(questions),
+            "options": [
+                {"answer": answer, "label": label, "keys": keys}
+                for answer, label, keys in OPTIONS[self.study.mode]
+            ],
+        }
+
+
+def _place(showing: Showing) -> tuple[str, bool]:
+    return showing.item.item, showing.repeat
+
+
+def _paths(showing: Showing) -> list[str]:
+    return [f"pictures/{showing.place}/{side}" for side in SIDES[: len(showing.item.pictures)]]
+
+
+def _side(side: Any, showing: Showing) -> str:
+    """Side a or b that stands on the left or right of this showing."""
+    return "a" if (side == "left") == (showing.on_left == "a") else "b"
+
+
+def build_app(desk: Desk) -> "Starlette":
+    """The page as an ASGI application.
+
+    `/r/{token}/` is the page, `state` and `votes` below it are JSON, `pictures/{place}/{side}` the
+    pictures. A token that no link holds is answered with 403, whatever it asks for.
+    """
+    import jinja2
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
+    from starlette.routing import Route
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+
+    def trouble(status: int, what: str) -> JSONResponse:
+        return JSONResponse({"error": what}, status, HEADERS)
+
+    def known(
+        answer: "Callable[[Request, str], Awaitable[Response]]",
+    ) -> "Callable[[Request], Awaitable[Response]]":
+        """Let an answer be given only to the holder of a link."""
+
+        async def guarded(request: "Request") -> "Response":
+            token = request.path_params["token"]
+            rater = await run_in_threadpool(rater_of, desk.folder, token)
+            if rater is None:
+                if request.url.path.endswith("/"):
+                    return PlainTextResponse(f"{UNKNOWN_LINK}\n", 403, HEADERS)
+                return trouble(403, UNKNOWN_LINK)
+            return await answer(request, rater)
+
+        return guarded
+
+    async def page(request: "Request", rater: str) -> "Response":
+        html = environment.get_template("page.html.j2").render(rater=rater)
+        return HTMLResponse(html, headers=HEADERS)
+
+    async def state(request: "Request", rater: str) -> "Response":
+        return JSONResponse(await run_in_threadpool(desk.state, rater), headers=HEADERS)
+
+    async def votes(request: "Request", rater: str) -> "Response":
+        try:
+            said = await request.json()
+            place, question, answer = said["place"], said["question"], said["answer"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return trouble(400, "A vote holds place, question and answer.")
+        try:
+            await run_in_threadpool(desk.vote, rater, place, question, answer)
+        except HoiError as error:
+            full = isinstance(error.__cause__, OSError)
+            return trouble(507 if full else 400, error.what)
+        return await state(request, rater)
+
+    async def picture(request: "Request", rater: str) -> "Response":
+        place, side = request.path_params["place"], request.path_params["side"]
+        path = await run_in_threadpool(desk.picture, rater, place, side)
+        if path is None or not path.is_file():
+            return trouble(404, "There is no such picture.")
+        return FileResponse(path, media_type="image/png", headers=PICTURE_HEADERS)
+
+    async def file(request: "Request") -> "Response":
+        return FileResponse(TEMPLATES / request.url.path.lstrip("/"), headers=HEADERS)
+
+    async def nothing(request: "Request", error: Exception) -> "Response":
+        return PlainTextResponse("Open the link you were given.\n", 404, HEADERS)
+
+    return Starlette(
+        routes=[
+            Route("/r/{token}/", known(page)),
+            Route("/r/{token}/state", known(state)),
+            Route("/r/{token}/votes", known(votes), methods=["POST"]),
+            Route("/r/{token}/pictures/{place:int}/{side}", known(picture)),
+            Route("/page.css", file),
+            Route("/page.js", file),
+        ],
+        exception_handlers={404: nothing},
+        max_body_size=MAX_BODY_BYTES,
+    )
+
+
+def serve(folder: Path, host: str = HOST, port: int = PORT, say: Say = print) -> None:
+    """Serve the study in `folder` until interrupted.
+
+    Args:
+        host: other than loopback, links and votes cross the network unencrypted.
+        port: 0 takes a free one.
+        say: told the address once the page can be opened.
+
+    Raises:
+        HoiError: no study there, it is being served already, or the port is taken.
+    """
+    import uvicorn
+
+    desk = Desk(folder)
+    try:
+        with _listening(host, port) as listener:
+            shown = f"[{host}]" if ":" in host else host
+            say(f"rating page at http://{shown}:{listener.getsockname()[1]}; Ctrl+C stops it")
+            config = uvicorn.Config(
+                build_app(desk),
+                # Request lines hold the raters' secrets: they are not logged.
+                access_log=False,
+                log_level="warning",
+                lifespan="off",
+                ws="none",
+                timeout_graceful_shutdown=2,
+            )
+            uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        desk.close()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise HoiError(
+            f"cannot serve at {host}:{port}: {error.strerror or error}", "choose another --port"
+        ) from error

@@ -1,0 +1,79 @@
+"""Labels that people gave reach the verifier's training pairs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hoi_assets.diffusion.labelled_pairs import labelled_pairs
+from hoi_assets.errors import HoiError
+from hoi_assets.rating.labels import write_labels
+from hoi_assets.rating.raters import links
+from hoi_assets.rating.study import read_study
+from hoi_assets.settings import load_settings
+from hoi_assets.store.versions import Store
+from hoi_assets.taxonomy import load_taxonomy
+from hoi_assets_tests.rating.conftest import study_of
+
+
+def say(folder: Path, answers: dict[tuple[str, int, str], int]) -> None:
+    """Votes by (rater, number of the item, question)."""
+    links(folder, {rater for rater, _, _ in answers})
+    items = read_study(folder).items
+    with (folder / "votes.jsonl").open("w", encoding="utf-8") as file:
+        for (rater, number, question), answer in answers.items():
+            vote = {
+                "at": "2026-01-02T03:04:05+00:00",
+                "rater": rater,
+                "item": items[number].item,
+                "repeat": False,
+                "question": question,
+                "answer": answer,
+                "on_left": "a",
+                "place": 1,
+            }
+            file.write(json.dumps(vote) + "\n")
+
+
+def test_labels_of_people_train_the_verifier(tmp_path: Path) -> None:
+    folder = study_of(tmp_path, "verify", prompts=2)
+    say(
+        folder,
+        {
+            ("anna", 0, "fidelity"): 1,
+            ("anna", 0, "alignment"): 0,
+            ("anna", 1, "fidelity"): 1,
+            ("anna", 1, "alignment"): 1,
+            ("ben", 1, "fidelity"): 1,
+        },
+    )
+    write_labels(folder)
+    settings = load_settings()
+    settings = settings.model_copy(
+        update={"verifier": settings.verifier.model_copy(update={"labels_folder": str(folder)})}
+    )
+    taxonomy = load_taxonomy(settings.taxonomy_folder)
+    pairs = labelled_pairs(Store(tmp_path / "home"), settings, taxonomy, print)
+    items = read_study(folder).items
+    wanted = {
+        (items[0].pictures[0].image, items[0].prompt, True, False),
+        (items[1].pictures[0].image, items[1].prompt, True, True),
+    }
+    assert set(pairs.select("pixels", "prompt", "fidelity", "alignment").rows()) == wanted
+
+
+def test_majority_labels_and_an_even_split_does_not(tmp_path: Path) -> None:
+    folder = study_of(tmp_path, "verify", prompts=2)
+    votes = {(rater, 0, "fidelity"): int(rater != "cleo") for rater in ("anna", "ben", "cleo")}
+    votes |= {(rater, 0, "alignment"): 0 for rater in ("anna", "ben", "cleo")}
+    votes |= {("anna", 1, "fidelity"): 1, ("ben", 1, "fidelity"): 0, ("anna", 1, "alignment"): 1}
+    say(folder, votes)
+    assert write_labels(folder).select("fidelity", "alignment").rows() == [(1, 0)]
+
+
+def test_labels_need_a_verify_study_with_votes(tmp_path: Path, pairwise: Path) -> None:
+    with pytest.raises(HoiError, match="pairwise study"):
+        write_labels(pairwise)
+    folder = study_of(tmp_path / "more", "verify", prompts=1)
+    with pytest.raises(HoiError, match="both labels"):
+        write_labels(folder)
