@@ -493,7 +493,8 @@ def _arrange_together(world: sample.World, plan: Plan, rng: np.random.Generator)
     if plan.things[1].count:
         bodies.append(_dropped(_on_table(plan, 1, rng), base))
     focus = np.concatenate([base.joints, *(body.points for body in bodies)])
-    return Arrangement(tuple(bodies), (), (0.0, -0.85, 0.52), focus, None)
+    look_from = (0.0, -0.85, 0.52)
+    return Arrangement(tuple(bodies), (), look_from, focus, None, wall_m=WALL_M)
 
 
 def _arrange_each(world: sample.World, plan: Plan, rng: np.random.Generator) -> Arrangement:

@@ -15,7 +15,7 @@ from hoi_assets.tiny.tokenizers import clip_tokenizer, token_ids
 from hoi_assets.tiny.vae import IMAGE_SIZE, LATENT_CHANNELS, LATENT_SIZE, build_vae
 from hoi_assets.tiny.words import caption_words, words_of
 
-# A sentence with light and background that says all its components again has up to 60 tokens.
+# A sentence with light and background that says all its components again has up to 55 tokens.
 MAX_LENGTH = 64
 LAYERS, HEADS, HEAD_WIDTH = 5, 5, 32
 PATCH_SIZE = 2
