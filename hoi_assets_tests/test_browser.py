@@ -53,7 +53,12 @@ def url(home: Path) -> Iterator[str]:
         yield address
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            # Dagster interrupts its children; started in the background, they do not hear it.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         log.close()
 
 

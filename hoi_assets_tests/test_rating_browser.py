@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,11 @@ def open_page(browser: Any, link: str, seen: list[str]) -> Any:
 def shows(page: Any, done: int) -> None:
     """Wait until that many are done and the next pictures, if any, are on the page."""
     page.get_by_text(f"{done} of {PROMPTS + 1}", exact=True).wait_for()
-    page.wait_for_function("ready")
+    # Not wait_for_function: the page's content policy forbids what it evaluates.
+    end = time.monotonic() + STEP_MS / 1000
+    while not page.evaluate("ready"):
+        assert time.monotonic() < end, "the next pictures did not come"
+        page.wait_for_timeout(20)
 
 
 def press(page: Any, *keys: str) -> None:
