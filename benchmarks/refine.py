@@ -46,7 +46,8 @@ def _load(folder: Path) -> Any:
 
     from hoi_assets.diffusion.loading import configure
     from hoi_assets.diffusion.sd3 import load_sd3
-    from hoi_assets.tiny.sd3 import build_pipeline, save
+    from hoi_assets.tiny.sd3 import build_pipeline
+    from hoi_assets.tiny.sdxl import save
 
     device = configure(tiny())
     if (WEIGHTS / "sd3").is_dir():

@@ -181,14 +181,6 @@ def stored(folder: Path) -> Any:
     return pipeline
 
 
-def save(pipeline: Any, folder: Path) -> None:
-    """Write `pipeline` as fp16 safetensors, which plain `from_pretrained` loads."""
-    import torch
-
-    pipeline.to(dtype=torch.float16)
-    pipeline.save_pretrained(folder, safe_serialization=True)
-
-
 def encode_text(text_encoder: Any, text_encoder_2: Any, ids: Any, ids_2: Any) -> tuple[Any, Any]:
     """Text embeddings (B, T + 1, 224) and pooled embedding (B, 224), as the pipeline makes them."""
     import torch

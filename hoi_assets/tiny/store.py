@@ -56,7 +56,7 @@ def write_fresh(out: Path, seed: int = 0, say: Say = print) -> None:
             "vilt": lambda folder: vilt.save(vilt.build(words), folder),
             "image_reward": lambda folder: image_reward.save(image_reward.build(words), folder),
             "examiner": lambda folder: examiner.save(examiner.build(), folder),
-            "sd3": lambda folder: sd3.save(sd3.build_pipeline(), folder),
+            "sd3": lambda folder: sdxl.save(sd3.build_pipeline(), folder),
         }
         for name, write in writers.items():
             replace_folder(out / name, write)

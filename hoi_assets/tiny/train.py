@@ -296,7 +296,7 @@ def train_sd3(run: Run) -> None:
         quality = {"validation_loss": found, "training_loss": trained.loss}
         notes = f"{origin} {note}".strip()
         card = make_card(recipe, trained, learnt, held, model, quality, notes)
-        run.store("sd3", card, lambda folder: sd3.save(kept, folder))
+        run.store("sd3", card, lambda folder: sdxl.save(kept, folder))
 
     store(run.fit(model, loss, recipe, store))
 

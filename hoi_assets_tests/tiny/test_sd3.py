@@ -10,7 +10,7 @@ import torch
 
 from hoi_assets.errors import HoiError
 from hoi_assets.scenes.interactions import SCENARIOS, make_plan, parse, say, triples
-from hoi_assets.tiny import sd3
+from hoi_assets.tiny import sd3, sdxl
 from hoi_assets.tiny.pictures import Pictures
 from hoi_assets.tiny.recipes import RECIPES
 from hoi_assets.tiny.words import words_of
@@ -107,7 +107,7 @@ def test_training_encodes_text_as_the_pipeline_does(pipeline: Any) -> None:
 def test_stored_weights_come_back(fresh_weights: Path, tmp_path: Path) -> None:
     from hoi_assets.store.hashing import digest_folder
 
-    sd3.save(sd3.stored(fresh_weights / "sd3"), tmp_path)
+    sdxl.save(sd3.stored(fresh_weights / "sd3"), tmp_path)
     assert digest_folder(tmp_path) == digest_folder(fresh_weights / "sd3")
     with pytest.raises(HoiError, match="no tiny sd3"):
         sd3.stored(tmp_path / "none")
