@@ -3,13 +3,12 @@ steps and weights, one after the other in one process."""
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import yaml
-from PIL import Image
 
 from benchmarks.common import report
 from hoi_assets.settings import PROFILES
@@ -27,15 +26,20 @@ def main() -> None:
         _run(line.defs.resolve_job_def("line_head"), instance, None)
         _run(job, instance, CATEGORY, "detailed_prompts", "instance_images", "category_loras")
         # The first run draws; the later ones are forced, into image stores that forgot.
-        under_dagster = []
-        for _ in range(ROUNDS):
-            _forget_images(line.platform.store)
-            start = time.monotonic()
-            _run(job, instance, CATEGORY, "candidate_images")
-            under_dagster.append(time.monotonic() - start)
+        _run(job, instance, CATEGORY, "candidate_images")
         rows = line.platform.store.require("candidate_images", CATEGORY).table("rows")
         lora = line.platform.store.require("category_loras", CATEGORY).file("lora")
-        batched, single = _by_hand(line.platform.settings, rows, lora, Path(folder))
+        by_hand = _by_hand(line.platform.settings, rows, lora, Path(folder))
+        under_dagster, batched = [], []
+        # Turn by turn, so that a slow minute of the machine meets both.
+        for _ in range(ROUNDS):
+            _forget_images(line.platform.store)
+            under_dagster.append(_timed(lambda: _run(job, instance, CATEGORY, "candidate_images")))
+            batched.append(
+                _timed(lambda: by_hand(rows.height, line.platform.settings.sampling.batch_size))
+            )
+        few = max(8, rows.height // 8)
+        single = few / _timed(lambda: by_hand(few, 1))
     count = rows.height
     rate = count / min(under_dagster)
     report(
@@ -90,32 +94,33 @@ def _forget_images(store) -> None:  # type: ignore[no-untyped-def]
 
 
 def _by_hand(settings, rows: pl.DataFrame, lora: Path, folder: Path):  # type: ignore[no-untyped-def]
-    """(seconds of each batched round, images per second one at a time); pictures saved as PNG."""
-    from benchmarks.sampling_loop import batched_loop, load, one_at_a_time_loop
+    """A function of (how many rows, batch size) that draws them and saves them as PNG."""
+    from benchmarks.sampling_loop import batched_loop, load
 
     sampling = settings.sampling
     pipe = load(settings.models.base.folder, lora, sampling.scheduler)
-    prompts, seeds = rows["drawn_prompt"].to_list(), rows["seed"].to_list()
-    same = (
-        sampling.num_inference_steps,
-        sampling.guidance_scale,
-        sampling.width,
-        sampling.height,
-    )
-    batched = []
-    for _ in range(ROUNDS):
-        start = time.monotonic()
-        _save(batched_loop(pipe, prompts, seeds, *same, sampling.batch_size), folder)
-        batched.append(time.monotonic() - start)
-    few = max(8, len(prompts) // 8)
+
+    def draw(count: int, batch_size: int) -> None:
+        images = batched_loop(
+            pipe,
+            rows["drawn_prompt"].to_list()[:count],
+            rows["seed"].to_list()[:count],
+            sampling.num_inference_steps,
+            sampling.guidance_scale,
+            sampling.width,
+            sampling.height,
+            batch_size,
+        )
+        for number, image in enumerate(images):
+            image.save(folder / f"{number}.png")
+
+    return draw
+
+
+def _timed(work: Callable[[], None]) -> float:
     start = time.monotonic()
-    _save(one_at_a_time_loop(pipe, prompts[:few], seeds[:few], *same), folder)
-    return batched, few / (time.monotonic() - start)
-
-
-def _save(images: Sequence[Image.Image], folder: Path) -> None:
-    for number, image in enumerate(images):
-        image.save(folder / f"{number}.png")
+    work()
+    return time.monotonic() - start
 
 
 if __name__ == "__main__":

@@ -60,16 +60,3 @@ def batched_loop(
             height=height,
         ).images
     return images
-
-
-def one_at_a_time_loop(
-    pipe: Any,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    steps: int,
-    guidance_scale: float,
-    width: int,
-    height: int,
-) -> list[Image.Image]:
-    """All pictures, one prompt a call."""
-    return batched_loop(pipe, prompts, seeds, steps, guidance_scale, width, height, batch_size=1)
