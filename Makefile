@@ -36,6 +36,7 @@ weights: $(VENV)/.test
 	$(BIN)/python -m hoi_assets.scenes.pool --out data/world --split pretrain --count 3000 --workers 2
 	$(BIN)/python -m hoi_assets.scenes.pool --out data/world --split examiner --count 750 --workers 2
 	$(BIN)/python -m hoi_assets.scenes.pool --out data/world/interactions --split interactions --count 3000 --workers 2
+	$(BIN)/python -m hoi_assets.scenes.pool --out data/world/interactions --split interactions_examiner --count 3000 --workers 2
 	$(BIN)/python -m hoi_assets.tiny train --world data/world --interactions data/world/interactions
 
 # The browser tests drive Chromium; Debian's package where there is none.

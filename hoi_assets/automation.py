@@ -1,8 +1,8 @@
 """Jobs, the nightly schedule, backfills, and the warm loop that `hoi run` and Dagster share.
 
-The loop (`drive`) runs one Dagster run per category, all in this process, so that weights load
-once. It bypasses Dagster's run queue: the lock of (asset, partition) inside each step keeps two
-runs apart instead, and runs whose process died are reported at the next start.
+The loop (`drive`) runs one Dagster run per category or scenario, all in this process, so that
+weights load once. It bypasses Dagster's run queue: the lock of (asset, partition) inside each step
+keeps two runs apart instead, and runs whose process died are reported at the next start.
 """
 
 import os
@@ -23,6 +23,7 @@ from dagster._core.execution.plan.objects import ErrorSource
 from hoi_assets.errors import HoiError
 from hoi_assets.gates.asset import FORCE_TAG, said_to
 from hoi_assets.gates.graph import Graph, Phase, State, Status
+from hoi_assets.gates.stage import Partitions
 from hoi_assets.progress import Say
 from hoi_assets.resources import Platform
 
@@ -38,11 +39,17 @@ IN_PROGRESS = (
     DagsterRunStatus.NOT_STARTED,
 )
 JOB_NAMES = {
-    0: "line_head",
-    1: "hand_pose_line",
-    2: "line_dataset",
-    3: "hand_pose_evaluation",
-    4: "line_tail",
+    (0, None): "line_head",
+    (1, "hand_pose"): "hand_pose_line",
+    (1, "scenario"): "scenario_line",
+    (2, None): "line_dataset",
+    (3, "hand_pose"): "hand_pose_evaluation",
+    (4, None): "line_tail",
+}
+ONE_RUN_FOR = {
+    None: "For all categories and scenarios at once: ",
+    "hand_pose": "One hand-pose category: ",
+    "scenario": "One scenario: ",
 }
 NIGHTLY_CRON = "0 3 * * *"
 DAEMON_ALIVE_S = 120
@@ -74,7 +81,8 @@ class Line:
 
 def job_name(phase: Phase) -> str:
     """Name of the job that runs a phase."""
-    return JOB_NAMES.get(phase.number, f"line_phase_{phase.number}")
+    place = (phase.number, phase.partitions)
+    return JOB_NAMES.get(place, f"{phase.partitions or 'line'}_phase_{phase.number}")
 
 
 def phase_jobs(graph: Graph) -> list[Any]:
@@ -84,10 +92,7 @@ def phase_jobs(graph: Graph) -> list[Any]:
             job_name(phase),
             selection=dg.AssetSelection.assets(*[s.name for s in phase.stages]),
             executor_def=dg.in_process_executor,
-            description=(
-                "One hand-pose category: " if phase.partitioned else "For all categories at once: "
-            )
-            + ", ".join(s.name for s in phase.stages),
+            description=ONE_RUN_FOR[phase.partitions] + ", ".join(s.name for s in phase.stages),
         )
         for phase in graph.phases()
     ]
@@ -101,7 +106,7 @@ def conditions(graph: Graph) -> dict[str, dg.AutomationCondition]:
             continue
         for stage in phase.stages:
             inside = any(dep in {s.name for s in phase.stages} for dep in stage.deps)
-            if phase.partitioned:
+            if phase.partitions:
                 found[stage.name] = FOLLOW_PER_CATEGORY
             else:
                 found[stage.name] = FOLLOW_TOGETHER if inside else FOLLOW
@@ -123,7 +128,7 @@ def follow_sensor(names: Sequence[str]) -> dg.AutomationConditionSensorDefinitio
 
 @dataclass(frozen=True)
 class Done:
-    """How one phase ended for one category (or for all, `category` None).
+    """How one phase ended for one category or scenario (or for all, `partition` None).
 
     Attributes:
         end: made; unchanged (its steps found nothing to do); skipped (not asked for by `only`, or
@@ -132,7 +137,7 @@ class Done:
     """
 
     job: str
-    category: str | None
+    partition: str | None
     end: Literal["made", "unchanged", "skipped", "held"]
     seconds: float = 0.0
     run_id: str | None = None
@@ -151,15 +156,15 @@ class Report:
         return [d for d in self.done if d.end == "held"]
 
     def table(self) -> str:
-        """As aligned text, one line per phase and category."""
-        rows = [("job", "category", "end", "seconds", "what")]
+        """As aligned text, one line per phase and partition."""
+        rows = [("job", "partition", "end", "seconds", "what")]
         for d in self.done:
             what = f"{d.asset}: {d.reason}" if d.asset else d.reason
             seconds = f"{d.seconds:.1f}" if d.run_id else ""
             rows.append(
                 (
                     d.job,
-                    d.category or "",
+                    d.partition or "",
                     d.end,
                     seconds,
                     what.splitlines()[0][:160] if what else "",
@@ -178,38 +183,33 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
-def categories_in_use(line: Line) -> tuple[str, ...]:
-    """Categories of the profile's `run_categories` and those with anything published.
-
-    All of the taxonomy where the profile names none.
-    """
+def keys_in_use(line: Line) -> tuple[str, ...]:
+    """Categories and scenarios that the profile runs, and those with anything published."""
     platform = line.platform
-    named = platform.chosen(platform.settings.run_categories)
-    if not named:
-        return platform.categories
-    made = {
-        p for s in line.graph.stages if s.partitioned for p in platform.store.partitions(s.name)
-    }
-    return tuple(c for c in platform.categories if c in made or c in named)
+    named = platform.run_keys()
+    made = {p for s in line.graph.stages if s.partitions for p in platform.store.partitions(s.name)}
+    return tuple(
+        k for own in platform.partition_keys.values() for k in own if k in made or k in named
+    )
 
 
 def drive(
     line: Line,
     instance: DagsterInstance,
-    categories: Sequence[str],
+    keys: Sequence[str],
     *,
     only: Only = "all",
     force: bool = False,
     say: Say = print,
     parent_run_id: str | None = None,
 ) -> Report:
-    """Run the line phase by phase, the categories one after the other, in this process.
+    """Run the graph phase by phase, the partitions one after the other, in this process.
 
-    A category whose step fails is held: it is named, left out of later phases, and the others go
-    on. A failure in a phase without categories ends the run there.
+    A partition whose step fails is held: it is named, left out of later phases, and the others go
+    on. A failure in a phase without partitions ends the run there.
 
     Args:
-        categories: keys of the taxonomy.
+        keys: categories and scenarios; a phase runs for those of its own partitions.
         only: `all`; `stale` (whatever is not fresh: changed, missing or held); `failed` (held, or
             with failed rows); `missing` (nothing published). What follows from something made in
             this call runs as well.
@@ -225,29 +225,29 @@ def drive(
         tags[FORCE_TAG] = "true"
     report = Report()
     held: set[str] = set()
-    touched: set[str | None] = set()  # categories in which something was made; None: for all
+    touched: set[str | None] = set()  # partitions in which something was made; None: for all
     for phase in line.graph.phases():
         name = job_name(phase)
-        units: Sequence[str | None] = categories if phase.partitioned else [None]
-        for number, category in enumerate(units, start=1):
-            where = f"{name} {category} ({number}/{len(units)})" if category else name
-            if category in held:
-                report.done.append(Done(name, category, "skipped", reason="held before"))
+        units: Sequence[str | None] = [None]
+        if phase.partitions:
+            units = [key for key in keys if key in line.platform.partition_keys[phase.partitions]]
+        for number, key in enumerate(units, start=1):
+            where = f"{name} {key} ({number}/{len(units)})" if key else name
+            if key in held:
+                report.done.append(Done(name, key, "skipped", reason="held before"))
                 continue
-            follows = bool(touched) if category is None else bool({None, category} & touched)
-            if not (force or only == "all" or follows) and not _asked_for(
-                line, phase, category, only
-            ):
-                report.done.append(Done(name, category, "skipped", reason=f"nothing {only}"))
+            follows = bool(touched) if key is None else bool({None, key} & touched)
+            if not (force or only == "all" or follows) and not _asked_for(line, phase, key, only):
+                report.done.append(Done(name, key, "skipped", reason=f"nothing {only}"))
                 continue
-            done = _run(line, instance, name, category, tags, partial(_said, say, where))
+            done = _run(line, instance, name, key, tags, partial(_said, say, where))
             say(f"{where}: {done.end} in {done.seconds:.1f} s" + _why(done))
             report.done.append(done)
             if done.end == "made":
-                touched.add(category)
-            if done.end == "held" and category is not None:
-                held.add(category)
-            if done.end == "held" and category is None:
+                touched.add(key)
+            if done.end == "held" and key is not None:
+                held.add(key)
+            if done.end == "held" and key is None:
                 return report
     return report
 
@@ -260,10 +260,10 @@ def _why(done: Done) -> str:
     return f"\n  {done.asset}: {done.reason}" if done.end == "held" else ""
 
 
-def _asked_for(line: Line, phase: Phase, category: str | None, only: Only) -> bool:
-    pairs = [(stage.name, category) for stage in phase.stages]
+def _asked_for(line: Line, phase: Phase, partition: str | None, only: Only) -> bool:
+    pairs = [(stage.name, partition) for stage in phase.stages]
     platform = line.platform
-    found = line.graph.status(platform.settings, platform.store, platform.categories, pairs)
+    found = line.graph.status(platform.settings, platform.store, platform.partition_keys, pairs)
     return any(matches(status, only) for status in found)
 
 
@@ -282,14 +282,14 @@ def _run(
     line: Line,
     instance: DagsterInstance,
     job: str,
-    category: str | None,
+    partition: str | None,
     tags: Mapping[str, str],
     say: Say,
 ) -> Done:
     start = time.monotonic()
     with said_to(say):
         result = line.defs.resolve_job_def(job).execute_in_process(
-            partition_key=category,
+            partition_key=partition,
             instance=instance,
             raise_on_error=False,
             tags=dict(tags),
@@ -301,14 +301,14 @@ def _run(
         raise KeyboardInterrupt
     if not result.success:
         asset, reason = _failure(result)
-        return Done(job, category, "held", seconds, result.run_id, asset, reason)
+        return Done(job, partition, "held", seconds, result.run_id, asset, reason)
     made = [
         event
         for event in result.all_events
         if event.is_step_materialization
         and event.step_materialization_data.materialization.metadata["unchanged"].value is False
     ]
-    return Done(job, category, "made" if made else "unchanged", seconds, result.run_id)
+    return Done(job, partition, "made" if made else "unchanged", seconds, result.run_id)
 
 
 def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
@@ -383,8 +383,10 @@ def loop_job(line: Line, name: str, only: Only, description: str) -> dg.JobDefin
     @dg.op(
         name=f"{name}_loop",
         config_schema={
-            "categories": dg.Field(
-                [str], default_value=[], description="Empty: the profile's, and those made before."
+            "partitions": dg.Field(
+                [str],
+                default_value=[],
+                description="Categories and scenarios; empty: the profile's and those made before.",
             ),
             "only": dg.Field(
                 dg.Enum("Only", [dg.EnumValue(word) for word in ONLY]), default_value=only
@@ -395,7 +397,7 @@ def loop_job(line: Line, name: str, only: Only, description: str) -> dg.JobDefin
     def loop(context: dg.OpExecutionContext) -> None:
         config: Any = context.op_config
         try:
-            chosen = line.platform.chosen(config["categories"]) or categories_in_use(line)
+            chosen = line.platform.chosen(config["partitions"]) or keys_in_use(line)
             report = drive(
                 line,
                 context.instance,
@@ -409,7 +411,7 @@ def loop_job(line: Line, name: str, only: Only, description: str) -> dg.JobDefin
             raise dg.Failure(str(error), allow_retries=False) from error
         table = {"report": dg.MetadataValue.md(f"```\n{report.table()}\n```")}
         if report.held:
-            names = ", ".join(dict.fromkeys(d.category or d.job for d in report.held))
+            names = ", ".join(dict.fromkeys(d.partition or d.job for d in report.held))
             raise dg.Failure(f"held: {names}\n{report.table()}", metadata=table)
         context.add_output_metadata(table)
 
@@ -434,34 +436,50 @@ def nightly(job_name: str) -> dg.ScheduleDefinition:
 # --- backfills ---------------------------------------------------------------------------------
 
 
-def launch_backfill(
-    line: Line, instance: DagsterInstance, categories: Sequence[str], tags: Mapping[str, str]
-) -> str:
-    """Ask Dagster's daemon to make the categories' chain, one run per category.
+def launch_backfills(
+    line: Line, instance: DagsterInstance, keys: Sequence[str], tags: Mapping[str, str]
+) -> list[str]:
+    """Ask Dagster's daemon to make the partitions' chain, one run per category or scenario.
 
     What comes after (the dataset and on) is not part of it: a fan-in is never launched by a
     backfill with a failed category. Run `hoi run`, or switch the sensor `follow_categories` on.
 
     Returns:
-        The backfill's id.
+        The backfills' ids: one for hand poses, one for scenarios, as asked for.
     """
+    chosen = {
+        kind: [key for key in keys if key in own]
+        for kind, own in line.platform.partition_keys.items()
+    }
+    return [
+        _launch_backfill(line, instance, kind, own, tags) for kind, own in chosen.items() if own
+    ]
+
+
+def _launch_backfill(
+    line: Line,
+    instance: DagsterInstance,
+    partitions: Partitions,
+    keys: Sequence[str],
+    tags: Mapping[str, str],
+) -> str:
     # Imported here: a quarter of a second that loading the definitions need not pay.
     from dagster._core.execution.backfill import PartitionBackfill
     from dagster._core.utils import make_new_backfill_id
 
-    phase = next(phase for phase in line.graph.phases() if phase.partitioned)
+    phase = next(phase for phase in line.graph.phases() if phase.partitions == partitions)
     backfill_id = make_new_backfill_id()
     instance.add_backfill(
         PartitionBackfill.from_asset_partitions(
             backfill_id=backfill_id,
             asset_graph=line.defs.resolve_asset_graph(),
-            partition_names=list(categories),
+            partition_names=list(keys),
             asset_selection=[dg.AssetKey(stage.name) for stage in phase.stages],
             backfill_timestamp=time.time(),
             tags=dict(tags),
             dynamic_partitions_store=instance,
             all_partitions=False,
-            title=f"hoi backfill: {', '.join(categories)}"[:100],
+            title=f"hoi backfill: {', '.join(keys)}"[:100],
             description=None,
             run_config=None,
         )

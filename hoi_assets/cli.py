@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 
     from hoi_assets.automation import Line
 
-# Held categories end with 1, a mistake one can mend with 2.
+# Held partitions end with 1, a mistake one can mend with 2.
 HELD, MISTAKE, INTERRUPTED = 1, 2, 130
 BUSY_MACHINE_S = 300
+# Copies, as the modules that have them are imported late.
+RATE_SUITES = ("hoi", "general", "interacting", "labels")  # = rating.pictures.SUITES
+RATE_HOST, RATE_PORT = "127.0.0.1", 8765  # = rating.page.HOST, PORT
 ONLY = ("all", "stale", "failed", "missing")  # = automation.ONLY, which takes a second to import
 
 Command = Callable[[argparse.Namespace], int]
@@ -43,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _add_prune,
         _add_lock,
         _add_interacting,
+        _add_rate,
+        _add_score,
     ):
         add(commands)
     options = parser.parse_args(arguments)
@@ -73,9 +79,11 @@ def _command(
     return parser
 
 
-def _categories(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("categories", nargs="*", metavar="CATEGORY", help="hand-pose categories")
-    parser.add_argument("--all", action="store_true", help="all categories of the taxonomy")
+def _partitions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "partitions", nargs="*", metavar="PARTITION", help="hand-pose categories and scenarios"
+    )
+    parser.add_argument("--all", action="store_true", help="all categories and scenarios")
     parser.add_argument(
         "--only",
         choices=ONLY,
@@ -87,9 +95,12 @@ def _categories(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _command(
-        commands, "run", run, "Run the line: the profile's categories, or those given."
+        commands,
+        "run",
+        run,
+        "Run the line: the profile's categories and scenarios, or those given.",
     )
-    _categories(parser)
+    _partitions(parser)
     parser.add_argument("--force", action="store_true", help="compute though nothing changed")
 
 
@@ -116,8 +127,8 @@ def _add_stale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _add_backfill(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    words = "Ask Dagster's daemon (started by `hoi ui`) for one run per category."
-    _categories(_command(commands, "backfill", backfill, words))
+    words = "Ask Dagster's daemon (started by `hoi ui`) for one run per category or scenario."
+    _partitions(_command(commands, "backfill", backfill, words))
 
 
 def _add_ui(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -151,6 +162,71 @@ def _add_interacting(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     parser.add_argument("--commit", help="fetch: of the authors' repository, instead of the known")
 
 
+def _add_rate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "People's judgement of published pictures: studies, rating pages, labels."
+    actions = commands.add_parser("rate", help=words, description=words).add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
+    parser = _command(actions, "make", rate_make, "Make a study of published pictures.")
+    parser.add_argument("name", help="of the new study")
+    parser.add_argument(
+        "--suite",
+        choices=RATE_SUITES,
+        required=True,
+        help="hoi, general: evaluation images; interacting: what each method of the second line "
+        "chose; labels: candidates, to be accepted or rejected",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("rating", "pairwise"),
+        default="rating",
+        help="rating: one picture, 1 to 5; pairwise: which of two; labels are always yes or no",
+    )
+    parser.add_argument("--methods", metavar="A,B", help="only these methods")
+    parser.add_argument("--prompts", type=int, help="so many prompts, chosen by hash")
+    parser.add_argument("--seed", type=int, default=0, help="of that choice and of every order")
+    words = "A new secret link for each rater; an earlier link stops working, votes stay."
+    parser = _command(actions, "links", rate_links, words)
+    parser.add_argument("name", help="of the study")
+    parser.add_argument("raters", nargs="+", metavar="RATER", help="pseudonyms, e.g. rater-1")
+    parser.add_argument("--url", default=f"http://{RATE_HOST}:{RATE_PORT}", help="of the page")
+    parser = _command(actions, "serve", rate_serve, "Serve a study's page; Ctrl+C stops it.")
+    parser.add_argument("name", help="of the study")
+    parser.add_argument("--port", type=int, default=RATE_PORT)
+    parser.add_argument("--host", default=RATE_HOST, help="other than loopback: not encrypted")
+    parser = _command(actions, "status", rate_status, "How many answers each rater gave.")
+    parser.add_argument("name", nargs="?", help="of the study; all where left out")
+    words = (
+        "Write the labels that people gave (a study of suite labels) and their pictures to a "
+        "folder. Set verifier.labels_folder to it in your profile, and `hoi run` trains the "
+        "verifier on them."
+    )
+    parser = _command(actions, "labels", rate_labels, words)
+    parser.add_argument("name", help="of the study")
+    parser.add_argument("--out", type=Path, required=True, help="where labels.csv goes")
+
+
+def _add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "Score pictures that you already have by the profile's metrics."
+    parser = _command(commands, "score", score, words)
+    parser.add_argument("--images", type=Path, required=True, help="the folder of pictures")
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        required=True,
+        help=".jsonl or .csv with `file` and `prompt`, or .txt: a prompt a line, for the pictures "
+        "in the order of their sorted names",
+    )
+    parser.add_argument(
+        "--out", type=Path, help=".parquet or .csv; beside it goes the reproduction record (.json)"
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        help="a table of scores that percentiles are of; else the profile's reference pictures",
+    )
+
+
 def run(options: argparse.Namespace) -> int:
     """`hoi run`."""
     from hoi_assets.automation import drive
@@ -162,10 +238,12 @@ def run(options: argparse.Namespace) -> int:
             line, instance, _chosen(line, options), only=options.only, force=options.force
         )
     print(f"\n{report.table()}\n")
-    print_summary(summarise_line(line.platform.store, _chosen(line, options)))
+    chosen, keys = _chosen(line, options), line.platform.partition_keys
+    own = [[key for key in keys[kind] if key in chosen] for kind in ("hand_pose", "scenario")]
+    print_summary(summarise_line(line.platform.store, *own))
     if not report.held:
         return 0
-    names = ", ".join(dict.fromkeys(done.category or done.job for done in report.held))
+    names = ", ".join(dict.fromkeys(done.partition or done.job for done in report.held))
     print(
         f"held: {names}. What was published before stays in force.\n"
         "  see the reasons above, or `hoi ui`; then `hoi run --only failed`",
@@ -176,15 +254,16 @@ def run(options: argparse.Namespace) -> int:
 
 def summary(options: argparse.Namespace) -> int:
     """`hoi summary`."""
+    from hoi_assets.scenes.interactions import SCENARIOS
     from hoi_assets.settings import load_settings
     from hoi_assets.store.versions import Store
     from hoi_assets.summary import print_summary, summarise_line
     from hoi_assets.taxonomy import category_keys
 
     store = Store(home_folder())
-    made = set(store.partitions("detailed_prompts"))
-    keys = [key for key in category_keys(load_settings().taxonomy_folder) if key in made]
-    told = summarise_line(store, keys)
+    made = {*store.partitions("detailed_prompts"), *store.partitions("interacting_prompts")}
+    keys = (category_keys(load_settings().taxonomy_folder), SCENARIOS)
+    told = summarise_line(store, *([key for key in own if key in made] for own in keys))
     if options.json:
         print(json.dumps(told, indent=2))
     else:
@@ -229,10 +308,10 @@ def stale(options: argparse.Namespace) -> int:
 
     line = _line()
     platform = line.platform
-    found = line.graph.status(platform.settings, platform.store, platform.categories)
+    found = line.graph.status(platform.settings, platform.store, platform.partition_keys)
     shown = [status for status in found if options.all or status.state != "fresh"]
     if shown:
-        rows = [("asset", "category", "state", "why")]
+        rows = [("asset", "partition", "state", "why")]
         rows += [
             (s.stage, s.partition or "", s.state, "; ".join(s.reasons).splitlines()[0][:200])
             for s in shown
@@ -246,24 +325,24 @@ def stale(options: argparse.Namespace) -> int:
 
 def backfill(options: argparse.Namespace) -> int:
     """`hoi backfill`."""
-    from hoi_assets.automation import daemon_alive, launch_backfill, matches
+    from hoi_assets.automation import daemon_alive, launch_backfills, matches
 
     line = _line()
     platform = line.platform
-    if not options.categories and not options.all:
-        raise HoiError("no category named", "name one or more, or say --all")
+    if not options.partitions and not options.all:
+        raise HoiError("no category or scenario named", "name one or more, or say --all")
     chosen = _chosen(line, options)
     if options.only != "all":
-        found = line.graph.status(platform.settings, platform.store, platform.categories)
+        found = line.graph.status(platform.settings, platform.store, platform.partition_keys)
         wanted = {s.partition for s in found if s.partition and matches(s, options.only)}
-        chosen = tuple(category for category in chosen if category in wanted)
+        chosen = tuple(key for key in chosen if key in wanted)
     if not chosen:
-        print(f"nothing {options.only} in these categories")
+        print(f"nothing {options.only} in these")
         return 0
     with _instance() as instance:
-        backfill_id = launch_backfill(line, instance, chosen, {})
+        ids = launch_backfills(line, instance, chosen, {})
         alive = daemon_alive(instance)
-    print(f"backfill {backfill_id}: {len(chosen)} runs, one per category: {', '.join(chosen)}")
+    print(f"backfill {', '.join(ids)}: {len(chosen)} runs, one each: {', '.join(chosen)}")
     print("  follow it in the UI under Runs > Backfills, then `hoi run` makes what comes after")
     if not alive:
         print("  no daemon is running: it starts with `hoi ui` (make ui)", file=sys.stderr)
@@ -336,6 +415,105 @@ def interacting(options: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
+def rate_make(options: argparse.Namespace) -> int:
+    """`hoi rate make`."""
+    from hoi_assets.rating.pictures import LABELS, make_suite_study
+    from hoi_assets.rating.study import study_folder
+    from hoi_assets.store.versions import Store
+
+    home = home_folder()
+    study = make_suite_study(
+        Store(home),
+        study_folder(home, options.name),
+        options.suite,
+        "verify" if options.suite == LABELS else options.mode,
+        methods=options.methods.split(",") if options.methods else None,
+        prompts=options.prompts,
+        seed=options.seed,
+    )
+    print(f"study {options.name}: {len(study.items)} {study.mode} items")
+    if study.equal:
+        print(f"  {len(study.equal)} pairs are the same picture and are not shown")
+    for one in study.left_out:
+        print(f"  picture {one.number} is left out: {one.reason}")
+    print(f"  hoi rate links {options.name} RATER...   then   hoi rate serve {options.name}")
+    return 0
+
+
+def rate_links(options: argparse.Namespace) -> int:
+    """`hoi rate links`."""
+    from hoi_assets.rating.raters import links
+    from hoi_assets.rating.study import study_folder
+
+    folder = study_folder(home_folder(), options.name)
+    for rater, link in links(folder, options.raters, options.url).items():
+        print(f"{rater}  {link}")
+    return 0
+
+
+def rate_serve(options: argparse.Namespace) -> int:
+    """`hoi rate serve`."""
+    from hoi_assets.rating.page import serve
+    from hoi_assets.rating.study import study_folder
+
+    folder = study_folder(home_folder(), options.name)
+    serve(folder, options.host, options.port, say=partial(print, flush=True))
+    return 0
+
+
+def rate_status(options: argparse.Namespace) -> int:
+    """`hoi rate status`."""
+    from hoi_assets.rating.study import study_folder, study_folders
+    from hoi_assets.rating.votes import progress
+
+    home = home_folder()
+    folders = [study_folder(home, options.name)] if options.name else study_folders(home)
+    if not folders:
+        print("no study yet; `hoi rate make` makes one")
+    for folder in folders:
+        found = progress(folder)
+        print(folder.name)
+        for row in found.iter_rows(named=True):
+            print(f"  {row['rater']}  {row['answered']} of {row['of']} answers")
+        if found.is_empty():
+            print(f"  no rater yet; `hoi rate links {folder.name} RATER` makes a link")
+    return 0
+
+
+def rate_labels(options: argparse.Namespace) -> int:
+    """`hoi rate labels`."""
+    from hoi_assets.rating.labels import write_labels
+    from hoi_assets.rating.study import study_folder
+
+    out = options.out.expanduser().resolve()
+    table = write_labels(study_folder(home_folder(), options.name), out)
+    print(f"{out}: {table.height} labelled pictures")
+    print(f"set verifier.labels_folder to {out} in your profile to train the verifier on them")
+    return 0
+
+
+def score(options: argparse.Namespace) -> int:
+    """`hoi score`: ends with 1 where not one picture could be scored."""
+    from hoi_assets.judging import folder
+    from hoi_assets.prompting.folder_scores import score_folder
+    from hoi_assets.settings import load_settings
+
+    made = score_folder(
+        load_settings(),
+        home_folder(),
+        options.images.expanduser(),
+        options.prompts.expanduser(),
+        out=options.out.expanduser() if options.out else None,
+        reference=options.reference.expanduser() if options.reference else None,
+        say=print,
+    )
+    folder.print_summary(made.summary, made.failed, made.reference)
+    for line in made.complaints:
+        print(f"NOT AS EXPECTED: {line}", file=sys.stderr)
+    print(f"scores: {made.table}\nreproduction record: {made.record}")
+    return 1 if made.summary.is_empty() else 0
+
+
 def _line() -> "Line":
     from hoi_assets.definitions import build_line
 
@@ -345,9 +523,8 @@ def _line() -> "Line":
 def _chosen(line: "Line", options: argparse.Namespace) -> tuple[str, ...]:
     platform = line.platform
     if options.all:
-        return platform.categories
-    named = options.categories or platform.settings.run_categories
-    return platform.chosen(named) or platform.categories
+        return tuple(key for own in platform.partition_keys.values() for key in own)
+    return platform.chosen(options.partitions) or platform.run_keys()
 
 
 def _dagster_home() -> Path:

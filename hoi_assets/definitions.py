@@ -18,7 +18,7 @@ from hoi_assets.gates.graph import Graph, stages_in
 from hoi_assets.gates.rules import Rule
 from hoi_assets.gates.stage import Stage
 from hoi_assets.gates.suites import SUITES
-from hoi_assets.partitions import hand_pose
+from hoi_assets.partitions import definitions_of
 from hoi_assets.resources import Platform, PlatformResource
 
 
@@ -38,7 +38,7 @@ def build_line(
     """
     platform = Platform(profile, home)
     graph = Graph(stages_in("hoi_assets.assets") if stages is None else stages, suites)
-    partitions = hand_pose(platform.settings.taxonomy_folder)
+    partitions = definitions_of(platform.partition_keys)
     follow = conditions(graph)
     defs = dg.Definitions(
         assets=[asset_of(s, graph, partitions, follow.get(s.name)) for s in graph.stages],

@@ -243,7 +243,7 @@ def scorecard_plot(card: pl.DataFrame, max_panels: int = 12) -> bytes:
     for number, (axes, metric) in enumerate(zip(panels, metrics, strict=False)):
         for place, method in enumerate(methods):
             part = shown.filter((pl.col("metric") == metric) & (pl.col("method") == method))
-            shift = (place - (len(methods) - 1) / 2) * 0.22
+            shift = (place - (len(methods) - 1) / 2) * min(0.22, 0.84 / len(methods))
             heights, means = [], []
             for row in part.iter_rows(named=True):
                 y = places.index((row["suite"], row["slice"])) + shift
@@ -256,7 +256,8 @@ def scorecard_plot(card: pl.DataFrame, max_panels: int = 12) -> bytes:
                 means,
                 heights,
                 linestyle="none",
-                marker=MARKERS[place % len(MARKERS)],
+                # The second time round a colour comes with another mark.
+                marker=MARKERS[(place + place // len(SERIES)) % len(MARKERS)],
                 color=SERIES[place % len(SERIES)],
                 markersize=5,
                 label=method,

@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 PICTURES_PER_CATEGORY = 6
 EXAMPLES = 12
+ROWS_PER_SCENARIO = 4
+BENCHMARK = "interacting"
+BENCHMARK_METRICS = (
+    "examiner_components",
+    "component_accuracy",
+    "clip_score",
+    "image_reward",
+    "blip_vqa",
+    "judge_rating",
+    "judge_yes",
+    "human_rating_alignment",
+    "human_rating_fidelity",
+    "human_win_rate",
+)
 METRICS = (
     "examiner_all",
     "examiner_defect_free",
@@ -68,6 +82,8 @@ def build_report(store: Store, settings: Settings, parents: Parents) -> Page:
         dataset=_first_row(parents.get("hoi_dataset"), "summary"),
         tuning=_tuning(parents),
         scores=_scores(parents),
+        benchmark=_benchmark(store, parents),
+        people=_people(parents),
         versions=_versions(parents),
     )
     summary = {
@@ -211,7 +227,9 @@ def _scores(parents: Parents) -> dict[str, Any]:
     scorecards = parents.get("scorecards")
     if not isinstance(scorecards, Published):
         return {}
-    card = scorecards.table("scorecard")
+    card = scorecards.table("scorecard").filter(pl.col("suite") != BENCHMARK)
+    if card.is_empty():
+        return {}
     present = set(card["metric"])
     metrics = [metric for metric in METRICS if metric in present]
     main = "examiner_all" if "examiner_all" in present else "verifier_alignment"
@@ -229,8 +247,78 @@ def _scores(parents: Parents) -> dict[str, Any]:
             row for metric in metrics for row in rows.filter(pl.col("metric") == metric).to_dicts()
         ],
         "comparisons": scorecards.table("comparisons")
-        .filter(pl.col("slice_kind") != "category")
+        .filter((pl.col("slice_kind") != "category") & (pl.col("suite") != BENCHMARK))
         .to_dicts(),
+    }
+
+
+def _benchmark(store: Store, parents: Parents) -> dict[str, Any]:
+    """The second line: pictures with their critiques and variants, and the suite's scores."""
+    from hoi_assets.pictures import scorecard_plot
+
+    critiques = _by_category(parents, "image_critiques")
+    refined, baselines = (
+        _by_category(parents, "refined_images"),
+        _by_category(parents, "baseline_images"),
+    )
+    if not refined:
+        return {}
+    scenarios = []
+    for scenario, published in refined.items():
+        drawn = published.table("rows").filter(pl.col("pixels").is_not_null())
+        if scenario in baselines:
+            others = baselines[scenario].table("rows").filter("selected")
+            drawn = pl.concat([drawn, others.filter(pl.col("pixels").is_not_null())])
+        findings = critiques[scenario].table("findings") if scenario in critiques else None
+        rows = []
+        for row_id in drawn["row_id"].unique(maintain_order=True).head(ROWS_PER_SCENARIO):
+            own = drawn.filter(pl.col("row_id") == row_id)
+            missing: list[str] = []
+            if findings is not None:
+                wrong = findings.filter((pl.col("row_id") == row_id) & ~pl.col("holds"))
+                missing = wrong["problem"].to_list()
+            rows.append(
+                {
+                    "prompt": own["prompt"][0],
+                    "missing": missing,
+                    "pictures": _pictures(store, own.iter_rows(named=True)),
+                }
+            )
+        scenarios.append({"scenario": scenario, "rows": rows})
+    scorecards = parents.get("scorecards")
+    if not isinstance(scorecards, Published):
+        return {"scenarios": scenarios}
+    card = scorecards.table("scorecard").filter(pl.col("suite") == BENCHMARK)
+    whole = card.filter(pl.col("slice_kind") == "all")
+    compared = scorecards.table("comparisons").filter(
+        (pl.col("suite") == BENCHMARK) & (pl.col("slice_kind") == "all")
+    )
+    return {
+        "scenarios": scenarios,
+        "plot": _png(scorecard_plot(card)) if card.height else None,
+        "rows": [
+            row
+            for metric in BENCHMARK_METRICS
+            for row in whole.filter(pl.col("metric") == metric).to_dicts()
+        ],
+        "comparisons": compared.to_dicts(),
+    }
+
+
+def _people(parents: Parents) -> dict[str, Any]:
+    """What people said, and how far they and the metrics agree; empty without votes."""
+    ratings, scorecards = parents.get("human_ratings"), parents.get("scorecards")
+    if not isinstance(ratings, Published) or ratings.table("rows").is_empty():
+        return {}
+    whole = pl.col("slice_kind") == "all"
+    return {
+        "ratings": ratings.table("ratings").filter(whole).to_dicts(),
+        "wins": ratings.table("wins").filter(whole).to_dicts(),
+        "agreement": ratings.table("agreement").filter(pl.col("rater").is_null()).to_dicts(),
+        "equal": ratings.table("equal").height,
+        "metrics": scorecards.table("metric_agreement").to_dicts()
+        if isinstance(scorecards, Published)
+        else [],
     }
 
 

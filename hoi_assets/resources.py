@@ -1,16 +1,19 @@
 """What every step is given: the settings of a profile and the store below one home."""
 
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
 from pydantic import PrivateAttr
 
+from hoi_assets.gates.stage import Keys
+from hoi_assets.partitions import partition_keys
 from hoi_assets.settings import ROOT, Settings, home_folder, load_settings
 from hoi_assets.store.disk import writing
 from hoi_assets.store.versions import Store
-from hoi_assets.taxonomy import category_keys, unknown_category
+from hoi_assets.taxonomy import unknown_category
 
 
 class Platform:
@@ -34,20 +37,35 @@ class Platform:
         return Store(self.home or home_folder())
 
     @property
-    def categories(self) -> tuple[str, ...]:
-        """All categories of the taxonomy."""
-        return category_keys(self.settings.taxonomy_folder)
+    def partition_keys(self) -> Keys:
+        """All keys of each kind of partitions: hand-pose categories, scenarios."""
+        return partition_keys(self.settings.taxonomy_folder)
 
-    def chosen(self, names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
-        """The named categories in the taxonomy's order, each once.
+    def chosen(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The named categories and scenarios in their order, each once.
 
         Raises:
-            HoiError: a name the taxonomy does not have.
+            HoiError: a name that neither the taxonomy nor InterActing has.
         """
+        known = tuple(key for own in self.partition_keys.values() for key in own)
         for name in names:
-            if name not in self.categories:
-                raise unknown_category(name, self.categories, self.settings.taxonomy_folder)
-        return tuple(c for c in self.categories if c in set(names))
+            if name not in known:
+                raise unknown_category(name, known, self.settings.taxonomy_folder)
+        return tuple(key for key in known if key in names)
+
+    def run_keys(self) -> tuple[str, ...]:
+        """What the profile runs: its `run_categories` and `run_scenarios`; all where it names none.
+
+        Raises:
+            HoiError: a name nobody knows.
+        """
+        settings, keys = self.settings, self.partition_keys
+        return self.chosen(
+            [
+                *(settings.run_categories or keys["hand_pose"]),
+                *(settings.run_scenarios or keys["scenario"]),
+            ]
+        )
 
 
 class PlatformResource(dg.ConfigurableResource):
@@ -72,8 +90,8 @@ class PlatformResource(dg.ConfigurableResource):
         return self.platform.store
 
     @property
-    def categories(self) -> tuple[str, ...]:
-        return self.platform.categories
+    def partition_keys(self) -> Keys:
+        return self.platform.partition_keys
 
 
 def prepare_dagster_home(home: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -34,11 +34,18 @@ class ModelRef(Section):
 
 
 class Models(Section):
+    """`benchmark` is the Stable Diffusion 3 of the second line; `critic` a VQA model, which an
+    endpoint of the section `critic` replaces. What is None is not measured."""
+
     base: ModelRef
     verifier: ModelRef
     clip: ModelRef
     image_reward: ModelRef
     examiner: ModelRef | None = None
+    benchmark: ModelRef | None = None
+    critic: ModelRef | None = None
+    component_examiner: ModelRef | None = None
+    blip_vqa: ModelRef | None = None
 
 
 class Endpoint(Section):
@@ -87,12 +94,37 @@ class Decomposer(Endpoint):
 
 
 class Critic(Endpoint):
-    """`endpoint` None is the VQA model, whose yes counts from `threshold` on; else an endpoint that
-    takes pictures. `image_tokens`: the most it bills for one picture, for the budget's sake."""
+    """`endpoint` None is the VQA model `models.critic`, whose yes counts from `threshold` on; else
+    an endpoint that takes pictures. `image_tokens`: the most it bills for one picture, for the
+    budget's sake."""
 
     threshold: float = Field(0.5, gt=0, lt=1)
     max_words: int = Field(70, ge=10, le=70)
     image_tokens: int = Field(2048, ge=0)
+
+
+class Judge(Endpoint):
+    """A vision endpoint that rates pictures 1 to 5 and says yes or no; None: nobody is asked."""
+
+    image_tokens: int = Field(2048, ge=0)
+
+
+class Refining(Section):
+    """Drawing and re-denoising with the benchmark model (DetailScribe, arXiv 2504.08714).
+
+    `s_reference` does as the published code does. `craft_rounds`: edits of the CRAFT-like arm.
+    """
+
+    num_inference_steps: int = Field(28, ge=2, le=200)
+    guidance_scale: float = Field(4.5, ge=0, le=30)
+    negative_prompt: str = ""
+    width: int = Field(128, ge=64, le=2048, multiple_of=16)
+    height: int = Field(128, ge=64, le=2048, multiple_of=16)
+    batch_size: int = Field(16, ge=1, le=256)
+    switch_steps: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2, 4), min_length=1)
+    s_reference: bool = False
+    craft_rounds: int = Field(3, ge=0, le=10)
+    seed: int = 0
 
 
 class InstanceImages(Section):
@@ -208,6 +240,7 @@ class Settings(Section):
     profile: str
     taxonomy: str = "data/taxonomy"
     run_categories: tuple[str, ...] = ()
+    run_scenarios: tuple[str, ...] = ()
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     threads: int = Field(2, ge=1, le=256)
     models: Models
@@ -215,6 +248,8 @@ class Settings(Section):
     interacting: Interacting = Interacting()
     decomposer: Decomposer = Decomposer()
     critic: Critic = Critic()
+    judge: Judge = Judge()
+    refining: Refining = Refining()
     instance_images: InstanceImages = InstanceImages()
     lora: LoraTraining = LoraTraining()
     sampling: Sampling = Sampling()

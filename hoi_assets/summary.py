@@ -9,6 +9,7 @@ from hoi_assets.store.versions import Store
 
 SHOWN_METRICS = (
     "examiner_all",
+    "examiner_components",
     "examiner_defect_free",
     "verifier_fidelity",
     "verifier_alignment",
@@ -17,14 +18,17 @@ SHOWN_METRICS = (
 )
 
 
-def summarise_line(store: Store, categories: Sequence[str]) -> dict[str, Any]:
-    """Counts per category, scores of the whole, and folders, as JSON-able data.
+def summarise_line(
+    store: Store, categories: Sequence[str], scenarios: Sequence[str]
+) -> dict[str, Any]:
+    """Counts per category and scenario, scores of the whole, and folders, as JSON-able data.
 
     Args:
-        categories: keys; those without a version in force are told as such.
+        categories, scenarios: those without a version in force are told as such.
     """
     return {
         "categories": [_category(store, category) for category in categories],
+        "scenarios": [_scenario(store, scenario) for scenario in scenarios],
         "scores": _scores(store),
         "places": _places(store),
     }
@@ -48,6 +52,25 @@ def _category(store: Store, category: str) -> dict[str, Any]:
         "candidates": status("candidate_images", "accepted"),
         "accepted": status("verified_pairs", "accepted"),
         "rejected": reasons,
+    }
+
+
+def _scenario(store: Store, scenario: str) -> dict[str, Any]:
+    critiques = store.current("image_critiques", scenario)
+    refined = store.current("refined_images", scenario)
+    judged = None if critiques is None else critiques.table("rows")
+    chosen = None
+    if refined is not None:
+        own = refined.table("rows").filter((pl.col("method") == "detailscribe") & "selected")
+        chosen = own.filter(pl.col("candidate") > 0).height
+    return {
+        "scenario": scenario,
+        "prompts": None if judged is None else judged.height,
+        "components": None if judged is None else int(judged["components"].sum()),
+        "failing": None if judged is None else int(judged["failing"].sum()),
+        "nothing_to_correct": None if judged is None else int(judged["nothing_to_correct"].sum()),
+        "variant_chosen": chosen,
+        "failed": None if judged is None else judged.filter(pl.col("status") == "failed").height,
     }
 
 
@@ -86,7 +109,14 @@ def print_summary(told: dict[str, Any]) -> None:
         reasons = ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items())
         numbers = [_cell(row[name]) for name in ("prompts", "candidates", "accepted")]
         counts.add_row(row["category"], *numbers, reasons)
-    console.print(counts)
+    if told["categories"]:
+        console.print(counts)
+    if told["scenarios"]:
+        names = tuple(told["scenarios"][0])
+        scenarios = Table(*(name.replace("_", " ") for name in names))
+        for row in told["scenarios"]:
+            scenarios.add_row(row["scenario"], *(_cell(row[name]) for name in names[1:]))
+        console.print(scenarios)
     if told["scores"]:
         scores = Table("suite", "metric", "method", "n", "mean", "95% interval")
         for row in told["scores"]:

@@ -10,7 +10,8 @@ from hoi_assets.errors import HoiError
 from hoi_assets.store.lineage import lineage
 from hoi_assets.store.versions import Published, Store
 
-DRAWN_IN = ("candidate_images", "hoi_evaluation_images")
+BENCHMARK_IN = ("initial_images", "refined_images", "baseline_images")
+DRAWN_IN = ("candidate_images", "hoi_evaluation_images", *BENCHMARK_IN)
 # In the order an image passes them; each has a table `rows` with image_id.
 JUDGED_IN = ("verified_pairs", "hoi_dataset")
 MIN_ID_LENGTH = 6
@@ -60,12 +61,15 @@ def _drawn(store: Store) -> Iterator[Published]:
 
 
 def trace(store: Store, image_id: str) -> list[tuple[str, dict[str, Any]]]:
-    """What happened to an image, in order: prompt, drawing, verdict, dataset; with versions.
+    """What happened to an image, in order: prompt, drawing, verdict, dataset; with versions. Of the
+    second line: prompt, components, drawing, critique, and the methods that chose it or did not.
 
     Returns:
         (title, facts) per step; steps the image never came to say so.
     """
     found = find_image(store, image_id)
+    if found.published.asset in BENCHMARK_IN:
+        return _trace_benchmark(store, found)
     row, drawn = found.row, found.published
     steps: list[tuple[str, dict[str, Any]]] = []
     category = row["category"]
@@ -85,6 +89,32 @@ def trace(store: Store, image_id: str) -> list[tuple[str, dict[str, Any]]]:
     made_from = {one.name: one.version for one in lineage(store, *_place(drawn))}
     steps.append(("made from", made_from))
     return steps
+
+
+def _trace_benchmark(store: Store, found: Found) -> list[tuple[str, dict[str, Any]]]:
+    row, drawn = found.row, found.published
+    scenario, row_id = row["scenario"], row["row_id"]
+
+    def told_by(asset: str) -> list[tuple[str, dict[str, Any]]]:
+        published = store.current(asset, scenario)
+        if published is None:
+            return [(asset, {"state": "nothing published yet"})]
+        rows = published.table("rows").filter(pl.col("row_id") == row_id)
+        return [_step(asset, published, rows)]
+
+    steps = [*told_by("interacting_prompts"), *told_by("interaction_decompositions")]
+    steps.append((f"drawn ({drawn.name})", {"version": drawn.version} | _told(row)))
+    steps += told_by("image_critiques")
+    for asset in BENCHMARK_IN[1:]:
+        published = store.current(asset, scenario)
+        if published is None:
+            continue
+        rows = published.table("rows").filter(pl.col("image_id") == row["image_id"])
+        for one in rows.iter_rows(named=True):
+            names = ("candidate", "switch_step", "held", "probability", "selected", "why", "reason")
+            steps.append((f"{asset}: {one['method']}", _told({name: one[name] for name in names})))
+    made_from = {one.name: one.version for one in lineage(store, *_place(drawn))}
+    return [*steps, ("made from", made_from)]
 
 
 def _version_read(store: Store, child: Published, asset: str, partition: str) -> Published:

@@ -19,14 +19,15 @@ from hoi_assets.automation import (
     PID_TAG,
     STARTED_TAG,
     Done,
-    categories_in_use,
     drive,
-    launch_backfill,
+    keys_in_use,
+    launch_backfills,
     process_tags,
     report_dead_runs,
 )
 from hoi_assets.definitions import build_definitions
 from hoi_assets.errors import HoiError
+from hoi_assets.scenes.interactions import SCENARIOS
 from hoi_assets.settings import ROOT
 from hoi_assets_tests.gates.small_line import (
     GOOD,
@@ -156,16 +157,16 @@ def test_failure_for_all_categories_ends_the_loop_there(folder, instance):
     assert "observed 2" in report.done[-1].reason
 
 
-def test_categories_in_use_are_the_profiles_and_those_made_before(folder, instance):
+def test_partitions_in_use_are_the_profiles_and_those_made_before(folder, instance):
     write_profile(folder, run_categories=["worn"])
     line = small_line(folder)
-    assert categories_in_use(line) == ("worn",)
+    assert keys_in_use(line) == ("worn", *SCENARIOS)
     drive(line, instance, ["hook"], say=quiet)
-    assert categories_in_use(line) == ("hook", "worn")
+    assert keys_in_use(line) == ("hook", "worn", *SCENARIOS)
 
 
 def test_unknown_category_is_named_with_those_known(folder):
-    with pytest.raises(HoiError, match=r"(?s)'hok'.*hook, tripod, worn"):
+    with pytest.raises(HoiError, match=r"(?s)'hok'.*functional, hook, .*tripod, worn"):
         small_line(folder).platform.chosen(["hok"])
 
 
@@ -187,7 +188,7 @@ def test_regenerate_runs_the_same_loop_and_fails_naming_the_held(folder, instanc
 
 def test_regenerate_takes_categories_and_what_to_make(folder, instance):
     job = build_definitions(small_line(folder)).resolve_job_def("regenerate")
-    config = {"categories": ["hook"], "only": "missing"}
+    config = {"partitions": ["hook"], "only": "missing"}
     result = job.execute_in_process(
         instance=instance, run_config={"ops": {"regenerate_loop": {"config": config}}}
     )
@@ -245,7 +246,7 @@ from hoi_assets.definitions import build_line
 
 folder = Path(sys.argv[1])
 
-@stage("endless", partitioned=True, code_version="1")
+@stage("endless", partitions="hand_pose", code_version="1")
 def endless(work, out):
     print("inside", flush=True)
     time.sleep(600)
@@ -383,7 +384,7 @@ def test_backfill_by_the_daemon_keeps_the_poisoned_category_out_of_dataset_and_m
     line = small_line(folder)
     with dg.DagsterInstance.ephemeral() as other:
         line.defs.resolve_job_def("line_head").execute_in_process(instance=other)
-    backfill_id = launch_backfill(line, daemon, CATEGORIES, {})
+    (backfill_id,) = launch_backfills(line, daemon, CATEGORIES, {})
 
     def runs() -> dict[str | None, DagsterRunStatus]:
         return {

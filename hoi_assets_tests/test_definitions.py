@@ -13,20 +13,29 @@ import pytest
 from hoi_assets.definitions import build_definitions, build_line
 from hoi_assets.settings import ROOT
 
+# Group and partitions of every asset: names are a contract.
+PPV, DETAILSCRIBE, EVALUATION = "prompt_propose_verify", "detailscribe", "evaluation"
 ASSETS = {
-    "base_prompt_taxonomy": False,
-    "detailed_prompts": True,
-    "instance_images": True,
-    "category_loras": True,
-    "candidate_images": True,
-    "verifier_training_pairs": False,
-    "verifier": False,
-    "verified_pairs": True,
-    "hoi_dataset": False,
-    "finetuned_model": False,
-    "hoi_evaluation_images": True,
-    "scorecards": False,
-    "evaluation_report": False,
+    "base_prompt_taxonomy": (PPV, None),
+    "detailed_prompts": (PPV, "hand_pose"),
+    "instance_images": (PPV, "hand_pose"),
+    "category_loras": (PPV, "hand_pose"),
+    "candidate_images": (PPV, "hand_pose"),
+    "verifier_training_pairs": (PPV, None),
+    "verifier": (PPV, None),
+    "verified_pairs": (PPV, "hand_pose"),
+    "hoi_dataset": (PPV, None),
+    "finetuned_model": (PPV, None),
+    "hoi_evaluation_images": (EVALUATION, "hand_pose"),
+    "interacting_prompts": (DETAILSCRIBE, "scenario"),
+    "interaction_decompositions": (DETAILSCRIBE, "scenario"),
+    "initial_images": (DETAILSCRIBE, "scenario"),
+    "image_critiques": (DETAILSCRIBE, "scenario"),
+    "refined_images": (DETAILSCRIBE, "scenario"),
+    "baseline_images": (DETAILSCRIBE, "scenario"),
+    "human_ratings": (EVALUATION, None),
+    "scorecards": (EVALUATION, None),
+    "evaluation_report": (EVALUATION, None),
 }
 HEAVY = ("torch", "great_expectations", "transformers", "diffusers", "peft", "matplotlib", "openai")
 MAX_LOAD_S = 2.0
@@ -43,15 +52,18 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> dg.RepositoryDefinit
 def test_every_asset_of_the_line_is_there_with_its_partitions_and_gate(repository):
     graph = repository.asset_graph
     assert {key.to_user_string() for key in graph.materializable_asset_keys} == set(ASSETS)
-    for name, partitioned in ASSETS.items():
+    some_key = {"hand_pose": "power_wrap", "scenario": "functional", None: None}
+    for name, (group, partitions) in ASSETS.items():
         node = graph.get(dg.AssetKey(name))
-        assert node.is_partitioned == partitioned, name
-        assert node.description and node.group_name == "prompt_propose_verify"
+        assert node.is_partitioned == (partitions is not None), name
+        if node.partitions_def is not None:
+            assert some_key[partitions] in node.partitions_def.get_partition_keys(), name
+        assert node.description and node.group_name == group
         (check,) = [k for k in graph.asset_check_keys if k.asset_key == node.key]
         assert check.name == "gate"
         check_node = graph.get(check)
         assert check_node.blocking
-        assert (check_node.partitions_def is not None) == partitioned
+        assert (check_node.partitions_def is not None) == node.is_partitioned
 
 
 def test_partitions_are_the_taxonomy(repository):
@@ -67,7 +79,7 @@ def test_backfill_policy_is_unset_so_that_checks_keep_their_partition(repository
 
 
 def test_jobs_and_a_nightly_schedule_shipped_stopped(repository):
-    assert {"line_head", "hand_pose_line", "line_tail", "whole_line", "regenerate"} <= set(
+    assert {"line_head", "hand_pose_line", "scenario_line", "line_tail", "whole_line", "regenerate"} <= set(
         repository.job_names
     )
     (schedule,) = repository.schedule_defs
@@ -101,7 +113,7 @@ print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))
     pairs = [(_seconds(code, tmp_path), _seconds("import dagster", tmp_path)) for _ in range(2)]
     heavy = json.loads(load_in_a_process(code, tmp_path))
     assert heavy == []
-    assert any(ours <= max(MAX_LOAD_S, 1.5 * dagster) for ours, dagster in pairs), pairs
+    assert any(ours <= max(MAX_LOAD_S, 1.8 * dagster) for ours, dagster in pairs), pairs
 
 
 def _seconds(code: str, tmp_path: Path) -> float:

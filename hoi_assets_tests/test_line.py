@@ -35,6 +35,7 @@ WHOLE = (
     "verifier",
     "hoi_dataset",
     "finetuned_model",
+    "human_ratings",
     "scorecards",
     "evaluation_report",
 )

@@ -56,7 +56,7 @@ def base_prompt_taxonomy(work: Work, out: Staging) -> Result:
 
 @stage(
     "detailed_prompts",
-    partitioned=True,
+    partitions="hand_pose",
     deps=["base_prompt_taxonomy"],
     code_version="1",
     recipe=[

@@ -10,7 +10,7 @@ GROUP = "prompt_propose_verify"
 
 @stage(
     "instance_images",
-    partitioned=True,
+    partitions="hand_pose",
     deps=["base_prompt_taxonomy"],
     code_version="1",
     recipe=["hoi_assets/instances.py"],
@@ -48,7 +48,7 @@ def _source_digest(work: Work) -> str:
 
 @stage(
     "category_loras",
-    partitioned=True,
+    partitions="hand_pose",
     deps=["instance_images"],
     code_version="1",
     recipe=[
@@ -98,7 +98,7 @@ def category_loras(work: Work, out: Staging) -> Result:
 
 @stage(
     "candidate_images",
-    partitioned=True,
+    partitions="hand_pose",
     deps=["detailed_prompts", "category_loras", "verifier"],
     code_version="1",
     recipe=["hoi_assets/diffusion/sampling.py", "hoi_assets/diffusion/candidates.py"],

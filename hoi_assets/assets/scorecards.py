@@ -1,16 +1,19 @@
 """From models to figures: evaluation images, scorecards with intervals, and the report."""
 
+from typing import Any
+
 import polars as pl
 
+from hoi_assets.errors import HoiError
 from hoi_assets.gates.stage import Image, Markdown, Result, Work, stage
 from hoi_assets.store.versions import Staging
 
-GROUP = "prompt_propose_verify"
+GROUP = "evaluation"
 
 
 @stage(
     "hoi_evaluation_images",
-    partitioned=True,
+    partitions="hand_pose",
     deps=["base_prompt_taxonomy", "category_loras", "finetuned_model"],
     code_version="1",
     recipe=["hoi_assets/diffusion/sampling.py", "hoi_assets/diffusion/evaluation.py"],
@@ -51,49 +54,152 @@ def hoi_evaluation_images(work: Work, out: Staging) -> Result:
     )
 
 
+SECOND_LINE = (
+    "initial_images",
+    "interaction_decompositions",
+    "refined_images",
+    "baseline_images",
+)
+
+
 @stage(
     "scorecards",
-    deps=["hoi_evaluation_images", "verifier"],
-    code_version="1",
+    deps=["hoi_evaluation_images", "verifier", *SECOND_LINE, "human_ratings"],
+    code_version="2",
     recipe=[
-        "hoi_assets/judging/scoring.py",
-        "hoi_assets/judging/scorecards.py",
+        "hoi_assets/judging/answers.py",
+        "hoi_assets/judging/human_scorecard.py",
+        "hoi_assets/judging/interacting.py",
         "hoi_assets/judging/metrics.py",
+        "hoi_assets/judging/people.py",
+        "hoi_assets/judging/scorecards.py",
+        "hoi_assets/judging/scoring.py",
         "hoi_assets/judging/statistics.py",
+        "hoi_assets/judging/vqa.py",
+        "hoi_assets/prompting/judge.py",
     ],
-    settings=["evaluation", "sampling"],
-    models=["clip", "image_reward", "examiner"],
+    settings=["evaluation", "sampling", "critic", "judge"],
+    models=["clip", "image_reward", "examiner", "critic", "component_examiner", "blip_vqa"],
     group=GROUP,
     description="Long table of means with n and 95% bootstrap intervals, and paired comparisons, "
-    "per suite, method and slice.",
+    "per suite, method and slice: hand poses, general prompts, and InterActing; with what people "
+    "said of the same pictures.",
 )
 def scorecards(work: Work, out: Staging) -> Result:
+    from hoi_assets.judging.human_scorecard import people_tables
+    from hoi_assets.judging.interacting import PAIRS, reported, said_of_methods
     from hoi_assets.judging.scorecards import compare, summarise
     from hoi_assets.judging.scoring import reference_scores, score
     from hoi_assets.pictures import scorecard_plot
 
-    images = pl.concat(
-        [published.table("rows") for published in work.parents("hoi_evaluation_images").values()]
-    ).filter(pl.col("status") == "accepted")
+    settings, config = work.settings, work.settings.evaluation
     verifier = work.parent("verifier")
-    scores = score(work.store, work.settings, images, verifier, work.say)
-    card = summarise(
-        scores,
-        work.settings.evaluation,
-        reference=reference_scores(work.store, work.settings, verifier, work.say),
-        selection_rule="none: every image drawn is scored",
-        compute=f"{work.settings.sampling.num_inference_steps} denoising steps an image",
-    )
-    out.write_table("scores", scores)
+    reference = reference_scores(work.store, settings, verifier, work.say)
+    images = [one.table("rows") for one in work.published("hoi_evaluation_images").values()]
+    cards, comparisons, scores = [], [], []
+    rules: dict[str, str] = {}
+    compute: dict[str, str] = {}
+    if images:
+        drawn = pl.concat(images).filter(pl.col("status") == "accepted")
+        of_poses = score(work.store, settings, drawn, verifier, work.say)
+        rules = dict.fromkeys(drawn["method"].unique(), "none: every image drawn is scored")
+        steps = f"{settings.sampling.num_inference_steps} denoising steps an image"
+        compute = dict.fromkeys(rules, steps)
+        scores.append(of_poses)
+        cards.append(summarise(of_poses, config, reference, rules, compute))
+        comparisons.append(compare(of_poses, config))
+    rows, candidates = _benchmark(work)
+    if rows:
+        of_benchmark = reported(candidates)
+        benchmark_rules, passes = said_of_methods(rows)
+        rules, compute = rules | benchmark_rules, compute | passes
+        scores.append(of_benchmark.select(scores[0].columns if scores else of_benchmark.columns))
+        cards.append(summarise(of_benchmark, config, reference, benchmark_rules, passes))
+        comparisons.append(compare(of_benchmark, config, PAIRS))
+        out.write_table("candidates", candidates)
+    if not scores:
+        raise HoiError(
+            "there is no picture to score",
+            "materialise hoi_evaluation_images or refined_images for at least one partition",
+        )
+    every = pl.concat(scores)
+    named = every.rename({"evaluation_prompt_id": "prompt_id", "pixels": "image"})
+    votes = work.parent("human_ratings").table("rows")
+    people = people_tables(votes, named, config.bootstrap_samples, rules, compute)
+    out.write_table("scores", every)
+    card = pl.concat([*cards, people["human_scorecard"]])
     out.write_table("scorecard", card)
-    out.write_table("comparisons", compare(scores, work.settings.evaluation))
+    out.write_table("comparisons", pl.concat(comparisons))
+    out.write_table("metric_agreement", people["metric_agreement"])
+    plots = {
+        f"scores_of_{name}": Image(scorecard_plot(part), "image/png")
+        for name, part in (
+            ("hand_poses", card.filter(pl.col("suite") != "interacting")),
+            ("interacting", card.filter(pl.col("suite") == "interacting")),
+        )
+        if part.height
+    }
     return Result(
         metadata={
-            "images": images.height,
-            "categories": images["category"].n_unique(),
-            "missing": ", ".join(work.missing("hoi_evaluation_images")) or "none",
-            "scores": Image(scorecard_plot(card), "image/png"),
+            "images": every["image_id"].n_unique(),
+            "missing_categories": ", ".join(work.missing("hoi_evaluation_images")) or "none",
+            "missing_scenarios": ", ".join(work.missing("refined_images")) or "none",
+            **plots,
         }
+    )
+
+
+def _benchmark(work: Work) -> tuple[list[dict[str, Any]], pl.DataFrame]:
+    """All candidates of the second line, and their scores; the judge rates what was selected."""
+    from hoi_assets.judging.blip_vqa import noun_phrases
+    from hoi_assets.judging.interacting import candidates, score_candidates
+    from hoi_assets.prompting.decompose import read_components
+
+    images = [
+        one.table("rows")
+        for name in ("initial_images", "refined_images", "baseline_images")
+        for one in work.published(name).values()
+    ]
+    components: dict[str, Any] = {}
+    for one in work.published("interaction_decompositions").values():
+        components |= read_components(one.table("components"))
+    if not images or not components:
+        return [], pl.DataFrame()
+    rows = candidates(
+        images,
+        {row_id: [c.question for c in own] for row_id, own in components.items()},
+        {row_id: noun_phrases(own) for row_id, own in components.items()},
+    )
+    scores = score_candidates(work.store, work.settings, rows, work.say)
+    if work.settings.judge.endpoint is not None:
+        scores = pl.concat([scores, _rated(work, rows)], how="vertical_relaxed")
+    return rows, scores
+
+
+def _rated(work: Work, rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """The endpoint's 1–5 and yes/no of what was selected; null where it gave none."""
+    from hoi_assets.judging.interacting import CANDIDATE
+    from hoi_assets.prompting.judge import EndpointJudge, RatingRequest, rate_pictures
+
+    asked = [row for row in rows if row["selected"]]
+    requests = [
+        RatingRequest(
+            row["evaluation_prompt_id"], row["prompt"], work.store.images.open(row["pixels"])
+        )
+        for row in asked
+    ]
+    judge = EndpointJudge(work.settings.judge)
+    told = rate_pictures(requests, judge, work.store.ledger, work.say)
+    return pl.DataFrame(
+        [
+            {name: row[name] for name in CANDIDATE} | {"metric": metric, "value": value}
+            for row, rating in zip(asked, told, strict=True)
+            for metric, value in (
+                ("judge_rating", None if rating.rating is None else float(rating.rating)),
+                ("judge_yes", None if rating.shows is None else float(rating.shows)),
+            )
+        ],
+        infer_schema_length=None,
     )
 
 
@@ -110,9 +216,13 @@ def scorecards(work: Work, out: Staging) -> Result:
         "hoi_dataset",
         "finetuned_model",
         "hoi_evaluation_images",
+        "image_critiques",
+        "refined_images",
+        "baseline_images",
+        "human_ratings",
         "scorecards",
     ],
-    code_version="1",
+    code_version="2",
     recipe=["hoi_assets/report.py", "hoi_assets/templates/report.html.j2"],
     group=GROUP,
     description="One self-contained HTML page: the stages with pictures, verdicts with reasons, "

@@ -89,7 +89,7 @@ def verifier(work: Work, out: Staging) -> Result:
 
 @stage(
     "verified_pairs",
-    partitioned=True,
+    partitions="hand_pose",
     deps=["candidate_images", "verifier"],
     code_version="1",
     recipe=["hoi_assets/judging/verifier.py", "hoi_assets/judging/verdicts.py"],

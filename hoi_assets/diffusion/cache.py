@@ -1,16 +1,52 @@
 """Draws only what was never drawn: every image is found again by its key."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hoi_assets.diffusion.sampling import Draw, image_key
 from hoi_assets.progress import Say, track
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 KIND = "image"
 ENVIRONMENT = ("batch_size", "dtype", "device", "threads", "cpu_capability")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture as it was drawn now, or the reason why there is none.
+
+    Attributes:
+        key: hash of all that determines it.
+        environment: what its bits depend on beside that.
+    """
+
+    key: str
+    slot: int
+    image: "Image.Image | None"
+    reason: str | None
+    environment: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One image as the store has it.
+
+    Attributes:
+        pixels: digest of the pixels; None where drawing failed.
+        pixel_std: standard deviation of the pixel values (0..255); about 0 is a blank picture.
+        environment: batch size, dtype, device, threads, CPU capability, and the slot.
+        reason: why there is no image.
+    """
+
+    pixels: str | None
+    pixel_std: float | None
+    environment: dict[str, Any]
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -20,19 +56,17 @@ class Known:
     Attributes:
         image_id: first 16 hex digits of the image's key.
         base_digest: hash of the base model.
-        pixels: digest of the pixels; None where drawing failed.
-        pixel_std: standard deviation of the pixel values (0..255); about 0 is a blank picture.
-        environment: batch size, dtype, device, threads, CPU capability, and the slot.
-        reason: why there is no image.
     """
 
     row: Draw
     image_id: str
     base_digest: str
-    pixels: str | None
-    pixel_std: float | None
-    environment: dict[str, Any]
-    reason: str | None
+    kept: Kept
+
+    @property
+    def pixels(self) -> str | None:
+        """Digest of the pixels; None where drawing failed."""
+        return self.kept.pixels
 
     def as_record(self) -> dict[str, Any]:
         """The columns of a table row, by which `hoi replay` draws the image again."""
@@ -48,12 +82,12 @@ class Known:
             "height": self.row.height,
             "lora_digest": self.row.lora.digest if self.row.lora else None,
             "base_digest": self.base_digest,
-            "slot": self.environment["slot"],
-            **{name: self.environment[name] for name in ENVIRONMENT},
-            "pixels": self.pixels,
-            "pixel_std": self.pixel_std,
-            "status": "accepted" if self.pixels else "failed",
-            "reason": self.reason,
+            "slot": self.kept.environment["slot"],
+            **{name: self.kept.environment[name] for name in ENVIRONMENT},
+            "pixels": self.kept.pixels,
+            "pixel_std": self.kept.pixel_std,
+            "status": "accepted" if self.kept.pixels else "failed",
+            "reason": self.kept.reason,
         }
 
 
@@ -65,79 +99,101 @@ def image_id(row: Draw, base_digest: str) -> str:
 def draw_known(
     store: Store, settings: Settings, rows: Sequence[Draw], label: str, say: Say
 ) -> list[Known]:
-    """The images of `rows`, in order; those never made (or lost on disk) are drawn now.
+    """The SDXL images of `rows`, in order; those never made (or lost on disk) are drawn now.
 
-    Each batch is kept as soon as it is finished, so a killed run goes on where it stopped. Rows
-    that failed are tried again. The model is loaded only when something is to be drawn.
+    The model is loaded only when something is to be drawn.
     """
     from hoi_assets.diffusion.loading import model_digest
 
     base = model_digest(settings.models.base)
+    batch_size = settings.sampling.batch_size
     keys = [image_key(row, base) for row in rows]
-    made = store.ledger.made(KIND, keys)
-    lost = set(store.images.missing(value["pixels"] for value in made.values()))
-    todo = {
-        key: row
-        for key, row in zip(keys, rows, strict=True)
-        if key not in made or made[key]["pixels"] in lost
-    }
-    failed: dict[str, str] = {}
-    if todo:
-        fresh, failed = _draw(store, settings, todo, label, say)
-        made |= fresh
-    else:
-        say(f"{label}: all {len(rows)} found, none drawn")
+
+    def drawn(todo: Sequence[Draw]) -> Iterator[Picture]:
+        from hoi_assets.diffusion.loading import configure, load_sdxl
+        from hoi_assets.diffusion.sampling import draw, environment
+
+        loaded = load_sdxl(settings.models.base, configure(settings))
+        facts = environment(loaded, batch_size)
+        for one in draw(loaded, todo, batch_size):
+            yield Picture(image_key(one.row, base), one.row.slot, one.image, one.reason, facts)
+
+    kept = found_or_drawn(
+        store, dict(zip(keys, rows, strict=True)), drawn, batch_size, label, say, len(rows)
+    )
     return [
-        Known(
-            row=row,
-            image_id=key[:16],
-            base_digest=base,
-            pixels=made[key]["pixels"] if key not in failed else None,
-            pixel_std=made[key]["pixel_std"] if key not in failed else None,
-            environment=made[key]["environment"] if key not in failed else _nowhere(row),
-            reason=failed.get(key),
-        )
+        Known(row=row, image_id=key[:16], base_digest=base, kept=kept[key])
         for key, row in zip(keys, rows, strict=True)
     ]
 
 
-def _nowhere(row: Draw) -> dict[str, Any]:
-    return {"slot": row.slot, **dict.fromkeys(ENVIRONMENT)}
+Asked = TypeVar("Asked")
 
 
-def _draw(
-    store: Store, settings: Settings, todo: dict[str, Draw], label: str, say: Say
-) -> tuple[dict[str, Any], dict[str, str]]:
+def found_or_drawn(
+    store: Store,
+    wanted: Mapping[str, Asked],
+    draw: Callable[[Sequence[Asked]], Iterator[Picture]],
+    keep_every: int,
+    label: str,
+    say: Say,
+    rows: int | None = None,
+) -> dict[str, Kept]:
+    """Images by key; those never made (or lost on disk) are drawn now.
+
+    What is finished is kept at once, `keep_every` pictures at a time, so a killed run goes on where
+    it stopped. Pictures that failed are tried again.
+
+    Args:
+        wanted: by the hash of all that determines the picture.
+        draw: draws what is missing; called only where something is.
+        rows: how many ask for them, for the message.
+    """
+    made = store.ledger.made(KIND, wanted)
+    lost = set(store.images.missing(value["pixels"] for value in made.values()))
+    todo = [
+        asked for key, asked in wanted.items() if key not in made or made[key]["pixels"] in lost
+    ]
+    failed: dict[str, Kept] = {}
+    if todo:
+        fresh, failed = _drawn(store, draw(todo), len(todo), keep_every, label, say)
+        made |= fresh
+    else:
+        say(f"{label}: all {rows or len(wanted)} found, none drawn")
+    return {key: failed[key] if key in failed else Kept(**made[key]) for key in wanted}
+
+
+def _drawn(
+    store: Store, pictures: Iterator[Picture], total: int, keep_every: int, label: str, say: Say
+) -> tuple[dict[str, Any], dict[str, Kept]]:
     import numpy as np
 
-    from hoi_assets.diffusion.loading import configure, load_sdxl
-    from hoi_assets.diffusion.sampling import draw, environment
-
-    loaded = load_sdxl(settings.models.base, configure(settings))
-    batch_size = settings.sampling.batch_size
-    facts = {name: environment(loaded, batch_size)[name] for name in ENVIRONMENT}
     fresh: dict[str, Any] = {}
-    failed: dict[str, str] = {}
+    failed: dict[str, Kept] = {}
     batch: dict[str, Any] = {}
-    drawn = draw(loaded, todo.values(), batch_size)
-    for one in track(drawn, label, total=len(todo), say=say):
-        key = image_key(one.row, loaded.digest)
+    for one in track(pictures, label, total=total, say=say):
         if one.image is None:
-            failed[key] = one.reason or "not drawn"
+            failed[one.key] = _nothing(one.slot, one.reason or "not drawn")
             continue
-        batch[key] = {
+        facts = {name: one.environment[name] for name in ENVIRONMENT}
+        batch[one.key] = {
             "pixels": store.images.put(one.image),
             "pixel_std": round(float(np.asarray(one.image).std()), 3),
-            "environment": {"slot": one.row.slot, **facts},
+            "environment": {"slot": one.slot, **facts},
         }
-        if len(batch) >= batch_size:
+        if len(batch) >= keep_every:
             fresh |= store.ledger.make(KIND, batch)
             batch = {}
     fresh |= store.ledger.make(KIND, batch)
     lost = set(store.images.missing(value["pixels"] for value in fresh.values()))
     for key, value in fresh.items():
         if value["pixels"] in lost:
-            failed[key] = (
-                "lost: its file is gone and this machine draws other pixels than those recorded"
+            failed[key] = _nothing(
+                value["environment"]["slot"],
+                "lost: its file is gone and this machine draws other pixels than those recorded",
             )
     return fresh, failed
+
+
+def _nothing(slot: int, reason: str) -> Kept:
+    return Kept(None, None, {"slot": slot, **dict.fromkeys(ENVIRONMENT)}, reason)

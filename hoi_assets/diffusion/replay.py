@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hoi_assets.diffusion.benchmark import benchmark_model, drawn_row
 from hoi_assets.diffusion.sampling import Draw, Lora
 from hoi_assets.errors import HoiError
-from hoi_assets.settings import Settings
+from hoi_assets.settings import ModelRef, Settings
 from hoi_assets.store.hashing import digest_pixels
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
-from hoi_assets.tracing import find_image
+from hoi_assets.tracing import BENCHMARK_IN, find_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,28 +35,55 @@ class Replay:
 
 
 def replay(store: Store, settings: Settings, image_id: str) -> Replay:
-    """Draw an image of `candidate_images` or `hoi_evaluation_images` again, alone.
+    """Draw an image of either line again, alone.
 
     Raises:
-        HoiError: no such image, it was never drawn, or its base model or LoRA is not there.
+        HoiError: no such image, it was never drawn, or its model or LoRA is not there.
     """
     import numpy as np
 
     from hoi_assets.diffusion.cache import ENVIRONMENT
+
+    found = find_image(store, image_id)
+    row = found.row
+    if row["pixels"] is None:
+        raise HoiError(f"image {image_id} was never drawn: {row['reason']}", "choose another")
+    of_benchmark = found.published.asset in BENCHMARK_IN
+    name = "benchmark" if of_benchmark else "base"
+    ref = benchmark_model(settings) if of_benchmark else settings.models.base
+    base = model_digest(ref)
+    if base != row["base_digest"]:
+        raise HoiError(
+            f"image {image_id} was drawn by model {row['base_digest'][:12]}, but the profile "
+            f"names {base[:12]} as models.{name}",
+            f"name the model it was drawn by under models.{name}, or check out its weights",
+        )
+    again = _by_sd3 if of_benchmark else _by_sdxl
+    image, reason, now = again(store, settings, ref, row)
+    if image is None:
+        raise HoiError(f"image {image_id} could not be drawn: {reason}", "run it again")
+    largest = None
+    if not store.images.missing([row["pixels"]]):
+        before = np.asarray(store.images.open(row["pixels"]), dtype=np.int16)
+        largest = int(np.abs(before - np.asarray(image, dtype=np.int16)).max())
+    return Replay(
+        image=image,
+        equal=digest_pixels(image) == row["pixels"],
+        largest_difference=largest,
+        differences={
+            name: (row[name], now[name]) for name in ENVIRONMENT if row[name] != now[name]
+        },
+    )
+
+
+Again = tuple["Image.Image | None", str | None, dict[str, Any]]
+
+
+def _by_sdxl(store: Store, settings: Settings, ref: ModelRef, row: dict[str, Any]) -> Again:
     from hoi_assets.diffusion.loading import configure, load_sdxl
     from hoi_assets.diffusion.sampling import draw, environment
 
-    row = find_image(store, image_id).row
-    if row["pixels"] is None:
-        raise HoiError(f"image {image_id} was never drawn: {row['reason']}", "choose another")
-    base = model_digest(settings.models.base)
-    if base != row["base_digest"]:
-        raise HoiError(
-            f"image {image_id} was drawn by base model {row['base_digest'][:12]}, but the profile "
-            f"names {base[:12]}",
-            "name the model it was drawn by under models.base, or check out its weights",
-        )
-    loaded = load_sdxl(settings.models.base, configure(settings))
+    loaded = load_sdxl(ref, configure(settings))
     again = Draw(
         prompt=row["drawn_prompt"],
         seed=row["seed"],
@@ -69,21 +97,22 @@ def replay(store: Store, settings: Settings, image_id: str) -> Replay:
         lora=find_lora(store, row["lora_digest"]) if row["lora_digest"] else None,
     )
     (drawn,) = draw(loaded, [again], row["batch_size"])
-    if drawn.image is None:
-        raise HoiError(f"image {image_id} could not be drawn: {drawn.reason}", "run it again")
-    now = environment(loaded, row["batch_size"])
-    largest = None
-    if not store.images.missing([row["pixels"]]):
-        before = np.asarray(store.images.open(row["pixels"]), dtype=np.int16)
-        largest = int(np.abs(before - np.asarray(drawn.image, dtype=np.int16)).max())
-    return Replay(
-        image=drawn.image,
-        equal=digest_pixels(drawn.image) == row["pixels"],
-        largest_difference=largest,
-        differences={
-            name: (row[name], now[name]) for name in ENVIRONMENT if row[name] != now[name]
-        },
-    )
+    return drawn.image, drawn.reason, environment(loaded, row["batch_size"])
+
+
+def _by_sd3(store: Store, settings: Settings, ref: ModelRef, row: dict[str, Any]) -> Again:
+    from hoi_assets.diffusion.loading import configure
+    from hoi_assets.diffusion.refining import Refinement, draw_initial, refine
+    from hoi_assets.diffusion.sd3 import environment, load_sd3
+
+    loaded = load_sd3(ref, configure(settings))
+    again, size = drawn_row(row), row["batch_size"]
+    if row["switch_step"] is None:
+        (initial,) = draw_initial(loaded, [again], size)
+        return initial.image, initial.reason, environment(loaded, size)
+    one = Refinement(again, row["corrected_prompt"])
+    (variant,) = refine(loaded, [one], size, (row["switch_step"],), row["s_reference"])
+    return variant.image, variant.reason, environment(loaded, size)
 
 
 def find_lora(store: Store, digest: str) -> Lora:

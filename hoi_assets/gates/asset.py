@@ -11,7 +11,7 @@ import dagster as dg
 from hoi_assets.errors import HoiError
 from hoi_assets.gates.carry import Outcome, carry_out
 from hoi_assets.gates.graph import Graph
-from hoi_assets.gates.stage import Stage
+from hoi_assets.gates.stage import Partitions, Stage
 from hoi_assets.progress import Say
 
 CHECK = "gate"
@@ -33,11 +33,11 @@ def said_to(say: Say) -> Iterator[None]:
 def asset_of(
     stage: Stage,
     graph: Graph,
-    partitions: dg.PartitionsDefinition,
+    partitions: Mapping[Partitions, dg.StaticPartitionsDefinition],
     condition: dg.AutomationCondition | None = None,
 ) -> dg.AssetsDefinition:
     """The stage as a Dagster asset with its gate as a blocking check, per partition."""
-    own = partitions if stage.partitioned else None
+    own = partitions[stage.partitions] if stage.partitions else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)  # partitions_def of a check is a preview
         check = dg.AssetCheckSpec(
@@ -77,10 +77,10 @@ def asset_of(
         try:
             work = graph.work(
                 stage,
-                context.partition_key if stage.partitioned else None,
+                context.partition_key if stage.partitions else None,
                 platform.settings,
                 platform.store,
-                platform.categories,
+                platform.partition_keys,
                 run_id=context.run.run_id,
                 force=context.op_execution_context.op_config["force"]
                 or context.run.tags.get(FORCE_TAG) == "true",

@@ -68,7 +68,7 @@ def carry_out(graph: Graph, stage: Stage, work: Work) -> Outcome:
             work.partition,
             work.settings,
             store,
-            work.categories,
+            work.keys,
             run_id=work.run_id,
             force=work.force,
             say=work.say,

@@ -5,12 +5,12 @@ import pkgutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hoi_assets.errors import HoiError
 from hoi_assets.gates import evidence
 from hoi_assets.gates.rules import Rule, resolve
-from hoi_assets.gates.stage import Stage, Work
+from hoi_assets.gates.stage import Keys, Partitions, Stage, Work
 from hoi_assets.progress import Say
 from hoi_assets.settings import Settings
 from hoi_assets.store.hashing import canonical_json, digest
@@ -22,10 +22,10 @@ State = Literal["fresh", "stale", "missing", "held"]
 
 @dataclass(frozen=True)
 class Phase:
-    """Stages that run together: all partitioned (once per category) or all without partitions."""
+    """Stages that run together: once per key of their partitions, or once where they have none."""
 
     number: int
-    partitioned: bool
+    partitions: Partitions | None
     stages: tuple[Stage, ...]
 
 
@@ -95,18 +95,26 @@ class Graph:
             waiting = [s for s in waiting if s.name not in done]
 
     def phases(self) -> list[Phase]:
-        """Even numbers have no partitions, odd ones run once per category."""
+        """In the order in which they run; the number counts changes of partitions on the way."""
         number: dict[str, int] = {}
         for stage in self.stages:
-            lowest = 1 if stage.partitioned else 0
-            after = [
-                number[dep] + (self[dep].partitioned != stage.partitioned) for dep in stage.deps
-            ]
+            lowest = 1 if stage.partitions else 0
+            after = [number[dep] + (self[dep].partitions != stage.partitions) for dep in stage.deps]
             number[stage.name] = max([lowest, *after])
-        return [
-            Phase(n, n % 2 == 1, tuple(s for s in self.stages if number[s.name] == n))
+        places: list[tuple[int, Partitions | None]] = [
+            (n, partitions)
             for n in sorted(set(number.values()))
+            for partitions in (None, *get_args(Partitions))
         ]
+        phases = [
+            Phase(
+                n,
+                partitions,
+                tuple(s for s in self.stages if (number[s.name], s.partitions) == (n, partitions)),
+            )
+            for n, partitions in places
+        ]
+        return [phase for phase in phases if phase.stages]
 
     def rules(self, stage: Stage, settings: Settings) -> list[Rule]:
         """The stage's suite with the thresholds of these settings."""
@@ -118,7 +126,7 @@ class Graph:
         partition: str | None,
         settings: Settings,
         store: Store,
-        categories: Sequence[str],
+        keys: Keys,
         *,
         run_id: str | None = None,
         force: bool = False,
@@ -127,21 +135,22 @@ class Graph:
         """What the stage may read: a snapshot of the versions in force now."""
         parents: dict[str, Published | dict[str, Published] | None] = {}
         for dep in stage.deps:
-            if not self[dep].partitioned:
+            theirs = self[dep].partitions
+            if theirs is None:
                 parents[dep] = store.current(dep)
-            elif stage.partitioned:
+            elif stage.partitions == theirs:
                 parents[dep] = store.current(dep, partition)
             else:
-                found = {c: store.current(dep, c) for c in categories}
-                parents[dep] = {c: p for c, p in found.items() if p is not None}
+                found = {key: store.current(dep, key) for key in keys[theirs]}
+                parents[dep] = {key: p for key, p in found.items() if p is not None}
         return Work(
             settings=settings,
             store=store,
             stage_name=stage.name,
             partition=partition,
-            categories=tuple(categories),
+            keys=keys,
             parents_in_force=parents,
-            parents_partitioned=frozenset(d for d in stage.deps if self[d].partitioned),
+            parents_partitions={dep: self[dep].partitions for dep in stage.deps},
             run_id=run_id,
             force=force,
             say=say,
@@ -180,7 +189,7 @@ class Graph:
         self,
         settings: Settings,
         store: Store,
-        categories: Sequence[str],
+        keys: Keys,
         only: Iterable[tuple[str, str | None]] | None = None,
     ) -> list[Status]:
         """How every (stage, partition) stands, in the order in which they run.
@@ -189,30 +198,31 @@ class Graph:
         made.
 
         Args:
-            categories: keys of the taxonomy.
+            keys: of each kind of partitions.
             only: pairs to tell; all of them otherwise.
         """
         found: dict[tuple[str, str | None], Status] = {}
         for stage in self.stages:
-            for partition in categories if stage.partitioned else [None]:
+            for partition in keys[stage.partitions] if stage.partitions else [None]:
                 parents = [
                     (dep, p)
                     for dep in stage.deps
-                    for p in self._partitions_read(stage, self[dep], partition, categories)
+                    for p in self._partitions_read(stage, self[dep], partition, keys)
                 ]
                 above = [found[key] for key in parents]
-                one = self._status(stage, partition, settings, store, categories, above)
+                one = self._status(stage, partition, settings, store, keys, above)
                 found[(stage.name, partition)] = one
         wanted = None if only is None else set(only)
         return [one for key, one in found.items() if wanted is None or key in wanted]
 
     @staticmethod
     def _partitions_read(
-        stage: Stage, parent: Stage, partition: str | None, categories: Sequence[str]
+        stage: Stage, parent: Stage, partition: str | None, keys: Keys
     ) -> Sequence[str | None]:
-        if not parent.partitioned:
+        if parent.partitions is None:
             return [None]
-        return [partition] if stage.partitioned else categories
+        same = stage.partitions == parent.partitions
+        return [partition] if same else keys[parent.partitions]
 
     def _status(
         self,
@@ -220,7 +230,7 @@ class Graph:
         partition: str | None,
         settings: Settings,
         store: Store,
-        categories: Sequence[str],
+        keys: Keys,
         above: Sequence[Status],
     ) -> Status:
         current = store.current(stage.name, partition)
@@ -246,7 +256,7 @@ class Graph:
         unsettled = [_place(s.stage, s.partition) for s in above if s.state == "stale"]
         reasons = [f"{place} is stale" for place in unsettled if stage.parents_in_inputs]
         try:
-            work = self.work(stage, partition, settings, store, categories, say=lambda _: None)
+            work = self.work(stage, partition, settings, store, keys, say=lambda _: None)
             reasons += changed(current.inputs, self.inputs(stage, work))
         except HoiError as error:
             reasons.append(error.what)

@@ -2,7 +2,7 @@
 
     @stage(
         "candidate_images",
-        partitioned=True,
+        partitions="hand_pose",
         deps=["detailed_prompts", "category_loras"],
         code_version="1",
         recipe=["hoi_assets/diffusion/sampling.py"],
@@ -40,7 +40,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hoi_assets.errors import HoiError
 from hoi_assets.gates.values import Image, Markdown, Table, Value
@@ -54,6 +54,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Image", "Markdown", "Result", "Stage", "Table", "Work", "stage"]
 
+Partitions = Literal["hand_pose", "scenario"]
+Keys = Mapping[Partitions, tuple[str, ...]]
+
+ONE_OF: dict[Partitions, str] = {"hand_pose": "category", "scenario": "scenario"}
 LEDGER_STATUS = {"made": "accepted"}  # tables may say `made`; the ledger knows three ends
 
 
@@ -77,8 +81,8 @@ class Work:
 
     Attributes:
         stage_name: the stage this is for.
-        partition: the hand-pose category, or None for a stage without partitions.
-        categories: all keys of the taxonomy, in its order.
+        partition: the hand-pose category or scenario; None for a stage without partitions.
+        keys: all keys of each kind of partitions, in order.
         parents_in_force: by name of each of `deps`; use `parent` and `parents`.
         run_id: Dagster's run, for provenance only.
         force: asked to compute again though the inputs are unchanged.
@@ -90,9 +94,9 @@ class Work:
     store: Store
     stage_name: str
     partition: str | None
-    categories: tuple[str, ...]
+    keys: Keys
     parents_in_force: Mapping[str, "Published | dict[str, Published] | None"]
-    parents_partitioned: frozenset[str] = frozenset()
+    parents_partitions: Mapping[str, Partitions | None] = field(default_factory=dict)
     run_id: str | None = None
     force: bool = False
     say: Say = print
@@ -100,7 +104,15 @@ class Work:
 
     @property
     def category(self) -> str:
-        """The partition, for stages that have one."""
+        """The partition, for stages per hand pose."""
+        return self._partition()
+
+    @property
+    def scenario(self) -> str:
+        """The partition, for stages per scenario."""
+        return self._partition()
+
+    def _partition(self) -> str:
         if self.partition is None:
             raise TypeError("this stage has no partitions")
         return self.partition
@@ -121,30 +133,37 @@ class Work:
             raise TypeError(f"{name} has partitions and this stage has none: use parents()")
         if found is None:
             return self.store.require(
-                name, self.partition if name in self.parents_partitioned else None
+                name, self.partition if self.parents_partitions.get(name) else None
             )
         return found
 
     def parents(self, name: str) -> dict[str, Published]:
-        """Fan-in: the versions in force of a partitioned parent, by category; the published only.
+        """Fan-in: the versions in force of a partitioned parent, by key; the published only.
 
         Raises:
-            HoiError: not one category is published.
+            HoiError: not one partition is published.
         """
-        found = self._declared(name)
-        if not isinstance(found, dict):
-            raise TypeError(f"{name} has one version for this stage: use parent()")
+        found = self.published(name)
         if not found:
+            called = ONE_OF[self.parents_partitions[name] or "hand_pose"]
             raise HoiError(
-                f"{name} is not published for any category",
-                f"materialise {name} for at least one category; see `hoi stale`",
+                f"{name} is not published for any {called}",
+                f"materialise {name} for at least one {called}; see `hoi stale`",
             )
         return found
 
-    def missing(self, name: str) -> list[str]:
-        """Categories of the taxonomy without a published version of a partitioned parent."""
+    def published(self, name: str) -> dict[str, Published]:
+        """As `parents`; none where not one partition is published."""
         found = self._declared(name)
-        return [c for c in self.categories if not isinstance(found, dict) or c not in found]
+        if not isinstance(found, dict):
+            raise TypeError(f"{name} has one version for this stage: use parent()")
+        return found
+
+    def missing(self, name: str) -> list[str]:
+        """Keys without a published version of a partitioned parent."""
+        partitions = self.parents_partitions[name]
+        found = self.published(name)
+        return [key for key in self.keys[partitions] if key not in found] if partitions else []
 
     def record(
         self,
@@ -200,7 +219,7 @@ class Stage:
 
     name: str
     function: StageFunction
-    partitioned: bool
+    partitions: Partitions | None
     deps: tuple[str, ...]
     code_version: str
     recipe: tuple[str, ...]
@@ -225,7 +244,7 @@ def stage(
     name: str,
     *,
     code_version: str,
-    partitioned: bool = False,
+    partitions: Partitions | None = None,
     deps: Sequence[str] = (),
     recipe: Sequence[str] = (),
     settings: Sequence[str] = (),
@@ -241,9 +260,9 @@ def stage(
     Args:
         name: asset key; also the name of its suite in `suites.py`.
         code_version: raise it whenever the same inputs would now give another output.
-        partitioned: by `hand_pose`, one step per category.
-        deps: names of the stages it reads. A partitioned parent of a stage without partitions is a
-            fan-in: `work.parents(name)` gives what is published, `work.missing(name)` the rest.
+        partitions: one step per key: `hand_pose` (category) or `scenario`.
+        deps: names of the stages it reads. A parent with partitions other than the stage's own is
+            a fan-in: `work.parents(name)` gives what is published, `work.missing(name)` the rest.
         recipe: files and folders (from the repository's root) that determine the output: templates,
             modules, config. A test fails when one changed and `code_version` did not; the module
             that defines the stage is always among them.
@@ -259,7 +278,7 @@ def stage(
         return Stage(
             name=name,
             function=function,
-            partitioned=partitioned,
+            partitions=partitions,
             deps=tuple(deps),
             code_version=code_version,
             recipe=tuple(recipe),

@@ -22,6 +22,52 @@ from hoi_assets.gates.rules import (
 FAILED = "status = 'failed'"
 ONE_CATEGORY = measured("rows", "categories", "count(distinct category)", 1, 1)
 
+ONE_SCENARIO = measured("rows", "scenarios", "count(distinct scenario)", 1, 1)
+ACCEPTED = "sum(case when status = 'accepted' then 1 else 0 end)"
+SELECTED = "count(distinct case when selected then concat(row_id, ' ', method) end)"
+# One choice for each row and method that has a candidate to choose from.
+ONE_SELECTED = suite(
+    measured(
+        "rows",
+        "chosen_twice",
+        f"sum(case when selected then 1 else 0 end) - {SELECTED}",
+        high=0,
+    ),
+    measured(
+        "rows",
+        "nothing_chosen",
+        "count(distinct case when status = 'accepted' then concat(row_id, ' ', method) end)"
+        f" - {SELECTED}",
+        high=0,
+    ),
+)
+
+
+def _candidates(methods: list[str]) -> list[Rule]:
+    """Pictures of the benchmark model, of which one is chosen for each row and method."""
+    return suite(
+        rows("rows"),
+        unique("rows", "row_id", "method", "candidate"),
+        not_null("rows", "row_id", "scenario", "prompt", "image_id", "drawn_prompt", "seed"),
+        one_of("rows", "method", methods),
+        one_of("rows", "status", ["accepted", "failed"]),
+        ONE_SCENARIO,
+        measured("rows", "methods", "count(distinct method)", len(methods), len(methods)),
+        between("rows", "width", "${refining.width}", "${refining.width}"),
+        between("rows", "height", "${refining.height}", "${refining.height}"),
+        between("rows", "passes", low=1),
+        share("rows", "failed_share", FAILED, "${gates.max_failed_share}"),
+        share("rows", "made_without_pixels", "status = 'accepted' and pixels is null", 0),
+        share(
+            "rows",
+            "flat_share",
+            "pixels is not null and pixel_std < ${gates.min_pixel_std}",
+            "${gates.max_failed_share}",
+        ),
+        ONE_SELECTED,
+    )
+
+
 SUITES: dict[str, list[Rule]] = {
     "base_prompt_taxonomy": suite(
         rows("categories"),
@@ -218,6 +264,93 @@ SUITES: dict[str, list[Rule]] = {
         share("rows", "failed_share", FAILED, "${gates.max_failed_share}"),
         duplicates("rows", "pixels", "${gates.max_duplicate_share}"),
     ),
+    # Nobody may have voted yet: these hold of empty tables too.
+    "human_ratings": suite(
+        unique("rows", "study", "line", "method_a", "method_b"),
+        not_null("rows", "study", "mode", "line"),
+        one_of("rows", "status", ["accepted", "rejected"]),
+        measured(
+            "rows",
+            "ratings_outside_1_to_5",
+            "coalesce(sum(case when mode = 'rating' and score not between 1 and 5 then 1 else 0"
+            " end), 0)",
+            high=0,
+        ),
+        measured(
+            "rows",
+            "accepted_without_an_answer",
+            "coalesce(sum(case when status = 'accepted' and score is null and choice is null"
+            " then 1 else 0 end), 0)",
+            high=0,
+        ),
+        measured(
+            "rows",
+            "accepted_of_unknown_images",
+            "coalesce(sum(case when status = 'accepted' and (image_a is null or method_a is null"
+            " or prompt_id is null or rater is null) then 1 else 0 end), 0)",
+            high=0,
+        ),
+        measured(
+            "rows",
+            "rejected_without_reason",
+            "coalesce(sum(case when status = 'rejected' and reason is null then 1 else 0 end), 0)",
+            high=0,
+        ),
+        unique("studies", "study"),
+        measured(
+            "studies",
+            "unreadable_studies",
+            "coalesce(sum(case when status = 'failed' then 1 else 0 end), 0)",
+            high=0,
+            blocking=False,
+        ),
+        columns("equal", "study", "prompt_id", "method_a", "method_b"),
+        between("ratings", "mean", 0, 5, nullable=True),
+        between("ratings", "n", low=1),
+        between("wins", "win_rate", 0, 1, nullable=True),
+        between("wins", "n", low=1),
+        between("head_to_head", "win_rate_a", 0, 1),
+        between("agreement", "value", high=1, nullable=True),
+    ),
+    "interacting_prompts": suite(
+        rows("rows"),
+        unique("rows", "row_id"),
+        not_null("rows", "row_id", "scenario", "source"),
+        one_of("rows", "status", ["accepted", "failed"]),
+        ONE_SCENARIO,
+        measured("rows", "usable_prompts", ACCEPTED, low=1),
+        share("rows", "usable_without_prompt", "status = 'accepted' and trim(prompt) = ''", 0),
+        share("rows", "failed_without_reason", f"{FAILED} and reason is null", 0),
+    ),
+    "interaction_decompositions": suite(
+        rows("rows"),
+        unique("rows", "row_id"),
+        not_null("rows", "row_id", "prompt", "model"),
+        one_of("rows", "status", ["accepted", "failed"]),
+        share("rows", "failed_share", FAILED, "${gates.max_failed_share}"),
+        share("rows", "accepted_without_components", "status = 'accepted' and components < 1", 0),
+        rows("components"),
+        unique("components", "row_id", "component"),
+        not_null("components", "subject", "relation", "question"),
+    ),
+    "initial_images": suite(
+        _candidates(["plain"]), duplicates("rows", "pixels", "${gates.max_duplicate_share}")
+    ),
+    "image_critiques": suite(
+        rows("rows"),
+        unique("rows", "row_id"),
+        not_null("rows", "row_id", "prompt"),
+        one_of("rows", "status", ["accepted", "failed"]),
+        share("rows", "failed_share", FAILED, "${gates.max_failed_share}"),
+        share("rows", "failed_without_reason", f"{FAILED} and reason is null", 0),
+        # The method's own promise: the sentence first, word for word, then the corrections.
+        share("rows", "not_verbatim", "not starts_with(corrected_prompt, prompt)", 0),
+        between("rows", "words", high="${critic.max_words}", nullable=True),
+        unique("findings", "row_id", "rank"),
+        between("findings", "confidence", 0, 1),
+    ),
+    "refined_images": _candidates(["detailscribe", "craft"]),
+    "baseline_images": _candidates(["multi_seed", "multi_seed_clip", "rewrite", "refine"]),
     "scorecards": suite(
         rows("scores"),
         not_null("scores", "suite", "method", "metric", "image_id"),

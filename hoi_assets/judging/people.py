@@ -20,7 +20,7 @@ from hoi_assets.judging.statistics import (
     share_interval,
 )
 
-ALL, SCENARIO = "all", "scenario"
+ALL, CATEGORY, SCENARIO = "all", "category", "scenario"
 TIE = "tie"
 # Half a win to each side of every pair of methods that was compared: a method that never lost
 # keeps a finite strength, as with one more vote, a tie.
@@ -36,6 +36,7 @@ LEVELS: dict[str, Level] = {"rating": "ordinal", "pairwise": "nominal", "verify"
 _SLICE = {"slice_kind": pl.String, "slice": pl.String}
 _INTERVAL = {"ci_low": pl.Float64, "ci_high": pl.Float64}
 MEANS: dict[str, Any] = {
+    "suite": pl.String,
     "mode": pl.String,
     "question": pl.String,
     "method": pl.String,
@@ -47,6 +48,7 @@ MEANS: dict[str, Any] = {
     **_INTERVAL,
 }
 WIN_RATES: dict[str, Any] = {
+    "suite": pl.String,
     "question": pl.String,
     "method": pl.String,
     **_SLICE,
@@ -62,6 +64,7 @@ WIN_RATES: dict[str, Any] = {
     "strength_high": pl.Float64,
 }
 HEAD_TO_HEAD: dict[str, Any] = {
+    "suite": pl.String,
     "question": pl.String,
     "method_a": pl.String,
     "method_b": pl.String,
@@ -75,6 +78,7 @@ HEAD_TO_HEAD: dict[str, Any] = {
     **_INTERVAL,
 }
 RATER_AGREEMENT: dict[str, Any] = {
+    "suite": pl.String,
     "mode": pl.String,
     "question": pl.String,
     "measure": pl.String,
@@ -84,6 +88,7 @@ RATER_AGREEMENT: dict[str, Any] = {
     **_INTERVAL,
 }
 METRIC_AGREEMENT: dict[str, Any] = {
+    "suite": pl.String,
     "mode": pl.String,
     "question": pl.String,
     "metric": pl.String,
@@ -97,7 +102,7 @@ METRIC_AGREEMENT: dict[str, Any] = {
 
 
 def mean_ratings(votes: pl.DataFrame, samples: int = SAMPLES) -> pl.DataFrame:
-    """Mean score of each method by mode, question and slice, with a 95% bootstrap interval.
+    """Mean score of each method by suite, mode, question and slice, with a 95% bootstrap interval.
 
     The mean is over prompts, each the mean of its votes. Scores are 1..5 in `rating` studies,
     0 or 1 in `verify` studies.
@@ -107,7 +112,7 @@ def mean_ratings(votes: pl.DataFrame, samples: int = SAMPLES) -> pl.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     scored = _counted(votes).filter(pl.col("score").is_not_null())
-    for place, part in _slices(scored, "mode", "question"):
+    for place, part in _slices(scored, "suite", "mode", "question"):
         for (method,), own in _groups(part, "method_a"):
             means = group_means(own["score"].to_numpy(), own["prompt_id"].to_list())
             found = mean_interval(list(means.values()), samples)
@@ -124,11 +129,11 @@ def mean_ratings(votes: pl.DataFrame, samples: int = SAMPLES) -> pl.DataFrame:
                 }
             )
     table = pl.DataFrame(rows, schema=MEANS)
-    return table.sort("mode", "question", "slice_kind", "slice", "method")
+    return table.sort("suite", "mode", "question", "slice_kind", "slice", "method")
 
 
 def win_rates(votes: pl.DataFrame, samples: int = SAMPLES, seed: int = 0) -> pl.DataFrame:
-    """Bradley-Terry win rates by question and slice, with 95% bootstrap intervals over prompts.
+    """Bradley-Terry win rates by suite, question and slice, with 95% intervals over prompts.
 
     A method's win rate is its modelled chance against the others, each met equally often, so that
     it does not lean on who met whom how often. A tie is half a win for both.
@@ -139,7 +144,7 @@ def win_rates(votes: pl.DataFrame, samples: int = SAMPLES, seed: int = 0) -> pl.
         intervals are null with fewer than two prompts.
     """
     rows: list[dict[str, Any]] = []
-    for place, part in _slices(_compared(votes), "question"):
+    for place, part in _slices(_compared(votes), "suite", "question"):
         methods = sorted({*part["method_a"], *part["method_b"]})
         wins = _wins_by_prompt(part, methods)
         rates, strengths = _bradley_terry_intervals(wins, samples, seed)
@@ -156,7 +161,8 @@ def win_rates(votes: pl.DataFrame, samples: int = SAMPLES, seed: int = 0) -> pl.
                     "strength_high": strengths[number].high,
                 }
             )
-    return pl.DataFrame(rows, schema=WIN_RATES).sort("question", "slice_kind", "slice", "method")
+    table = pl.DataFrame(rows, schema=WIN_RATES)
+    return table.sort("suite", "question", "slice_kind", "slice", "method")
 
 
 def head_to_head(votes: pl.DataFrame, samples: int = SAMPLES) -> pl.DataFrame:
@@ -168,7 +174,7 @@ def head_to_head(votes: pl.DataFrame, samples: int = SAMPLES) -> pl.DataFrame:
         Table of HEAD_TO_HEAD, method_a before method_b in the alphabet.
     """
     rows: list[dict[str, Any]] = []
-    for place, part in _slices(_compared(votes), "question"):
+    for place, part in _slices(_compared(votes), "suite", "question"):
         for (a, b), own in _groups(_turned(part), "first", "second"):
             means = group_means(own["points"].to_numpy(), own["prompt_id"].to_list())
             found = mean_interval(list(means.values()), samples)
@@ -189,7 +195,7 @@ def head_to_head(votes: pl.DataFrame, samples: int = SAMPLES) -> pl.DataFrame:
                 }
             )
     table = pl.DataFrame(rows, schema=HEAD_TO_HEAD)
-    return table.sort("question", "slice_kind", "slice", "method_a", "method_b")
+    return table.sort("suite", "question", "slice_kind", "slice", "method_a", "method_b")
 
 
 def bradley_terry(wins: np.ndarray, prior_ties: float = PRIOR_TIES) -> np.ndarray | None:
@@ -271,13 +277,14 @@ def rater_agreement(votes: pl.DataFrame, samples: int = SAMPLES, seed: int = 0) 
     """How far raters agree with each other and with themselves.
 
     Returns:
-        Table of RATER_AGREEMENT: measure `krippendorff_alpha` by mode and question (n units, rater
-        null), and `self_agreement`: the share of items shown twice that a rater answered alike both
-        times (n such items, Wilson interval), for each rater and for all (rater null).
+        Table of RATER_AGREEMENT, by suite, mode and question: measure `krippendorff_alpha` (n
+        units, rater null), and `self_agreement`: the share of items shown twice that a rater
+        answered alike both times (n such items, Wilson interval), for each rater and for all (rater
+        null).
     """
     rows: list[dict[str, Any]] = []
     single = _votes_once(_counted(votes))
-    for (mode, question), part in _groups(single, "mode", "question"):
+    for (suite, mode, question), part in _groups(single, "suite", "mode", "question"):
         answers = sorted(part["answer"].unique())
         # A unit is an item of one study: studies may share items.
         counts = (
@@ -290,11 +297,11 @@ def rater_agreement(votes: pl.DataFrame, samples: int = SAMPLES, seed: int = 0) 
             .to_numpy()
         )
         found = krippendorff_alpha(counts, LEVELS[str(mode)], samples, seed)
-        place = {"mode": mode, "question": question}
+        place = {"suite": suite, "mode": mode, "question": question}
         rows.append(place | _measured("krippendorff_alpha", found) | {"rater": None})
     rows += _self_agreement(votes)
     table = pl.DataFrame(rows, schema=RATER_AGREEMENT)
-    return table.sort("mode", "question", "measure", "rater")
+    return table.sort("suite", "mode", "question", "measure", "rater")
 
 
 def metric_agreement(
@@ -308,7 +315,7 @@ def metric_agreement(
             counted in `missing`. Higher must mean better.
 
     Returns:
-        Table of METRIC_AGREEMENT, by mode and question:
+        Table of METRIC_AGREEMENT, by suite, mode and question:
         `pairwise_accuracy`: of two pictures of one prompt that people rank, how often the metric
             ranks them alike, equal metrics half; 0.5 is chance. In `pairwise` studies people rank
             by the majority of votes, else by mean score. n counts pairs; the mean is over prompts.
@@ -320,10 +327,10 @@ def metric_agreement(
     known = scores.with_columns(pl.col("value").cast(pl.Float64).fill_nan(None))
     known = known.group_by("image", "prompt_id", "metric").agg(pl.col("value").mean())
     single = _votes_once(_counted(votes))
-    for (mode, question), part in _groups(single, "mode", "question"):
+    for (suite, mode, question), part in _groups(single, "suite", "mode", "question"):
         judged = _majorities(part) if mode == "pairwise" else _mean_scores(part)
         for (metric,), own in _groups(known, "metric"):
-            place = {"mode": mode, "question": question, "metric": metric}
+            place = {"suite": suite, "mode": mode, "question": question, "metric": metric}
             found = (
                 _pairs_agree(judged, own, samples)
                 if mode == "pairwise"
@@ -331,7 +338,7 @@ def metric_agreement(
             )
             rows += [place | row for row in found]
     table = pl.DataFrame(rows, schema=METRIC_AGREEMENT)
-    return table.sort("mode", "question", "metric", "measure")
+    return table.sort("suite", "mode", "question", "metric", "measure")
 
 
 def _counted(votes: pl.DataFrame) -> pl.DataFrame:
@@ -356,8 +363,9 @@ def _votes_once(votes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _slices(votes: pl.DataFrame, *by: str) -> Iterator[tuple[dict[str, Any], pl.DataFrame]]:
-    """Parts of the votes: all, then each scenario, by the columns named."""
-    for kind, expression in {ALL: pl.lit(ALL), SCENARIO: pl.col(SCENARIO)}.items():
+    """Parts of the votes by the columns named: all, then each category and each scenario."""
+    kinds = {ALL: pl.lit(ALL), CATEGORY: pl.col(CATEGORY), SCENARIO: pl.col(SCENARIO)}
+    for kind, expression in kinds.items():
         named = votes.with_columns(expression.alias("slice")).filter(pl.col("slice").is_not_null())
         for key, part in _groups(named, *by, "slice"):
             yield dict(zip((*by, "slice"), key, strict=True)) | {"slice_kind": kind}, part
@@ -444,12 +452,12 @@ def _self_agreement(votes: pl.DataFrame) -> Iterator[dict[str, Any]]:
         .join(accepted.filter(pl.col("repeat")), on=key, suffix="_again")
         .with_columns((pl.col("answer") == pl.col("answer_again")).alias("alike"))
     )
-    by = ("mode", "question")
-    alone = [(found, part, found[2]) for found, part in _groups(twice, *by, "rater")]
+    by = ("suite", "mode", "question")
+    alone = [(found, part, found[3]) for found, part in _groups(twice, *by, "rater")]
     together = [(found, part, None) for found, part in _groups(twice, *by)]
-    for (mode, question, *_), part, rater in alone + together:
+    for (suite, mode, question, *_), part, rater in alone + together:
         share = share_interval(int(part["alike"].sum()), part.height)
-        place = {"mode": mode, "question": question, "rater": rater}
+        place = {"suite": suite, "mode": mode, "question": question, "rater": rater}
         yield place | _measured("self_agreement", share)
 
 

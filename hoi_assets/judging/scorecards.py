@@ -22,10 +22,24 @@ from hoi_assets.settings import Evaluation
 
 ALL = "all"
 SEEN, UNSEEN = "seen", "unseen"
-# In this line nothing is chosen among several pictures: every picture drawn is reported.
+# Said where nothing is chosen among several pictures.
 NO_SELECTION = "none: every picture drawn"
 # Order of methods; a comparison is the later less the earlier.
-METHODS = ("base", "dreambooth", "finetuned")
+METHODS = (
+    "base",
+    "dreambooth",
+    "finetuned",
+    "plain",
+    "multi_seed",
+    "multi_seed_clip",
+    "rewrite",
+    "refine",
+    "craft",
+    "detailscribe",
+    "detailscribe_mean",
+    "multi_seed_oracle",
+    "detailscribe_oracle",
+)
 
 _SLICE = {"slice_kind": pl.String, "slice": pl.String}
 SCORECARD: dict[str, Any] = {
@@ -68,9 +82,9 @@ def summarise(
     """Mean of each metric by suite, method and slice, with a 95% bootstrap interval.
 
     Args:
-        scores: long table of suite, method, category, seen, evaluation_prompt_id, image_id,
-            metric, value. A null or NaN value is a score that could not be had: it is counted in
-            `missing`, never averaged.
+        scores: long table of suite, method, category, scenario, seen, evaluation_prompt_id,
+            image_id, metric, value. A null or NaN value is a score that could not be had: it is
+            counted in `missing`, never averaged.
         reference: by metric, scores of a stated reference set, for the percentile of the mean.
         selection_rule, compute: said of every row, or by method.
 
@@ -163,7 +177,7 @@ Place = tuple[str, str, str, str]
 
 
 def _parts(scores: pl.DataFrame) -> Iterator[tuple[Place, pl.DataFrame]]:
-    """Parts of the table by (suite, slice kind, slice, metric), sorted: all, category, seen."""
+    """Parts of the table by (suite, slice kind, slice, metric): all, category, scenario, seen."""
     scores = scores.with_columns(pl.col("value").fill_nan(None)).sort(
         "suite", "metric", "method", "evaluation_prompt_id", "image_id"
     )
@@ -171,6 +185,7 @@ def _parts(scores: pl.DataFrame) -> Iterator[tuple[Place, pl.DataFrame]]:
     slices = {
         ALL: pl.lit(ALL),
         "category": pl.col("category"),
+        "scenario": pl.col("scenario"),
         "combination": pl.when(pl.col("seen").is_not_null()).then(seen),
     }
     for kind, expression in slices.items():

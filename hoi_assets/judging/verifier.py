@@ -61,14 +61,12 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class VerifierModel:
-    """A loaded verifier. `temperature` divides the logits of (fidelity, alignment)."""
+class ViltModel:
+    """A loaded ViLT with what prepares its texts and pictures."""
 
     model: Any
     tokenizer: Any
     image_processor: Any
-    temperature: tuple[float, float] = (1.0, 1.0)
-    thresholds: Thresholds = field(default_factory=Thresholds)
     device: str = "cpu"
 
     @property
@@ -78,16 +76,33 @@ class VerifierModel:
             int(self.tokenizer.model_max_length), int(self.model.config.max_position_embeddings)
         )
 
-    @cached_property
-    def digest(self) -> str:
-        """Hash of weights, tokenizer, preprocessing, temperature and thresholds (64 hex digits)."""
-        facts = {
+    def facts(self) -> dict[str, Any]:
+        """What besides the weights determines an answer (JSON-able)."""
+        return {
             "tokenizer": tokenizer_facts(self.tokenizer),
             "image": processor_facts(self.image_processor),
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of weights, tokenizer, preprocessing and the other facts (64 hex digits)."""
+        return content_digest(self.model.state_dict(), self.facts())
+
+
+@dataclass(frozen=True)
+class VerifierModel(ViltModel):
+    """A loaded verifier. `temperature` divides the logits of (fidelity, alignment)."""
+
+    temperature: tuple[float, float] = (1.0, 1.0)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def facts(self) -> dict[str, Any]:
+        """Temperature and thresholds too."""
+        return {
+            **super().facts(),
             "temperature": self.temperature,
             "thresholds": asdict(self.thresholds),
         }
-        return content_digest(self.model.state_dict(), facts)
 
 
 @dataclass(frozen=True)
@@ -162,7 +177,7 @@ def save_verifier(verifier: VerifierModel, folder: Path) -> Path:
     return folder
 
 
-def pixel_values(verifier: VerifierModel, images: Sequence[Image.Image]) -> Any:
+def pixel_values(vilt: ViltModel, images: Sequence[Image.Image]) -> Any:
     """Pictures as the model sees them.
 
     Args:
@@ -171,12 +186,12 @@ def pixel_values(verifier: VerifierModel, images: Sequence[Image.Image]) -> Any:
     Returns:
         float32 tensor (N, 3, S, S) on the CPU, S = `config.image_size`.
     """
-    side = int(verifier.model.config.image_size)
+    side = int(vilt.model.config.image_size)
     squares = [_square(image, side) for image in images]
-    return verifier.image_processor(
+    return vilt.image_processor(
         squares,
         size={"shortest_edge": side},
-        size_divisor=int(verifier.model.config.patch_size),
+        size_divisor=int(vilt.model.config.patch_size),
         return_tensors="pt",
     )["pixel_values"]
 
@@ -188,21 +203,21 @@ def _square(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BICUBIC)
 
 
-def text_inputs(verifier: VerifierModel, texts: Sequence[str]) -> dict[str, Any]:
+def text_inputs(vilt: ViltModel, texts: Sequence[str]) -> dict[str, Any]:
     """Token ids and mask, both (N, max_text_tokens); longer texts are cut (`truncated` says so)."""
-    encoded = verifier.tokenizer(
+    encoded = vilt.tokenizer(
         list(texts),
         padding="max_length",
         truncation=True,
-        max_length=verifier.max_text_tokens,
+        max_length=vilt.max_text_tokens,
         return_tensors="pt",
     )
     return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
 
-def truncated(verifier: VerifierModel, texts: Sequence[str]) -> list[int]:
+def truncated(vilt: ViltModel, texts: Sequence[str]) -> list[int]:
     """Numbers of the texts that are longer than the model reads."""
-    return longer_than(verifier.tokenizer, texts, verifier.max_text_tokens)
+    return longer_than(vilt.tokenizer, texts, vilt.max_text_tokens)
 
 
 def longer_than(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[int]:
@@ -218,11 +233,11 @@ def pair_logits(model: Any, pixel_values: Any, input_ids: Any, attention_mask: A
     embeddings are therefore made here, in reading order, and handed over as `image_embeds`.
 
     Args:
-        model: ViltForQuestionAnswering with two labels.
+        model: ViltForQuestionAnswering.
         pixel_values: (B, 3, S, S) with S = `config.image_size`.
 
     Returns:
-        Logits (B, 2): fidelity, alignment.
+        Logits (B, labels); of a verifier fidelity, alignment.
     """
     import torch
 
@@ -241,7 +256,7 @@ def pair_logits(model: Any, pixel_values: Any, input_ids: Any, attention_mask: A
 
 
 def forward_pairs(
-    verifier: VerifierModel,
+    vilt: ViltModel,
     images: Sequence[Image.Image],
     texts: Sequence[str],
     slots: Sequence[int] | None = None,
@@ -254,24 +269,26 @@ def forward_pairs(
         slots: place of each pair in its whole table (see `batching`); None: 0, 1, 2, ...
 
     Returns:
-        float64 array (N, 2): fidelity, alignment, before temperature.
+        float64 array (N, labels); of a verifier fidelity, alignment, before temperature.
     """
     import torch
 
     def compute(items: list[int]) -> np.ndarray:
-        words = text_inputs(verifier, [texts[item] for item in items])
+        words = text_inputs(vilt, [texts[item] for item in items])
         with torch.inference_mode():
             logits = pair_logits(
-                verifier.model,
-                pixel_values(verifier, [images[item] for item in items]).to(verifier.device),
-                words["input_ids"].to(verifier.device),
-                words["attention_mask"].to(verifier.device),
+                vilt.model,
+                pixel_values(vilt, [images[item] for item in items]).to(vilt.device),
+                words["input_ids"].to(vilt.device),
+                words["attention_mask"].to(vilt.device),
             )
         return logits.double().cpu().numpy()
 
     if len(images) != len(texts):
         raise ValueError(f"{len(images)} images for {len(texts)} texts")
-    return map_fixed(len(texts), batch_size, compute, slots).reshape(-1, len(HEADS))
+    return map_fixed(len(texts), batch_size, compute, slots).reshape(
+        -1, vilt.model.config.num_labels
+    )
 
 
 def probabilities(logits: np.ndarray, temperature: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:

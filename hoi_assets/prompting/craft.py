@@ -143,9 +143,3 @@ def next_step(
     if edited in {done.prompt for done in rounds}:
         return Step(None, "no_change")
     return Step(edited, None)
-
-
-def best_round(rounds: Sequence[Round]) -> int:
-    """Number of the round with most components answered yes; of equal ones the first."""
-    held = [sum(done.answers.values()) for done in rounds]
-    return held.index(max(held))

@@ -237,6 +237,11 @@ def critique_from_answers(
     return _critique(row_id, prompt, components, outcome, options, VQA_VERSION)
 
 
+def no_critique(row_id: str, prompt: str, reason: str) -> Critique:
+    """The failed critique of a picture that nobody could look at; `reason` as `code: detail`."""
+    return Critique(row_id, prompt, (), (), None, "failed", reason, "", "")
+
+
 @dataclass(frozen=True)
 class CritiqueRequest:
     """A picture to be judged by the components of its prompt."""
@@ -331,13 +336,15 @@ def _critique(
 
 
 def critiques_table(rows: Sequence[Critique]) -> "pl.DataFrame":
-    """One line per picture: row_id, prompt, corrected prompt, counts, status, reason, cost."""
+    """One line per picture: row_id, prompt, corrected prompt with its number of words, counts,
+    status, reason, cost."""
     import polars as pl
 
     schema: dict[str, Any] = {
         "row_id": pl.String,
         "prompt": pl.String,
         "corrected_prompt": pl.String,
+        "words": pl.Int64,
         "nothing_to_correct": pl.Boolean,
         "components": pl.Int64,
         "failing": pl.Int64,
@@ -352,6 +359,7 @@ def critiques_table(rows: Sequence[Critique]) -> "pl.DataFrame":
     records = [
         {
             **vars(row),
+            "words": None if row.corrected_prompt is None else word_count(row.corrected_prompt),
             "nothing_to_correct": row.nothing_to_correct,
             "components": len(row.components),
             "failing": sum(not finding.holds for finding in row.findings),

@@ -2,19 +2,22 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from hoi_assets.diffusion.labelled_pairs import LABELS_FILE
 from hoi_assets.errors import HoiError
-from hoi_assets.rating.study import ALIGNMENT, FIDELITY, read_study, study_images
+from hoi_assets.rating.study import ALIGNMENT, FIDELITY, IMAGES, read_study, study_images
 from hoi_assets.rating.votes import votes_table
-from hoi_assets.store.disk import replace_bytes
+from hoi_assets.store.disk import replace_bytes, writing
+from hoi_assets.store.images import ImageStore
 
 
-def write_labels(folder: Path) -> pl.DataFrame:
-    """Write `labels.csv` into a `verify` study's folder, which then serves as
-    `verifier.labels_folder`: file, prompt, fidelity, alignment (0 or 1) and category.
+def write_labels(folder: Path, out: Path) -> pl.DataFrame:
+    """Write what people said in the `verify` study in `folder` to `out`, which then serves as
+    `verifier.labels_folder`: `labels.csv` (file, prompt, fidelity, alignment: 0 or 1, category) and
+    the pictures that it names.
 
     A label is what most raters said; a picture on which they are evenly split, or which nobody
     answered whole, is left out.
@@ -23,14 +26,14 @@ def write_labels(folder: Path) -> pl.DataFrame:
         The table written, sorted by file and prompt.
 
     Raises:
-        HoiError: not a `verify` study, or no picture has both labels.
+        HoiError: not a `verify` study, no picture has both labels, or `out` cannot be written.
     """
     study = read_study(folder)
     if study.mode != "verify":
         raise HoiError(
             f"{folder} is a {study.mode} study", "labels come from a study of mode verify"
         )
-    images = study_images(folder)
+    images, kept = study_images(folder), ImageStore(out / IMAGES, out)
     said = votes_table(folder).filter((pl.col("status") == "accepted") & ~pl.col("repeat"))
     shares = (
         said.unique(["line", "item"])
@@ -39,12 +42,12 @@ def write_labels(folder: Path) -> pl.DataFrame:
         .filter(pl.col("score") != 0.5)
         .with_columns((pl.col("score") > 0.5).cast(pl.Int8).alias("label"))
     )
-    labels: dict[str, dict[str, object]] = {}
+    labels: dict[str, dict[str, Any]] = {}
     for row in shares.iter_rows(named=True):
         own = labels.setdefault(
             row["item"],
             {
-                "file": images.path(row["image_a"]).relative_to(folder).as_posix(),
+                "file": kept.path(row["image_a"]).relative_to(out).as_posix(),
                 "prompt": row["prompt"],
                 "category": row["category"],
             },
@@ -61,7 +64,13 @@ def write_labels(folder: Path) -> pl.DataFrame:
     if not whole:
         raise HoiError(f"no picture of {folder} has both labels yet", "rate some, then ask again")
     table = pl.DataFrame(whole, schema=schema).sort("file", "prompt")
+    with writing(out):
+        (out / IMAGES).mkdir(parents=True, exist_ok=True)
+    for file in table["file"].unique():
+        kept.put(images.open(Path(file).stem))
+    kept.flush()
     text = io.BytesIO()
     table.write_csv(text)
-    replace_bytes(folder / LABELS_FILE, text.getvalue(), folder, durable=True, mode=0o644)
+    # Last, so that it never names a picture that is not there.
+    replace_bytes(out / LABELS_FILE, text.getvalue(), out, durable=True, mode=0o644)
     return table

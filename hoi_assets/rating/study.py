@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -103,6 +103,7 @@ class Item(_Record):
     scenario: str | None
     category: str | None
     pictures: tuple[Shown, ...]
+    suite: str | None = None
 
 
 class EqualPair(_Record):
@@ -113,6 +114,10 @@ class EqualPair(_Record):
     category: str | None
     method_a: str
     method_b: str
+    suite: str | None = None
+
+
+EQUAL_PAIRS: dict[str, Any] = dict.fromkeys(EqualPair.model_fields, pl.String)
 
 
 class LeftOut(_Record):
@@ -142,6 +147,7 @@ class Picture:
         method: what made it; hidden from the raters.
         image: an image id of the store given to `make_study`, or a file.
         prompt_id: what intervals are resampled by; None takes the prompt's own digest.
+        suite: of the scorecard that the votes belong to; None: of none.
     """
 
     prompt: str
@@ -150,6 +156,7 @@ class Picture:
     prompt_id: str | None = None
     scenario: str | None = None
     category: str | None = None
+    suite: str | None = None
 
 
 @dataclass(frozen=True)
@@ -309,10 +316,9 @@ def equal_pairs(study: Study) -> pl.DataFrame:
     """Ties that were not shown because both methods made the same pixels.
 
     Returns:
-        Columns prompt_id, scenario, category, method_a, method_b.
+        Table of EQUAL_PAIRS.
     """
-    schema = dict.fromkeys(EqualPair.model_fields, pl.String)
-    return pl.DataFrame([pair.model_dump() for pair in study.equal], schema=schema)
+    return pl.DataFrame([pair.model_dump() for pair in study.equal], schema=EQUAL_PAIRS)
 
 
 def _on_left(study: Study, rater: str, item: Item, repeat: bool) -> Side:
@@ -394,6 +400,7 @@ def _pair(
                     category=first.offer.category,
                     method_a=first.offer.method,
                     method_b=second.offer.method,
+                    suite=first.offer.suite,
                 )
             )
             continue
@@ -438,6 +445,7 @@ def _item(one: _Taken, pictures: list[Shown]) -> Item:
         scenario=one.offer.scenario,
         category=one.offer.category,
         pictures=tuple(pictures),
+        suite=one.offer.suite,
     )
 
 

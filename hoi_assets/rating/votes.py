@@ -16,15 +16,18 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from hoi_assets.errors import HoiError
-from hoi_assets.rating.raters import read_raters
+from hoi_assets.rating.raters import RATERS_FILE, read_raters
 from hoi_assets.rating.study import (
     ANSWERS,
+    EQUAL_PAIRS,
     STUDY_FILE,
     Answer,
     Item,
     Side,
     Study,
+    equal_pairs,
     read_study,
+    showings,
     study_folders,
 )
 from hoi_assets.store.disk import sync, writing
@@ -37,6 +40,7 @@ MAX_TOLD_CHARACTERS = 60
 
 VOTES: dict[str, Any] = {
     "study": pl.String,
+    "suite": pl.String,
     "mode": pl.String,
     "line": pl.Int64,
     "status": pl.String,
@@ -60,7 +64,27 @@ VOTES: dict[str, Any] = {
     "score": pl.Int64,
 }
 
+STUDIES: dict[str, Any] = {
+    "study": pl.String,
+    "mode": pl.String,
+    "items": pl.Int64,
+    "raters": pl.Int64,
+    "votes": pl.Int64,
+    "rejected": pl.Int64,
+    "status": pl.String,
+    "reason": pl.String,
+}
+PROGRESS: dict[str, Any] = {
+    "study": pl.String,
+    "mode": pl.String,
+    "rater": pl.String,
+    "answered": pl.Int64,
+    "of": pl.Int64,
+}
+
 _FILES = (STUDY_FILE, VOTES_FILE)
+
+EQUAL: dict[str, Any] = {"study": pl.String, **EQUAL_PAIRS}
 
 Key = tuple[str, str, bool, str]
 
@@ -99,6 +123,16 @@ class Line:
     number: int
     vote: Vote | None
     reason: str | None
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What `collect` found: tables of VOTES and STUDIES, and of EQUAL: pairs that nobody was shown
+    because both methods made the same pixels."""
+
+    votes: pl.DataFrame
+    studies: pl.DataFrame
+    equal: pl.DataFrame
 
 
 class VoteFile:
@@ -206,24 +240,81 @@ def votes_table(folder: Path) -> pl.DataFrame:
     return pl.DataFrame(rows[::-1], schema=VOTES)
 
 
-def all_votes(home: Path) -> pl.DataFrame:
-    """The votes of all studies below `home`, by name of the study. Raises as `votes_table`.
+def collect(home: Path) -> Collected:
+    """What people said in all studies below `home`, by name of the study.
 
-    Returns:
-        Table of VOTES.
+    A damaged study is a `failed` row of `studies` with the reason; the others are read.
     """
-    tables = [votes_table(folder) for folder in study_folders(home)]
-    return pl.concat([pl.DataFrame(schema=VOTES), *tables])
+    studies: list[dict[str, Any]] = []
+    votes, equal = [pl.DataFrame(schema=VOTES)], [pl.DataFrame(schema=EQUAL)]
+    for folder in study_folders(home):
+        try:
+            study, table = read_study(folder), votes_table(folder)
+        except HoiError as error:
+            row = {"study": folder.name, "status": "failed", "reason": str(error)}
+        else:
+            row = _summary(folder.name, study, table)
+            votes.append(table)
+            named = equal_pairs(study).with_columns(pl.lit(folder.name).alias("study"))
+            equal.append(named.select(list(EQUAL)))
+        studies.append(row)
+    return Collected(pl.concat(votes), pl.DataFrame(studies, schema=STUDIES), pl.concat(equal))
 
 
 def votes_digest(home: Path) -> str:
-    """Digest of all that `all_votes` reads: 64 hex digits, another after every vote."""
+    """Digest of all that `collect` reads: 64 hex digits, another after every vote."""
     return digest(
         [
-            [folder.name, sorted(read_raters(folder)), *(_file_digest(folder, n) for n in _FILES)]
+            [folder.name, _raters_digest(folder), *(_file_digest(folder, n) for n in _FILES)]
             for folder in study_folders(home)
         ]
     )
+
+
+def progress(folder: Path) -> pl.DataFrame:
+    """How many answers each rater gave, of how many.
+
+    Returns:
+        Table of PROGRESS, one row per rater with a link.
+
+    Raises:
+        HoiError: as `votes_table`.
+    """
+    study = read_study(folder)
+    given = votes_table(folder).filter(status="accepted").unique(["line"])
+    rows = [
+        {
+            "study": folder.name,
+            "mode": study.mode,
+            "rater": rater,
+            "answered": given.filter(rater=rater).height,
+            "of": len(showings(study, rater)) * len(study.questions),
+        }
+        for rater in sorted(read_raters(folder))
+    ]
+    return pl.DataFrame(rows, schema=PROGRESS)
+
+
+def _summary(name: str, study: Study, votes: pl.DataFrame) -> dict[str, Any]:
+    lines = votes.unique(["line"])
+    accepted = lines.filter(status="accepted")
+    return {
+        "study": name,
+        "mode": study.mode,
+        "items": len(study.items),
+        "raters": accepted["rater"].n_unique(),
+        "votes": accepted.height,
+        "rejected": lines.height - accepted.height,
+        "status": "accepted",
+    }
+
+
+def _raters_digest(folder: Path) -> str:
+    """Of the names alone: new links for the same raters change no vote."""
+    try:
+        return digest(sorted(read_raters(folder)))
+    except HoiError:
+        return digest_file(folder / RATERS_FILE)
 
 
 def _file_digest(folder: Path, name: str) -> str | None:
@@ -246,6 +337,7 @@ def _rows(start: dict[str, Any], vote: Vote, item: Item) -> Iterator[dict[str, A
     common = start | {
         "voted_at": datetime.fromisoformat(vote.at),
         "rater": vote.rater,
+        "suite": item.suite,
         "item": item.item,
         "prompt_id": item.prompt_id,
         "prompt": item.prompt,

@@ -16,7 +16,7 @@ import polars as pl
 from PIL import Image
 
 from hoi_assets.scenes.captions import caption, lie, lies_for
-from hoi_assets.scenes.pool import open_image, read_pool
+from hoi_assets.scenes.pool import MASKS, open_image, read_pool
 from hoi_assets.store.hashing import digest
 from hoi_assets.tiny.truth import MIRROR
 from hoi_assets.tiny.words import grip_phrases
@@ -24,6 +24,8 @@ from hoi_assets.tiny.words import grip_phrases
 SLOTS = ("side", "skin_tone", "colour", "material", "object", "view", "light", "background")
 HELD_OUT_IN_TEN = 1
 SELECTION_FILE = "scenes.json"
+# Columns that say left or right.
+SIDED = ("side", "prompt", "caption", "true_caption", "triples", "questions", "plan")
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,15 @@ class Pictures:
     def mirrored(self) -> "Pictures":
         """The pictures seen in a mirror: left hands become right ones, in truth and in words."""
         rows = [
-            row | {name: _in_a_mirror(row[name]) for name in ("side", "caption", "true_caption")}
+            row | {name: _in_a_mirror(row[name]) for name in SIDED if name in row}
             for row in self.rows
         ]
         return Pictures(rows, self.pixels.flip(-1), self.grips)
 
     @cached_property
     def held_out(self) -> list[bool]:
-        """Whether each picture belongs to the one grasp in ten that is not learnt from."""
-        return [is_held_out(str(row["grasp_id"] or row["scene_id"])) for row in self.rows]
+        """Whether each picture belongs to the one grasp or scene in ten that is held out."""
+        return [is_held_out(str(row.get("grasp_id") or row["scene_id"])) for row in self.rows]
 
     def halves(self) -> tuple["Pictures", "Pictures"]:
         """Pictures to learn from, and pictures held out; they share no grasp."""
@@ -103,15 +105,17 @@ class Pictures:
         return digest([row["digest"] for row in self.rows])[:16]
 
 
-def _in_a_mirror(text: str | None) -> str | None:
-    """Left and right exchanged.
+def _in_a_mirror(said: Any) -> Any:
+    """A text, or each of a list, with left and right exchanged.
 
-    >>> _in_a_mirror("a left hand")
-    'a right hand'
+    >>> _in_a_mirror(["a left hand", "holds"])
+    ['a right hand', 'holds']
     """
-    if text is None:
+    if said is None:
         return None
-    return re.sub(r"\b(left|right)\b", lambda found: MIRROR[found[0]], text)
+    if isinstance(said, list):
+        return [_in_a_mirror(each) for each in said]
+    return re.sub(r"\b(left|right)\b", lambda found: MIRROR[found[0]], said)
 
 
 def is_held_out(name: str) -> bool:
@@ -142,7 +146,7 @@ def read_pictures(
         else:
             selection.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(rows["scene_id"].to_list()), encoding="utf-8")
-    listed = rows.drop("hand_mask", "object_mask").to_dicts()[:limit]
+    listed = rows.drop(MASKS, strict=False).to_dicts()[:limit]
     with ThreadPoolExecutor(2) as pool:
         arrays = list(pool.map(lambda row: np.asarray(open_image(world, row)), listed))
     pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()

@@ -124,12 +124,41 @@ RECIPES = {
         Recipe(
             "sd3",
             split="interactions",
-            steps=8000,
+            steps=4000,
             batch_size=16,
             learning_rate=7e-4,
             warmup_steps=200,
             ema_decay=0.999,
             extra=(("caption_dropout", 0.1), ("wordings", 4), ("interactions_share", 0.7)),
+        ),
+        Recipe(
+            "vqa",
+            split="interactions",
+            steps=3200,
+            batch_size=32,
+            learning_rate=6e-4,
+            warmup_steps=100,
+            extra=(
+                ("stranger_share", 0.3),
+                ("parts_weight", 1.0),
+                ("reader_weight", 0.2),
+                ("through_vae", 1500),
+            ),
+        ),
+        Recipe(
+            "component_examiner",
+            split="interactions_examiner",
+            steps=3600,
+            batch_size=32,
+            learning_rate=7e-4,
+            warmup_steps=100,
+            seed=1,
+            extra=(
+                ("stranger_share", 0.3),
+                ("parts_weight", 1.0),
+                ("reader_weight", 0.2),
+                ("through_vae", 1500),
+            ),
         ),
     )
 }

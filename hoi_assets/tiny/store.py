@@ -44,12 +44,12 @@ def write_fresh(out: Path, seed: int = 0, say: Say = print) -> None:
     """
     import torch
 
-    from hoi_assets.tiny import clip, examiner, image_reward, sd3, sdxl, vilt
+    from hoi_assets.tiny import clip, examiner, image_reward, sd3, sdxl, vilt, vqa
     from hoi_assets.tiny.tokenizers import bert_tokenizer, clip_tokenizer
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        words = bert_tokenizer()
+        words, asked = bert_tokenizer(), vqa.tokenizer()
         writers: dict[str, Callable[[Path], None]] = {
             "sdxl": lambda folder: sdxl.save(sdxl.build_pipeline(), folder),
             "clip": lambda folder: clip.save(clip.build(clip_tokenizer()), folder),
@@ -57,6 +57,10 @@ def write_fresh(out: Path, seed: int = 0, say: Say = print) -> None:
             "image_reward": lambda folder: image_reward.save(image_reward.build(words), folder),
             "examiner": lambda folder: examiner.save(examiner.build(), folder),
             "sd3": lambda folder: sdxl.save(sd3.build_pipeline(), folder),
+            "vqa": lambda folder: vqa.save(vqa.build(asked, vqa.CRITIC), folder),
+            "component_examiner": lambda folder: vqa.save(
+                vqa.build(asked, vqa.COMPONENT_EXAMINER), folder
+            ),
         }
         for name, write in writers.items():
             replace_folder(out / name, write)

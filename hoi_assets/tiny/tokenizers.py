@@ -38,15 +38,24 @@ def clip_tokenizer(
     )
 
 
-def bert_tokenizer(taxonomy: Path = TAXONOMY) -> Any:
-    """A `BertTokenizer` whose pieces are the words, and letters for any other word."""
+def bert_tokenizer(
+    taxonomy: Path = TAXONOMY,
+    words: Sequence[str] | None = None,
+    max_length: int = MAX_LENGTH,
+) -> Any:
+    """A `BertTokenizer` whose pieces are the words, and letters for any other word.
+
+    Args:
+        words: those known as one piece; None takes the captions' and the prompts'.
+    """
     from transformers import BertTokenizer
 
     letters = [*ascii_lowercase, *digits]
-    words = [*caption_words(taxonomy), *prompt_words(taxonomy)]
+    if words is None:
+        words = [*caption_words(taxonomy), *prompt_words(taxonomy)]
     pieces = [*SPECIAL_PIECES, *punctuation, *letters, *("##" + letter for letter in letters)]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys([*pieces, *words]))}
-    return BertTokenizer(vocab=vocabulary, model_max_length=MAX_LENGTH)
+    return BertTokenizer(vocab=vocabulary, model_max_length=max_length)
 
 
 def token_ids(

@@ -10,8 +10,10 @@ from hoi_assets.errors import HoiError
 from hoi_assets.judging.examiner import load_examiner
 from hoi_assets.judging.metrics import load_clip, load_image_reward
 from hoi_assets.judging.verifier import load_verifier
+from hoi_assets.judging.vqa import load_vqa
 from hoi_assets.progress import Say
-from hoi_assets.tiny import clip, examiner, image_reward, sd3, sdxl, vae, vilt
+from hoi_assets.scenes.interactions import SPLITS
+from hoi_assets.tiny import clip, examiner, image_reward, sd3, sdxl, vae, vilt, vqa
 from hoi_assets.tiny.card import Card, make_card, read_card, write_card
 from hoi_assets.tiny.loop import CHECKPOINT_S, Trained, fit
 from hoi_assets.tiny.pictures import Pictures, as_images, read_pictures
@@ -51,7 +53,9 @@ class Run:
 
     def pictures(self, recipe: Recipe) -> tuple[Pictures, Pictures]:
         """Pictures to learn from, and held out; the same ones when the training is resumed."""
-        found = read_pictures(self.world, recipe.split, self.state / recipe.name).halves()
+        apart = self.interactions if recipe.split in SPLITS else None
+        folder = apart or self.world
+        found = read_pictures(folder, recipe.split, self.state / recipe.name).halves()
         self.say(f"{recipe.name}: {len(found[0])} pictures, {len(found[1])} held out")
         return found
 
@@ -325,6 +329,48 @@ def _interactions(run: Run, recipe: Recipe) -> tuple[Pictures, Pictures, str]:
     return learnt.joined(poses), held.joined(held_poses), note
 
 
+def train_vqa(run: Run) -> None:
+    """The critic: yes or no to each component; it begins with what the verifier knows."""
+
+    def fresh() -> Any:
+        words = vqa.tokenizer()
+        model = vqa.build(words, vqa.CRITIC)
+        vqa.start_from(model, words, load_verifier(run.out / "vilt"))
+        return model
+
+    _train_answers(run, "vqa", fresh, "It began as the tiny ViLT verifier.")
+
+
+def train_component_examiner(run: Run) -> None:
+    """Like the critic, of another size, from other scenes, from nothing."""
+    _train_answers(
+        run,
+        "component_examiner",
+        lambda: vqa.build(vqa.tokenizer(), vqa.COMPONENT_EXAMINER),
+        "",
+    )
+
+
+def _train_answers(run: Run, name: str, fresh: Callable[[], Any], note: str) -> None:
+    recipe = run.recipe(name)
+    model, origin = run.start(name, fresh, lambda folder: load_vqa(folder).model)
+    learnt, held = run.pictures(recipe)
+    pipeline, views = sdxl.stored(run.out / "sdxl"), run.state / "views"
+    shown = with_views(learnt, pipeline, int(recipe["through_vae"]), 0, views, run.say)
+    whole = vqa.trainable(model)
+    trained = run.fit(whole, vqa.loss_of(whole, shown.joined(shown.mirrored()), recipe), recipe)
+    _round_to_stored(model)
+    twice = with_views(held, pipeline, len(held), 0, views, run.say)
+    decoded = twice.take(range(len(held), 2 * len(held)))
+    quality = vqa.measure(model.eval(), held)
+    quality["through_vae_accuracy"] = vqa.measure(model, decoded)["accuracy"]
+    vae_recipe = read_card(run.out / "sdxl" / "vae").recipe_digest
+    seen = f"Pictures were also seen through the tiny SDXL's VAE, recipe {vae_recipe}."
+    notes = " ".join(part for part in (origin, note, seen) if part)
+    card = make_card(recipe, trained, learnt, held, model, quality, notes)
+    run.store(name, card, lambda folder: vqa.save(model, folder))
+
+
 def add_truth_rates(run: Run) -> None:
     """Draw held-out captions with the stored SDXL and add to its card what the examiner finds."""
     from hoi_assets.judging.examiner import agrees, examine
@@ -386,4 +432,6 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "image_reward": train_image_reward,
     "examiner": train_examiner,
     "sd3": train_sd3,
+    "vqa": train_vqa,
+    "component_examiner": train_component_examiner,
 }

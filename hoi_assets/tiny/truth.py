@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hoi_assets.scenes.vocabulary import COLOURS, DEFECTS, OBJECTS, SIDES
+from hoi_assets.scenes.interactions import Plan
+from hoi_assets.scenes.vocabulary import COLOURS, DEFECTS, OBJECTS, RELATIONS, SHAPES, SIDES
 from hoi_assets.settings import ROOT
 from hoi_assets.taxonomy import category_keys
 
@@ -12,6 +13,11 @@ CLEAN = "clean"
 # Kinds of which exactly one label holds, with the column that says which.
 KINDS = {"pose": "category", "object": "object", "colour": "colour", "side": "side"}
 MIRROR = {"left": "right", "right": "left"}
+# What an interaction scene shows: "hold" is "holds" of two hands.
+VERBS = tuple(verb for verb in RELATIONS if verb != "hold")
+HAND_SIDES = ("left", "right")
+MOST_THINGS = 9
+NOT_SHOWN = -100
 
 
 def label_names() -> tuple[str, ...]:
@@ -104,3 +110,63 @@ def claim_loss(logits: Any, claims: dict[str, Any]) -> Any:
 
     where, logits = spans(), logits.float()
     return sum(functional.cross_entropy(logits[:, where[kind]], claims[kind]) for kind in KINDS)
+
+
+# --- interaction scenes ---------------------------------------------------------------------------
+
+
+def plan_widths() -> dict[str, int]:
+    """Logits of each kind of truth: which things, each thing's colour, verbs, shape (last: none),
+    how many of the first thing, and sides of hands."""
+    return {
+        "things": len(OBJECTS),
+        "colours": len(OBJECTS) * len(COLOURS),
+        "verbs": len(VERBS),
+        "shape": len(SHAPES) + 1,
+        "count": MOST_THINGS + 1,
+        "sides": len(HAND_SIDES),
+    }
+
+
+def plan_targets(plans: Sequence[Plan]) -> dict[str, Any]:
+    """By kind: things, verbs, sides as float (N, width); colours as class (N, things), NOT_SHOWN
+    for a thing that is not there; shape and count as class (N,)."""
+    import torch
+
+    shown = [{thing.kind: thing.colour for thing in plan.things if thing.count} for plan in plans]
+    verbs = [{relation.verb for relation in plan.relations} for plan in plans]
+    sides = [{hand.side for hand in plan.hands} for plan in plans]
+    shapes = [plan.shape if plan.verb("thing0") == "form" else None for plan in plans]
+    return {
+        "things": torch.tensor([[float(kind in there) for kind in OBJECTS] for there in shown]),
+        "colours": torch.tensor(
+            [
+                [COLOURS.index(there[k]) if k in there else NOT_SHOWN for k in OBJECTS]
+                for there in shown
+            ]
+        ),
+        "verbs": torch.tensor([[float(verb in done) for verb in VERBS] for done in verbs]),
+        "shape": torch.tensor([SHAPES.index(s) if s else len(SHAPES) for s in shapes]),
+        "count": torch.tensor([plan.things[0].count for plan in plans]),
+        "sides": torch.tensor([[float(side in there) for side in HAND_SIDES] for there in sides]),
+    }
+
+
+def plan_loss(logits: Any, truth: dict[str, Any], chosen: Sequence[int]) -> Any:
+    """The loss of what pictures `chosen` show, from logits (B, sum of `plan_widths`)."""
+    from torch.nn import functional
+
+    widths = plan_widths()
+    read = dict(zip(widths, logits.float().split(list(widths.values()), dim=1), strict=True))
+    wanted = {kind: truth[kind][list(chosen)] for kind in widths}
+    found = [
+        # A few of many are there: the mean over all would hardly count.
+        4 * functional.binary_cross_entropy_with_logits(read[kind], wanted[kind])
+        for kind in ("things", "verbs", "sides")
+    ]
+    found += [functional.cross_entropy(read[kind], wanted[kind]) for kind in ("shape", "count")]
+    colours = read["colours"].reshape(-1, len(COLOURS))
+    found.append(
+        functional.cross_entropy(colours, wanted["colours"].reshape(-1), ignore_index=NOT_SHOWN)
+    )
+    return sum(found)

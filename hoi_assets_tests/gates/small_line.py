@@ -37,7 +37,7 @@ def dictionary(work: Work, out: Staging) -> Result:
 
 @stage(
     "prompts",
-    partitioned=True,
+    partitions="hand_pose",
     deps=["dictionary"],
     code_version="1",
     settings=["prompter"],
@@ -63,7 +63,7 @@ def prompts(work: Work, out: Staging) -> Result:
     return Result(metadata={"prompts": table.height})
 
 
-@stage("pictures", partitioned=True, deps=["prompts"], code_version="1", group="small")
+@stage("pictures", partitions="hand_pose", deps=["prompts"], code_version="1", group="small")
 def pictures(work: Work, out: Staging) -> Result:
     from PIL import Image as PILImage
 
@@ -91,7 +91,13 @@ def model(work: Work, out: Staging) -> Result:
     return Result()
 
 
-@stage("evaluation", partitioned=True, deps=["pictures", "model"], code_version="1", group="small")
+@stage(
+    "evaluation",
+    partitions="hand_pose",
+    deps=["pictures", "model"],
+    code_version="1",
+    group="small",
+)
 def evaluation(work: Work, out: Staging) -> Result:
     count_call(work)
     trained_on = work.parent("model").json("weights")

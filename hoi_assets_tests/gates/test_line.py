@@ -20,7 +20,7 @@ from hoi_assets.definitions import build_line
 from hoi_assets.errors import HoiError
 from hoi_assets.gates.asset import FORCE_TAG
 from hoi_assets.gates.graph import Graph, Status
-from hoi_assets.gates.rules import Rule, rows
+from hoi_assets.gates.rules import Rule, rows, suite
 from hoi_assets.gates.stage import Result, Stage, Work, stage
 from hoi_assets.store.versions import Staging
 from hoi_assets_tests.gates.small_line import (
@@ -30,6 +30,9 @@ from hoi_assets_tests.gates.small_line import (
     SUITES,
     calls,
     dataset,
+    dictionary,
+    pictures,
+    prompts,
     small_line,
     write_profile,
     write_taxonomy,
@@ -80,7 +83,7 @@ def checks(instance: dg.DagsterInstance, asset: str) -> list[tuple[str | None, s
 
 def states(line: Line) -> dict[tuple[str, str | None], Status]:
     platform = line.platform
-    found = line.graph.status(platform.settings, platform.store, platform.categories)
+    found = line.graph.status(platform.settings, platform.store, platform.partition_keys)
     return {(status.stage, status.partition): status for status in found}
 
 
@@ -319,7 +322,7 @@ def test_tables_given_for_audit_alone_are_judged_and_not_published(folder, insta
 def test_two_runs_of_one_category_never_compute_at_once(folder):
     inside: list[int] = []
 
-    @stage("slow", partitioned=True, code_version="1")
+    @stage("slow", partitions="hand_pose", code_version="1")
     def slow(work: Work, out: Staging) -> Result:
         inside.append(1)
         assert len(inside) == 1
@@ -422,13 +425,52 @@ def test_version_deleted_by_hand_is_made_again(folder, instance):
 
 def test_phases_alternate_between_all_and_one_category():
     phases = Graph(STAGES, SUITES).phases()
-    assert [(p.partitioned, [s.name for s in p.stages]) for p in phases] == [
-        (False, ["dictionary"]),
-        (True, ["prompts", "pictures"]),
-        (False, ["dataset", "model"]),
-        (True, ["evaluation"]),
-        (False, ["report"]),
+    assert [(p.number, p.partitions, [s.name for s in p.stages]) for p in phases] == [
+        (0, None, ["dictionary"]),
+        (1, "hand_pose", ["prompts", "pictures"]),
+        (2, None, ["dataset", "model"]),
+        (3, "hand_pose", ["evaluation"]),
+        (4, None, ["report"]),
     ]
+
+
+@stage("drawings", partitions="scenario", code_version="1")
+def drawings(work: Work, out: Staging) -> Result:
+    out.write_table("rows", pl.DataFrame({"scenario": [work.scenario]}))
+    return Result()
+
+
+@stage("card", deps=["drawings", "pictures"], code_version="1")
+def card(work: Work, out: Staging) -> Result:
+    seen = [*work.published("drawings"), *work.published("pictures")]
+    missing = len(work.missing("drawings"))
+    out.write_table("rows", pl.DataFrame({"seen": seen, "missing": [missing] * len(seen)}))
+    return Result()
+
+
+BOTH = {**SUITES, "drawings": suite(rows("rows")), "card": suite(rows("rows"))}
+
+
+def test_two_kinds_of_partitions_are_phases_of_their_own_and_meet_in_a_fan_in():
+    phases = Graph([*STAGES, drawings, card], BOTH).phases()
+    assert [(p.number, p.partitions) for p in phases] == [
+        (0, None),
+        (1, "hand_pose"),
+        (1, "scenario"),
+        (2, None),
+        (3, "hand_pose"),
+        (4, None),
+    ]
+    assert {s.name for p in phases for s in p.stages if p.partitions == "scenario"} == {"drawings"}
+
+
+def test_a_fan_in_of_scenarios_reads_what_is_published_and_names_the_rest(folder, instance):
+    line = line_of(folder, drawings, card, dictionary, prompts, pictures, suites=BOTH)
+    assert run(line, instance, "scenario_line", "functional").success
+    assert run(line, instance, "line_dataset").success
+    made = line.platform.store.require("card").table("rows")
+    assert made.to_dicts() == [{"seen": "functional", "missing": 2}]
+    assert line.platform.store.current("drawings", "functional") is not None
 
 
 @pytest.mark.parametrize(
@@ -452,6 +494,6 @@ def test_a_stage_reads_only_what_it_declares(folder):
 
     line = line_of(folder, sly, suites={"sly": rows("rows")})
     platform = line.platform
-    work = line.graph.work(sly, None, platform.settings, platform.store, platform.categories)
+    work = line.graph.work(sly, None, platform.settings, platform.store, platform.partition_keys)
     with platform.store.stage("sly") as out, pytest.raises(TypeError, match="not among the deps"):
         sly(work, out)

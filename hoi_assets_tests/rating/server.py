@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 START_S = 90
@@ -16,18 +17,21 @@ SERVE = "import sys; from pathlib import Path; from hoi_assets.rating.page impor
 
 
 class Server:
-    """The page in a process of its own, always on the same port."""
+    """The page in a process of its own, always on the same port.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        command: what serves the study; the port is appended. None: `serve` of `folder`.
+    """
+
+    def __init__(self, folder: Path, command: Sequence[str] | None = None) -> None:
+        self.command = command or (sys.executable, "-c", SERVE, str(folder))
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-c", SERVE, str(self.folder), str(self.port)]
-        self.process = subprocess.Popen(command)
+        self.process = subprocess.Popen([*self.command, str(self.port)])
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:

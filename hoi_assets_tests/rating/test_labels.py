@@ -1,6 +1,7 @@
 """Labels that people gave reach the verifier's training pairs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,12 @@ def test_labels_of_people_train_the_verifier(tmp_path: Path) -> None:
             ("ben", 1, "fidelity"): 1,
         },
     )
-    write_labels(folder)
+    out = tmp_path / "labels"
+    write_labels(folder, out)
+    shutil.rmtree(folder / "images")  # what is written needs the study no more
     settings = load_settings()
     settings = settings.model_copy(
-        update={"verifier": settings.verifier.model_copy(update={"labels_folder": str(folder)})}
+        update={"verifier": settings.verifier.model_copy(update={"labels_folder": str(out)})}
     )
     taxonomy = load_taxonomy(settings.taxonomy_folder)
     pairs = labelled_pairs(Store(tmp_path / "home"), settings, taxonomy, print)
@@ -68,12 +71,14 @@ def test_majority_labels_and_an_even_split_does_not(tmp_path: Path) -> None:
     votes |= {(rater, 0, "alignment"): 0 for rater in ("anna", "ben", "cleo")}
     votes |= {("anna", 1, "fidelity"): 1, ("ben", 1, "fidelity"): 0, ("anna", 1, "alignment"): 1}
     say(folder, votes)
-    assert write_labels(folder).select("fidelity", "alignment").rows() == [(1, 0)]
+    out = tmp_path / "labels"
+    assert write_labels(folder, out).select("fidelity", "alignment").rows() == [(1, 0)]
 
 
 def test_labels_need_a_verify_study_with_votes(tmp_path: Path, pairwise: Path) -> None:
     with pytest.raises(HoiError, match="pairwise study"):
-        write_labels(pairwise)
+        write_labels(pairwise, tmp_path / "labels")
     folder = study_of(tmp_path / "more", "verify", prompts=1)
     with pytest.raises(HoiError, match="both labels"):
-        write_labels(folder)
+        write_labels(folder, tmp_path / "labels")
+    assert not (tmp_path / "labels").exists()

@@ -14,7 +14,8 @@ from hoi_assets.rating.votes import (
     VOTES,
     Vote,
     VoteFile,
-    all_votes,
+    collect,
+    progress,
     votes_digest,
     votes_table,
 )
@@ -181,19 +182,51 @@ def test_study_is_served_once_at_a_time(pairwise: Path) -> None:
 def test_votes_of_all_studies_are_one_table_whose_digest_follows_every_vote(
     tmp_path: Path,
 ) -> None:
-    assert all_votes(tmp_path).height == 0
+    assert collect(tmp_path).votes.height == 0
     first = study_of(tmp_path / "one", "rating").rename(_place(tmp_path, "first"))
     second = study_of(tmp_path / "two", "pairwise").rename(_place(tmp_path, "second"))
     digests = [votes_digest(tmp_path)]
     for folder, answer in ((second, "tie"), (first, 2)):
         write(folder, vote(folder, answer=answer))
         digests.append(votes_digest(tmp_path))
-    table = all_votes(tmp_path)
+    table = collect(tmp_path).votes
     assert table.select("study", "choice", "score").rows() == [
         ("first", None, 2),
         ("second", "tie", None),
     ]
     assert len({*digests, votes_digest(tmp_path)}) == 3
+
+
+def test_damaged_study_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    for name in ("good", "torn", "lost"):
+        folder = study_of(tmp_path / name, "rating").rename(_place(tmp_path, name))
+        write(folder, vote(folder, answer=3), vote(folder, answer=4), {"no": "vote"})
+    (study_folder(tmp_path, "torn") / "study.json").write_text("{", encoding="utf-8")
+    before = votes_digest(tmp_path)
+    (study_folder(tmp_path, "lost") / "raters.json").write_text("{", encoding="utf-8")
+    assert votes_digest(tmp_path) != before
+    found = collect(tmp_path)
+    assert found.votes["study"].unique().to_list() == ["good"]
+    rows = {row["study"]: row for row in found.studies.to_dicts()}
+    assert rows["good"] == {
+        "study": "good",
+        "mode": "rating",
+        "items": 24,
+        "raters": 1,
+        "votes": 1,
+        "rejected": 2,
+        "status": "accepted",
+        "reason": None,
+    }
+    assert rows["torn"]["status"] == "failed" and "study.json" in rows["torn"]["reason"]
+    assert rows["lost"]["status"] == "failed" and "raters.json" in rows["lost"]["reason"]
+
+
+def test_progress_counts_answers_that_stand_of_all_that_are_asked(tmp_path: Path) -> None:
+    folder = study_of(tmp_path, "rating")
+    write(folder, vote(folder, answer=1), vote(folder, answer=2), vote(folder, 1, answer=None))
+    found = progress(folder).select("rater", "answered", "of").rows()
+    assert found == [("anna", 1, 48), ("ben", 0, 48)]
 
 
 def _place(home: Path, name: str) -> Path:

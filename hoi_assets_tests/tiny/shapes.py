@@ -7,7 +7,8 @@ import polars as pl
 from PIL import Image, ImageDraw
 
 from hoi_assets.scenes.captions import caption, lie, lies_for
-from hoi_assets.scenes.pool import SCHEMA
+from hoi_assets.scenes.interactions import plan_interactions, say
+from hoi_assets.scenes.pool import INTERACTION_SCHEMA, SCHEMA
 from hoi_assets.scenes.vocabulary import (
     BACKGROUNDS,
     COLOURS,
@@ -73,3 +74,37 @@ def write_shapes(folder: Path, split: str, count: int) -> None:
             }
         )
     pl.DataFrame(rows, schema=SCHEMA).write_parquet(folder / f"{split}-00000.parquet")
+
+
+def write_plans(folder: Path, split: str, count: int) -> None:
+    """Write one shard of `count` interactions: planned, told and asked about as rendered ones are,
+    drawn as a disc per thing."""
+    pictures = folder / "images" / f"{split}-00000"
+    pictures.mkdir(parents=True)
+    rows = []
+    for item in plan_interactions(split, 0, count):
+        plan, name = item.drawn, f"{split}-{item.index:06d}"
+        image = Image.new("RGB", (128, 128), plan.background.split()[0])
+        pen = ImageDraw.Draw(image)
+        for place, thing in enumerate(plan.things):
+            for number in range(thing.count):
+                x, y = 4 + 13 * number, 10 + 40 * place
+                pen.ellipse((x, y, x + 12, y + 30), fill=thing.colour)
+        for place, hand in enumerate(plan.hands):
+            x = 10 if hand.side == "left" else 90
+            pen.rectangle((x, 80 + 20 * place, x + 28, 95 + 20 * place), fill="tan")
+        image.save(pictures / f"{name}.webp", "WEBP")
+        rows.append(
+            {column: None for column in INTERACTION_SCHEMA}
+            | item.row()
+            | {
+                "file": f"images/{pictures.name}/{name}.webp",
+                "scenario": plan.scenario,
+                "pattern": plan.pattern,
+                "caption": say(plan),
+                "plan": plan.as_json(),
+                "digest": digest_pixels(image),
+            }
+        )
+    table = pl.DataFrame(rows, schema=INTERACTION_SCHEMA)
+    table.write_parquet(folder / f"{split}-00000.parquet")

@@ -84,7 +84,10 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert rates[-1] < 0.2 * SHORT.learning_rate
 
 
-STAGES = ("vae", "decoder", "sdxl", "clip", "vilt", "image_reward", "examiner", "sd3")
+STAGES = (
+    *("vae", "decoder", "sdxl", "clip", "vilt", "image_reward", "examiner"),
+    *("sd3", "vqa", "component_examiner"),
+)
 
 
 @pytest.mark.slow

@@ -1,0 +1,202 @@
+"""Plain baselines at the compute of DetailScribe: more seeds, a rewritten prompt, a refined one.
+
+The budget of a row is what its initial picture and all its variants take, in forward passes of the
+denoiser; a baseline draws as many plain pictures as that pays.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from hoi_assets.diffusion.benchmark import SCHEMA, draw_benchmark, drawn_row, picture_record
+from hoi_assets.diffusion.refined import (
+    NOTHING,
+    Components,
+    Record,
+    candidate_of,
+    choose,
+    judged,
+    split_failed,
+)
+from hoi_assets.diffusion.refining import multi_seed, passes, pictures_within, refining_passes
+from hoi_assets.diffusion.sampling import Draw
+from hoi_assets.progress import Say
+from hoi_assets.prompting.critique import NoRoom, extended
+from hoi_assets.settings import Settings
+from hoi_assets.store.versions import Store
+
+MULTI_SEED, MULTI_SEED_CLIP, REWRITE, REFINE = (
+    "multi_seed",
+    "multi_seed_clip",
+    "rewrite",
+    "refine",
+)
+CLIP_RULE = "CLIPScore against the prompt"
+
+
+def baseline_table(
+    store: Store,
+    settings: Settings,
+    initial: pl.DataFrame,
+    components: Components,
+    critiqued: pl.DataFrame,
+    say: Say,
+) -> pl.DataFrame:
+    """Every baseline's candidates for every initial picture, one `selected` each.
+
+    `multi_seed`: the plain picture and more seeds, chosen by the critic; `multi_seed_clip`: the
+    same pictures, chosen by CLIPScore; `rewrite`: the prompt with its components said again, before
+    anything is seen; `refine`: the plain picture, then pictures drawn from noise under the
+    critique's corrected prompt.
+
+    Args:
+        initial: rows of `initial_images`. components: by row_id.
+        critiqued: rows of `image_critiques`.
+
+    Returns:
+        Table of SCHEMA.
+    """
+    methods = (MULTI_SEED, MULTI_SEED_CLIP, REWRITE, REFINE)
+    records, corrected, failed = split_failed(initial, critiqued, methods)
+    seeds = _more_seeds(store, settings, records, say)
+    made = [
+        *_chosen(store, settings, seeds, components, say),
+        *_by_clip(store, settings, seeds, say),
+        *_chosen(store, settings, _rewritten(store, settings, records, components, say),
+                 components, say),
+        *_refined(store, settings, records, components, corrected, say),
+        *failed,
+    ]  # fmt: skip
+    return pl.DataFrame(made, schema=SCHEMA)
+
+
+def budget(settings: Settings, row: Draw) -> int:
+    """Forward passes of a row's initial picture and all its variants."""
+    options = settings.refining
+    return passes(row) + refining_passes(row, options.switch_steps, options.s_reference)
+
+
+def _count(settings: Settings, row: Draw) -> int:
+    return pictures_within(row, budget(settings, row))
+
+
+def _more_seeds(
+    store: Store, settings: Settings, initial: Sequence[Record], say: Say
+) -> dict[str, list[Record]]:
+    wanted = {
+        row["row_id"]: multi_seed(drawn_row(row), _count(settings, drawn_row(row)))[1:]
+        for row in initial
+    }
+    drawn = _drawn(store, settings, initial, wanted, MULTI_SEED, 1, "more seeds", say)
+    return {
+        row["row_id"]: [
+            row | {"method": MULTI_SEED, "candidate": 0},
+            *drawn[row["row_id"]],
+        ]
+        for row in initial
+    }
+
+
+def _rewritten(
+    store: Store, settings: Settings, initial: Sequence[Record], components: Components, say: Say
+) -> dict[str, list[Record]]:
+    wanted: dict[str, list[Draw]] = {}
+    for row in initial:
+        statements = [one.statement for one in components[row["row_id"]]]
+        try:
+            text = extended(row["prompt"], statements, settings.critic.max_words)
+        except NoRoom:
+            text = row["prompt"]  # too long to say more: the rewrite is the prompt itself
+        first = replace(drawn_row(row), prompt=text)
+        wanted[row["row_id"]] = multi_seed(first, _count(settings, first))
+    return _drawn(store, settings, initial, wanted, REWRITE, 0, "rewritten prompts", say)
+
+
+def _refined(
+    store: Store,
+    settings: Settings,
+    initial: Sequence[Record],
+    components: Components,
+    corrected: Mapping[str, str | None],
+    say: Say,
+) -> list[Record]:
+    wanted: dict[str, list[Draw]] = {}
+    for row in initial:
+        prompt, plain = corrected[row["row_id"]], drawn_row(row)
+        more = _count(settings, plain) - 1
+        wanted[row["row_id"]] = (
+            [] if prompt is None or not more else multi_seed(replace(plain, prompt=prompt), more)
+        )
+    drawn = _drawn(store, settings, initial, wanted, REFINE, 1, "refined prompts", say)
+    candidates = {
+        row["row_id"]: [row | {"method": REFINE, "candidate": 0}, *drawn[row["row_id"]]]
+        for row in initial
+    }
+    return [
+        one | ({"why": NOTHING} if one["selected"] and not drawn[one["row_id"]] else {})
+        for one in _chosen(store, settings, candidates, components, say)
+    ]
+
+
+def _drawn(
+    store: Store,
+    settings: Settings,
+    initial: Sequence[Record],
+    wanted: Mapping[str, Sequence[Draw]],
+    method: str,
+    first_number: int,
+    label: str,
+    say: Say,
+) -> dict[str, list[Record]]:
+    rows = [row for own in wanted.values() for row in own]
+    known = iter(draw_benchmark(store, settings, rows, label, say) if rows else [])
+    return {
+        row["row_id"]: [
+            candidate_of(row, method, number, picture_record(next(known)))
+            for number, _ in enumerate(wanted[row["row_id"]], start=first_number)
+        ]
+        for row in initial
+    }
+
+
+def _chosen(
+    store: Store,
+    settings: Settings,
+    candidates: Mapping[str, list[Record]],
+    components: Components,
+    say: Say,
+) -> list[Record]:
+    every = [one for own in candidates.values() for one in own]
+    told = iter(judged(store, settings, every, components, say))
+    return [one for own in candidates.values() for one in choose(own, [next(told) for _ in own])]
+
+
+def _by_clip(
+    store: Store, settings: Settings, candidates: Mapping[str, list[Record]], say: Say
+) -> list[Record]:
+    from hoi_assets.judging.scoring import known_clip_scores
+
+    every = [one for own in candidates.values() for one in own if one["pixels"] is not None]
+    told = known_clip_scores(store, settings, every, say)
+    scores = {
+        (one["row_id"], one["candidate"]): score for one, score in zip(every, told, strict=True)
+    }
+    records = []
+    for row_id, own in candidates.items():
+        judged_ones = [one for one in own if (row_id, one["candidate"]) in scores]
+        chosen = max(
+            judged_ones,
+            key=lambda one: (scores[one["row_id"], one["candidate"]], -one["candidate"]),
+            default=None,
+        )
+        records += [
+            one
+            | {
+                "method": MULTI_SEED_CLIP,
+                "selected": one is chosen,
+                "why": CLIP_RULE if one is chosen else None,
+            }
+            for one in own
+        ]
+    return records

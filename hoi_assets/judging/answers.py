@@ -1,0 +1,56 @@
+"""A VQA model's answers to questions about pictures, each given once per model."""
+
+from collections.abc import Sequence
+
+from hoi_assets.progress import Say
+from hoi_assets.settings import ModelRef, Settings
+from hoi_assets.store.hashing import digest
+from hoi_assets.store.versions import Store
+from hoi_assets.store.weights import model_digest
+
+KIND = "answer"
+ANSWERING_VERSION = "1"  # part of every answer's key: raise it when a model is asked otherwise
+CHUNK = 256
+
+Asked = tuple[str, str]
+
+
+def known_answers(
+    store: Store, settings: Settings, ref: ModelRef, asked: Sequence[Asked], say: Say
+) -> dict[Asked, float]:
+    """Probability of yes, 0 to 1, by (pixel digest, question); found, or asked of the model now.
+
+    Raises:
+        HoiError: the model cannot be loaded, or a question is longer than it reads.
+    """
+    model = model_digest(ref)
+    keys = {
+        one: digest(
+            {
+                "answering": ANSWERING_VERSION,
+                "model": model,
+                "pixels": one[0],
+                "question": one[1],
+            }
+        )
+        for one in asked
+    }
+    known = store.ledger.made(KIND, keys.values())
+    todo = [(slot, one) for slot, one in enumerate(keys) if keys[one] not in known]
+    for start in range(0, len(todo), CHUNK):
+        from hoi_assets.judging.vqa import answers, load_vqa
+
+        chunk = todo[start : start + CHUNK]
+        pictures = {pixels: store.images.open(pixels) for _, (pixels, _) in chunk}
+        values = answers(
+            load_vqa(ref, settings.device),
+            [pictures[pixels] for _, (pixels, _) in chunk],
+            [question for _, (_, question) in chunk],
+            [slot for slot, _ in chunk],
+        )
+        known |= store.ledger.make(
+            KIND,
+            {keys[one]: float(value) for (_, one), value in zip(chunk, values, strict=True)},
+        )
+        say(f"questions about pictures: {start + len(chunk)}/{len(todo)} answered")
+    return {one: known[key] for one, key in keys.items()}

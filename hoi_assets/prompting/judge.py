@@ -1,0 +1,243 @@
+"""A vision endpoint that rates how well a picture shows its prompt, and says yes or no."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hoi_assets.progress import Say
+from hoi_assets.prompting import wording
+from hoi_assets.prompting.budget import Budget
+from hoi_assets.prompting.chat import (
+    CHARACTERS_PER_TOKEN,
+    Chat,
+    Message,
+    Unusable,
+    ask_all,
+    image_part,
+    one_json_object,
+    text_part,
+)
+from hoi_assets.prompting.kept import Keep, Outcome, found_or_asked
+from hoi_assets.prompting.request import Cache
+from hoi_assets.settings import Judge as JudgeSettings
+from hoi_assets.store.hashing import digest, digest_pixels
+from hoi_assets.taxonomy import ID_LENGTH
+
+if TYPE_CHECKING:
+    import polars as pl
+    from PIL import Image
+
+REPLY_KIND = "rating"
+LOWEST, HIGHEST = 1, 5
+TEMPLATES = ("judge_system.j2", "judge_user.j2", "again.j2")
+TYPICAL_REPLY_TOKENS = 20
+
+
+class _Reply(BaseModel):
+    # Strict: a "4" in quotes, 4.5 or "yes" is a sign of a reply that was not thought in fields.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    rating: Annotated[int, Field(ge=LOWEST, le=HIGHEST)]
+    shows: bool
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What the judge says of one picture.
+
+    Attributes:
+        rating: 1 to 5; None where it failed.
+        shows: whether the picture shows the prompt; None where it failed.
+        reason: `code: detail` where it failed.
+        cost_usd: None where a price or the number of tokens is not known.
+    """
+
+    row_id: str
+    prompt: str
+    rating: int | None
+    shows: bool | None
+    status: Literal["accepted", "failed"]
+    reason: str | None
+    model: str
+    template_version: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True)
+class RatingRequest:
+    """A picture to be rated by its prompt."""
+
+    row_id: str
+    prompt: str
+    image: "Image.Image"
+
+    def key(self, identity: Mapping[str, Any]) -> str:
+        """Hash of all that determines the rating: 16 hex digits."""
+        determined_by = {
+            "pixels": digest_pixels(self.image),
+            "prompt": self.prompt,
+            "judge": dict(identity),
+        }
+        return digest(determined_by)[:ID_LENGTH]
+
+
+def rate_pictures(
+    requests: Sequence[RatingRequest],
+    judge: "EndpointJudge",
+    cache: Cache | None = None,
+    say: Say = print,
+) -> list[Rating]:
+    """The endpoint's rating of each picture, in their order; equal requests are asked once.
+
+    Args:
+        cache: replies kept by the hash of picture, prompt and judge.
+
+    Raises:
+        HoiError: the endpoint cannot be used at all; nothing was asked in vain.
+    """
+    keys = [request.key(judge.identity) for request in requests]
+    outcomes = found_or_asked(
+        cache,
+        REPLY_KIND,
+        dict(zip(keys, requests, strict=True)),
+        lambda missing, keep: judge.ask(missing, keep, say),
+        dump=lambda reply: reply.model_dump(),
+        load=_Reply.model_validate,
+        say=say,
+    )
+    made = [_rating(request, outcomes[key], judge) for key, request in zip(keys, requests)]
+    failed = sum(one.status == "failed" for one in made)
+    say(f"{len(made)} pictures rated, {failed} failed")
+    return made
+
+
+def _rating(request: RatingRequest, outcome: Outcome[_Reply], judge: "EndpointJudge") -> Rating:
+    reply = outcome.value
+    return Rating(
+        row_id=request.row_id,
+        prompt=request.prompt,
+        rating=reply.rating if reply else None,
+        shows=reply.shows if reply else None,
+        status="accepted" if reply else "failed",
+        reason=outcome.reason,
+        model=outcome.model,
+        template_version=judge.template_version,
+        input_tokens=outcome.input_tokens,
+        output_tokens=outcome.output_tokens,
+        cost_usd=outcome.cost_usd,
+    )
+
+
+def ratings_table(rows: Sequence[Rating]) -> "pl.DataFrame":
+    """One line per picture, with the fields of `Rating`."""
+    import polars as pl
+
+    schema: dict[str, Any] = {
+        "row_id": pl.String,
+        "prompt": pl.String,
+        "rating": pl.Int64,
+        "shows": pl.Boolean,
+        "status": pl.String,
+        "reason": pl.String,
+        "model": pl.String,
+        "template_version": pl.String,
+        "input_tokens": pl.Int64,
+        "output_tokens": pl.Int64,
+        "cost_usd": pl.Float64,
+    }
+    return pl.DataFrame([vars(row) for row in rows], schema=schema)
+
+
+class EndpointJudge:
+    """Shows a picture to a vision endpoint and asks how well it shows the prompt.
+
+    Args:
+        budget: see `Chat`.
+
+    Raises:
+        HoiError: settings that cannot work, see `Chat`; nothing is asked yet.
+    """
+
+    def __init__(self, options: JudgeSettings, budget: Budget | None = None) -> None:
+        self.options = options
+        self.chat = Chat(options, budget, section="judge", image_tokens=options.image_tokens)
+        self._schema = _Reply.model_json_schema()
+
+    @cached_property
+    def template_version(self) -> str:
+        """Hash of the templates and of the schema, 12 hex digits."""
+        return wording.version(TEMPLATES, self._schema)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What determines a rating beside picture and prompt."""
+        return {
+            "model": self.chat.model,
+            "endpoint": self.chat.endpoint,
+            "template_version": self.template_version,
+            "temperature": self.options.temperature,
+            "seed": self.options.seed,
+        }
+
+    def ask(
+        self, requests: Mapping[str, RatingRequest], keep: Keep[_Reply], say: Say
+    ) -> Mapping[str, Outcome[_Reply]]:
+        """An outcome per request, by key; `keep` is called with each at once.
+
+        Raises:
+            EndpointError: the endpoint does not answer the first call, or refuses it.
+        """
+        if not requests:
+            return {}
+        characters = sum(len("".join(self._words(request))) for request in requests.values())
+        tokens = characters // CHARACTERS_PER_TOKEN + len(requests) * self.options.image_tokens
+        estimate = self.chat.estimate(len(requests), tokens, TYPICAL_REPLY_TOKENS * len(requests))
+        say(f"ratings: {estimate}")
+        outcomes = ask_all(
+            self.chat,
+            list(requests.items()),
+            lambda item, first: self._outcome(*item, first),
+            lambda item, outcome: keep(item[0], outcome),
+            "ratings",
+            say,
+        )
+        return dict(zip(requests, outcomes, strict=True))
+
+    def _outcome(self, key: str, request: RatingRequest, first: bool) -> Outcome[_Reply]:
+        answer = self.chat.ask(
+            self._messages(request),
+            self._schema,
+            seed=int(key[:7], 16),
+            read=_read,
+            again=wording.again,
+            first=first,
+        )
+        return Outcome.of(answer, self.chat.model)
+
+    def _words(self, request: RatingRequest) -> tuple[str, str]:
+        """What the system and the user say."""
+        system = wording.render("judge_system.j2", schema=wording.as_json(self._schema))
+        return system, wording.render("judge_user.j2", prompt=request.prompt)
+
+    def _messages(self, request: RatingRequest) -> list[Message]:
+        system, user = self._words(request)
+        return [
+            {"role": "system", "content": system},
+            {"role": "user", "content": [image_part(request.image), text_part(user)]},
+        ]
+
+
+def _read(text: str) -> _Reply:
+    """The reply in a text; a rating that contradicts its yes or no is none."""
+    try:
+        reply = _Reply.model_validate(one_json_object(text))
+    except ValidationError as error:
+        raise Unusable(wording.told(error), text) from error
+    if (reply.rating == HIGHEST and not reply.shows) or (reply.rating == LOWEST and reply.shows):
+        raise Unusable(f"rating {reply.rating} contradicts shows {reply.shows}".lower(), text)
+    return reply

@@ -1,0 +1,277 @@
+"""The second line through Dagster, on small random models: its promises, not its quality."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from hoi_assets.automation import Line
+from hoi_assets.definitions import build_line
+from hoi_assets.diffusion.refining import passes, refining_passes
+from hoi_assets.prompting.critique import word_count
+from hoi_assets.prompting.interacting import read_benchmark
+from hoi_assets_tests.diffusion.small_sd3 import make_sd3
+from hoi_assets_tests.line_fixture import write_profile
+
+SCENARIO = "functional"
+ROWS, STEPS = 3, 5
+SWITCH_STEPS = [0, 1, 2]
+PLAIN_PASSES = 2 * STEPS
+BUDGET = PLAIN_PASSES + 2 * (5 + 4 + 3)
+PICTURES = BUDGET // PLAIN_PASSES
+
+
+def make_vqa(folder: Path) -> None:
+    """A very small ViLT-VQA with random weights."""
+    import torch
+
+    from hoi_assets.tiny import vqa
+
+    torch.manual_seed(3)
+    vqa.save(vqa.build(vqa.tokenizer(), vqa.Size(32, 2, 2)), folder)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("models")
+    make_sd3(folder / "sd3")
+    make_vqa(folder / "vqa")
+    return {"benchmark": {"source": str(folder / "sd3")}, "critic": {"source": str(folder / "vqa")}}
+
+
+def profile_of(folder: Path, models: dict[str, Any], **changes: Any) -> Path:
+    sections: dict[str, Any] = {
+        "models": models,
+        "interacting": {"rows_per_scenario": ROWS},
+        "refining": {
+            "num_inference_steps": STEPS,
+            "switch_steps": SWITCH_STEPS,
+            "batch_size": 4,
+            "width": 64,
+            "height": 64,
+        },
+        "critic": {"threshold": 0.5},
+        **changes,
+    }
+    return write_profile(folder, **sections)
+
+
+@dataclass(frozen=True)
+class Ran:
+    line: Line
+    result: dg.ExecuteInProcessResult
+
+    def rows(self, asset: str) -> pl.DataFrame:
+        return self.line.platform.store.require(asset, SCENARIO).table("rows")
+
+    def versions(self) -> dict[str, str]:
+        return {one.name: one.version for one in self.line.platform.store.all_current()}
+
+
+def run(profile: Path, home: Path, scenario: str = SCENARIO) -> Ran:
+    line = build_line(str(profile), home)
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = line.defs.resolve_job_def("scenario_line")
+        result = job.execute_in_process(
+            partition_key=scenario, instance=instance, raise_on_error=False
+        )
+    return Ran(line, result)
+
+
+@pytest.fixture(scope="module")
+def made(models: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    folder = tmp_path_factory.mktemp("second")
+    ran = run(profile_of(folder, models), folder / "home")
+    assert ran.result.success
+    return ran
+
+
+def test_every_stage_is_published_with_its_gate_passed(made: Ran) -> None:
+    checks = made.result.get_asset_check_evaluations()
+    assert {(check.asset_key.to_user_string(), check.passed) for check in checks} == {
+        (name, True)
+        for name in (
+            "interacting_prompts",
+            "interaction_decompositions",
+            "initial_images",
+            "image_critiques",
+            "refined_images",
+            "baseline_images",
+        )
+    }
+
+
+def test_every_prompt_has_a_picture_and_components(made: Ran) -> None:
+    prompts, drawn = made.rows("interacting_prompts"), made.rows("initial_images")
+    assert prompts.height == ROWS
+    assert drawn["row_id"].to_list() == prompts["row_id"].to_list()
+    assert drawn["drawn_prompt"].to_list() == prompts["prompt"].to_list()
+    assert (made.rows("interaction_decompositions")["components"] >= 1).all()
+
+
+def test_a_corrected_prompt_begins_with_the_sentence_and_has_at_most_70_words(made: Ran) -> None:
+    for row in made.rows("image_critiques").iter_rows(named=True):
+        corrected = row["corrected_prompt"]
+        assert (corrected is None) == row["nothing_to_correct"]
+        if corrected is not None:
+            assert corrected.startswith(row["prompt"])
+            assert len(corrected) > len(row["prompt"])
+            assert word_count(corrected) <= 70
+
+
+def test_variants_are_one_for_each_switch_step_and_count_their_own_passes(made: Ran) -> None:
+    corrected = {
+        row["row_id"]: row["corrected_prompt"]
+        for row in made.rows("image_critiques").iter_rows(named=True)
+    }
+    assert any(corrected.values())
+    arm = made.rows("refined_images").filter(pl.col("method") == "detailscribe")
+    for (row_id,), own in arm.group_by("row_id", maintain_order=True):
+        steps = own["switch_step"].to_list()
+        if corrected[str(row_id)] is None:
+            assert steps == [None]
+            assert "nothing to correct" in own["why"][0]
+        else:
+            assert steps == [None, *SWITCH_STEPS]
+            assert own["passes"].to_list() == [PLAIN_PASSES, 10, 8, 6]
+            assert own["passes"].sum() == BUDGET
+
+
+def test_the_budget_counted_is_what_the_denoiser_was_called_for() -> None:
+    from hoi_assets.diffusion.refining import initial_row
+
+    row = initial_row("a", 0, 0, 4, STEPS)
+    assert passes(row) + refining_passes(row, SWITCH_STEPS) == BUDGET
+
+
+def test_baselines_draw_what_the_same_compute_pays_for(made: Ran) -> None:
+    table = made.rows("baseline_images")
+    corrected = made.rows("image_critiques").drop_nulls("corrected_prompt")["row_id"].to_list()
+    for (row_id, method), own in table.group_by("row_id", "method"):
+        if method == "refine" and row_id not in corrected:
+            assert own.height == 1
+        else:
+            assert own.height == PICTURES, method
+        assert own["passes"].sum() <= BUDGET
+        assert own["selected"].sum() == 1
+    seeds = table.filter(pl.col("method") == "multi_seed")
+    assert seeds["seed"].n_unique() == seeds.height
+    again = table.filter(pl.col("method") == "multi_seed_clip")
+    assert again["image_id"].to_list() == seeds["image_id"].to_list()
+
+
+def test_the_choice_is_the_critics_and_the_initial_picture_takes_part(made: Ran) -> None:
+    for asset in ("refined_images", "baseline_images"):
+        table = made.rows(asset).filter(pl.col("method") != "multi_seed_clip")
+        for (_, method), own in table.group_by("row_id", "method", maintain_order=True):
+            ranked = own.sort("held", "probability", descending=True, maintain_order=True)
+            assert ranked["selected"][0], method
+            assert method == "rewrite" or own["candidate"].min() == 0
+    initial = set(made.rows("initial_images")["image_id"])
+    refined = made.rows("refined_images").filter(pl.col("candidate") == 0)
+    assert set(refined["image_id"]) == initial
+
+
+def test_craft_rounds_end_for_a_stated_reason(made: Ran) -> None:
+    arm = made.rows("refined_images").filter(pl.col("method") == "craft")
+    assert arm.filter("selected")["row_id"].n_unique() == ROWS
+    assert arm.filter("selected")["why"].str.contains("rounds ended: ").all()
+    assert arm["candidate"].max() <= 3
+
+
+def test_every_row_is_in_the_ledger(made: Ran) -> None:
+    ledger = made.line.platform.store.ledger
+    for asset in ("interacting_prompts", "initial_images", "image_critiques"):
+        found = ledger.rows(stage=asset)
+        assert set(found["row_id"]) == set(made.rows("interacting_prompts")["row_id"])
+        assert set(found["status"]) == {"accepted"}
+
+
+def test_a_second_run_draws_nothing(made: Ran) -> None:
+    before = made.versions()
+    again = run(Path(made.line.platform.profile or ""), made.line.platform.store.home)
+    assert again.result.success
+    assert again.versions() == before
+    flags = [
+        event.step_materialization_data.materialization.metadata["unchanged"].value
+        for event in again.result.all_events
+        if event.is_step_materialization
+    ]
+    assert flags == [True] * 6
+
+
+def test_forced_again_on_what_is_kept_it_has_the_same_content(
+    made: Ran, models: dict[str, Any], tmp_path: Path
+) -> None:
+    """Also without the kept latents, and in another order of seeds' batches: same bits."""
+    fresh = run(profile_of(tmp_path, models), tmp_path / "home")
+    assert fresh.versions() == made.versions()
+
+
+def test_s_reference_is_another_variant_of_the_same_picture(
+    made: Ran, models: dict[str, Any], tmp_path: Path
+) -> None:
+    options = {
+        "num_inference_steps": STEPS,
+        "switch_steps": [1],
+        "s_reference": True,
+        "batch_size": 4,
+        "width": 64,
+        "height": 64,
+    }
+    ran = run(profile_of(tmp_path, models, refining=options), tmp_path / "home")
+    ours = made.rows("refined_images").filter(pl.col("switch_step") == 1)
+    theirs = ran.rows("refined_images").filter(pl.col("switch_step") == 1)
+    assert set(theirs["row_id"]) == set(ours["row_id"])
+    assert not set(theirs["image_id"]) & set(ours["image_id"])
+    assert theirs["passes"].to_list() == [2 * (STEPS - 2)] * theirs.height
+
+
+def test_broken_lines_are_recorded_and_the_rest_goes_on(
+    models: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "benchmark"
+    folder.mkdir()
+    good = [{"topic": row.topic, "prompt": row.prompt} for row in read_benchmark()[:2]]
+    lines = [json.dumps(good[0]), "{broken", json.dumps({"topic": "x"}), json.dumps(good[1])]
+    (folder / "functional.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    profile = profile_of(tmp_path, models, interacting={"folder": str(folder)})
+    ran = run(profile, tmp_path / "home")
+    assert ran.result.success
+    failed = ran.rows("interacting_prompts").filter(pl.col("status") == "failed")
+    assert dict(zip(failed["line"], failed["reason"].str.split(":").list.first(), strict=True)) == {
+        2: "broken_line",
+        3: "missing_key",
+    }
+    assert ran.rows("initial_images").height == 2
+
+
+def test_a_scenario_without_a_file_is_held_and_says_so(
+    models: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "benchmark"
+    folder.mkdir()
+    (folder / "functional.jsonl").write_text('{"topic": "a", "prompt": "a cup"}\n')
+    profile = profile_of(tmp_path, models, interacting={"folder": str(folder)})
+    ran = run(profile, tmp_path / "home", "compositional")
+    assert not ran.result.success
+    assert ran.line.platform.store.current("interacting_prompts", "compositional") is None
+    found = ran.line.platform.store.ledger.rows(stage="interacting_prompts")
+    assert found["reason"][0].startswith("missing_file")
+
+
+def test_no_benchmark_model_and_no_critic_are_refused_by_name(
+    models: dict[str, Any], tmp_path: Path
+) -> None:
+    profile = profile_of(tmp_path, {**models, "benchmark": None})
+    ran = run(profile, tmp_path / "home")
+    (failure,) = [event for event in ran.result.all_events if event.is_step_failure]
+    assert "models.benchmark" in failure.step_failure_data.user_failure_data.description
+    profile = profile_of(tmp_path, {**models, "critic": None})
+    ran = run(profile, tmp_path / "home")
+    (failure,) = [event for event in ran.result.all_events if event.is_step_failure]
+    assert "models.critic" in failure.step_failure_data.user_failure_data.description
