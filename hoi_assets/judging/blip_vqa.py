@@ -43,14 +43,14 @@ BATCH_SIZE = 16
 MAX_QUESTION_TOKENS = 35  # as BLIP was trained on questions
 YES = "yes"
 
-_PRONOUNS = frozenset(
-    """
-    i me you he him she her it we us they them this that these those who whom which what one another
-    each other both myself yourself himself herself itself ourselves yourselves themselves
-    someone somebody something anyone anything everyone everything nobody nothing
-    """.split()
-)
-_POSSESSIVES = frozenset("my your his her its our their".split())
+_POSSESSIVES = frozenset({"my", "your", "his", "her", "its", "our", "their"})
+_PRONOUNS = _POSSESSIVES | {
+    *("i", "me", "you", "he", "him", "she", "it", "we", "us", "they", "them"),
+    *("this", "that", "these", "those", "who", "whom", "which", "what"),
+    *("one", "another", "each", "other", "both"),
+    *("himself", "herself", "itself", "themselves"),
+    *("someone", "somebody", "something", "everyone", "everything", "nobody", "nothing"),
+}
 # The phrases that T2I-CompBench leaves out as well.
 _PLACES = frozenset({"top", "the side", "the left", "the right"})
 
@@ -250,7 +250,7 @@ def _without_pronouns(phrase: str) -> str:
         words = words[1:]
     said = " ".join(words)
     if said.casefold() in _PLACES or all(
-        word.casefold() in _PRONOUNS | _POSSESSIVES for word in words
+        word.casefold() in _PRONOUNS for word in words
     ):
         return ""
     return said

@@ -106,20 +106,20 @@ def _judges_any(reads: tuple[str, ...]) -> bool:
     return set(reads) <= {"prompt", "phrases"}
 
 
-def check_reference(
-    settings: Settings, say: Say, file: Path = REFERENCE_FILE
-) -> tuple[list[Checked], str | None]:
-    """Score the reference pictures, without what is known of earlier runs, and hold them to `file`.
+def check_reference(settings: Settings, say: Say) -> tuple[list[Checked], str | None]:
+    """Score the reference pictures, without what is known of earlier runs, and hold them to
+    REFERENCE_FILE.
 
     Returns:
-        One per metric, and why the pictures themselves are not those expected (None: they are).
-
-    Raises:
-        HoiError: the file or a picture is missing.
+        One per metric, and what is wrong with the pictures themselves (None: nothing). Where they
+        cannot be read, no metric.
     """
-    kept = read_reference(file)
-    pictures = kept["pictures"]
-    images = [_open(one) for one in pictures]
+    try:
+        kept = read_reference()
+        pictures = kept["pictures"]
+        images = [_open(one) for one in pictures]
+    except HoiError as error:
+        return [], error.what
     wrong = [
         one["scene_id"]
         for one, image in zip(pictures, images, strict=True)
@@ -131,21 +131,20 @@ def check_reference(
         _checked(metric, model_digest(ref), values, kept["expected"].get(metric), tolerance)
         for metric, (ref, values) in _score(settings, images, pictures, say).items()
     ]
-    reason = f"other pixels: {', '.join(wrong)}" if wrong else None
-    return found, reason
+    return found, f"other pixels: {', '.join(wrong)}" if wrong else None
 
 
-def read_reference(file: Path = REFERENCE_FILE) -> dict[str, Any]:
+def read_reference() -> dict[str, Any]:
     """The reference pictures and expected scores.
 
     Raises:
-        HoiError: no such file, or it cannot be read.
+        HoiError: REFERENCE_FILE is missing, or cannot be read.
     """
     try:
-        kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        kept: dict[str, Any] = json.loads(REFERENCE_FILE.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise HoiError(
-            f"{file} cannot be read: {error}", "restore it: git checkout -- data"
+            f"{REFERENCE_FILE} cannot be read: {error}", "restore it: git checkout -- data"
         ) from error
     return kept
 
@@ -222,30 +221,22 @@ def _kind(settings: Settings) -> dict[str, Any]:
     return {name: facts[name] for name in names} | {"torch": version("torch")}
 
 
-def as_record(checked: list[Checked], pictures_problem: str | None) -> dict[str, Any]:
-    """The outcome of `check_reference` as the record keeps it."""
-    kept = read_reference()
-    return {
-        "pictures": [
-            {name: one[name] for name in ("scene_id", "pixels", "prompt")}
-            for one in kept["pictures"]
-        ],
-        "pictures_problem": pictures_problem,
-        "as_expected": pictures_problem is None
-        and all(one.standing != "differs" for one in checked),
-        "metrics": [asdict(one) for one in checked],
-    }
+def _standing(checked: list[Checked], problem: str | None) -> Standing:
+    standings = {one.standing for one in checked}
+    if problem is not None or "differs" in standings:
+        return "differs"
+    return "as expected" if "as expected" in standings else "no expectation"
 
 
-def complaints(checked: list[Checked], pictures_problem: str | None) -> list[str]:
-    """What is not as expected, a line each, for people; empty is well."""
-    lines = [] if pictures_problem is None else [f"reference pictures have {pictures_problem}"]
+def complaints(checked: list[Checked], problem: str | None) -> list[str]:
+    """What is not as expected, a line each, for people; empty is well. See `check_reference`."""
+    lines = [] if problem is None else [f"reference pictures: {problem}"]
     for one in checked:
         if one.standing == "differs":
             by = (
                 "a value is missing"
                 if one.largest_difference is None
-                else (f"by {one.largest_difference:.3g}, at most {one.tolerance:g} is let pass")
+                else f"by {one.largest_difference:.3g}, at most {one.tolerance:g} is let pass"
             )
             lines.append(f"{one.metric} of the reference pictures differs: {by}")
     return lines
@@ -266,7 +257,11 @@ def record(settings: Settings, say: Say, **facts: Any) -> tuple[dict[str, Any], 
         "libraries": libraries(),
         "hardware": hardware(resolve_device(settings.device)),
         "models": models(settings),
-        "reference_pictures": as_record(checked, problem),
+        "reference_pictures": {
+            "standing": _standing(checked, problem),
+            "problem": problem,
+            "metrics": [asdict(one) for one in checked],
+        },
         **facts,
     }
     return kept, complaints(checked, problem)
@@ -276,9 +271,9 @@ def _silent(line: str) -> None:
     pass
 
 
-def write_expectations(settings: Settings, say: Say, file: Path = REFERENCE_FILE) -> Path:
+def write_expectations(settings: Settings, say: Say) -> Path:
     """Score the reference pictures with the profile's weights and keep that as what to expect."""
-    kept = read_reference(file)
+    kept = read_reference()
     images = [_open(one) for one in kept["pictures"]]
     for one, image in zip(kept["pictures"], images, strict=True):
         one["pixels"] = digest_pixels(image)
@@ -289,8 +284,8 @@ def write_expectations(settings: Settings, say: Say, file: Path = REFERENCE_FILE
     }
     kept |= {"made_on": _kind(settings), "expected": expected}
     text = json.dumps(kept, indent=2, ensure_ascii=False, allow_nan=False)
-    file.write_text(text + "\n", encoding="utf-8")
-    return file
+    REFERENCE_FILE.write_text(text + "\n", encoding="utf-8")
+    return REFERENCE_FILE
 
 
 def main() -> int:

@@ -110,7 +110,10 @@ def rate_pictures(
         load=_Reply.model_validate,
         say=say,
     )
-    made = [_rating(request, outcomes[key], judge) for key, request in zip(keys, requests)]
+    made = [
+        _rating(request, outcomes[key], judge)
+        for key, request in zip(keys, requests, strict=True)
+    ]
     failed = sum(one.status == "failed" for one in made)
     say(f"{len(made)} pictures rated, {failed} failed")
     return made

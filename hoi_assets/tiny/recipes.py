@@ -134,7 +134,7 @@ RECIPES = {
         Recipe(
             "vqa",
             split="interactions",
-            steps=3200,
+            steps=2800,
             batch_size=32,
             learning_rate=6e-4,
             warmup_steps=100,
@@ -148,7 +148,7 @@ RECIPES = {
         Recipe(
             "component_examiner",
             split="interactions_examiner",
-            steps=3600,
+            steps=3200,
             batch_size=32,
             learning_rate=7e-4,
             warmup_steps=100,

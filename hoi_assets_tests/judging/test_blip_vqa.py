@@ -113,7 +113,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load_blip_vqa(make_blip_vqa(tmp_path / "a", yes="oui"))
     folder = make_blip_vqa(tmp_path / "b")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(HoiError, match="model.safetensors is missing"):
+    with pytest.raises(HoiError, match=r"model\.safetensors is missing"):
         load_blip_vqa(folder)
 
 

@@ -168,7 +168,8 @@ def test_scores_are_those_of_the_first_line(tmp_path: Path) -> None:
     )
     line = score_line(store, settings, pl.DataFrame(rows), None, lambda text: None)
     by_prompt = [rows[place // 2]["prompt"] for place in range(line.height)]
-    assert dict(zip(zip(by_prompt, line["metric"]), line["value"])) == found
+    pairs = zip(by_prompt, line["metric"], strict=True)
+    assert dict(zip(pairs, line["value"], strict=True)) == found
 
 
 def test_scored_again_nothing_is_computed_and_no_picture_is_copied(
@@ -195,7 +196,8 @@ def test_record_holds_versions_hardware_weights_hashes_and_reference_pictures(
     assert len(record["models"]["clip_score"]["digest"]) == 64
     assert len(record["inputs"]["pixels"]) == 5
     reference = record["reference_pictures"]
-    assert len(reference["pictures"]) == 3 and reference["as_expected"] is True
+    assert reference["standing"] == "as expected"
+    assert all(len(one["found"]) == 3 for one in reference["metrics"])
     standings = {one["metric"]: one["standing"] for one in reference["metrics"]}
     assert standings == {"clip_score": "as expected", "image_reward": "as expected"}
     assert str(tmp_path) not in json.dumps(record)
@@ -269,7 +271,7 @@ def test_other_scores_of_the_reference_pictures_are_said_loudly_and_the_run_goes
     kept["pictures"][2]["pixels"] = "0" * 64
     changed = tmp_path / "reference.json"
     changed.write_text(json.dumps(kept), encoding="utf-8")
-    monkeypatch.setattr(reproduction.check_reference, "__defaults__", (changed,))
+    monkeypatch.setattr(reproduction, "REFERENCE_FILE", changed)
     images, prompts = plain(tmp_path)
     out = tmp_path / "scores.csv"
     assert score(images, prompts, out, "--profile", write_profile(tmp_path)).height == 10
@@ -277,7 +279,10 @@ def test_other_scores_of_the_reference_pictures_are_said_loudly_and_the_run_goes
     assert "NOT AS EXPECTED: clip_score of the reference pictures differs: by 0.1" in said
     assert "other pixels: reference-000014" in said
     reference = record_beside(out)["reference_pictures"]
-    assert reference["as_expected"] is False
+    assert reference["standing"] == "differs" and "reference-000014" in reference["problem"]
+    changed.unlink()
+    score(images, prompts, out, "--profile", str(tmp_path / "own.yaml"))
+    assert "NOT AS EXPECTED: reference pictures: " in capsys.readouterr().err
 
 
 def test_stored_weights_score_the_reference_pictures_as_expected() -> None:

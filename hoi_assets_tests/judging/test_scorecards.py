@@ -26,6 +26,7 @@ def make_scores(prompts: int = 12, images: int = 2) -> pl.DataFrame:
                             "suite": suite,
                             "method": method,
                             "category": ("hook", "tripod")[number % 2],
+                            "scenario": None,
                             "seen": number % 4 < 2 if suite == "hoi" else None,
                             "evaluation_prompt_id": f"{suite}-{number}",
                             "image_id": f"{suite}-{number}-{method}-{image}",

@@ -7,7 +7,6 @@ from hoi_assets.prompting.craft import (
     Answers,
     Round,
     askable,
-    best_round,
     edited_prompt,
     failed,
     next_step,
@@ -94,11 +93,6 @@ def test_it_stops_after_three_edits() -> None:
 def test_it_stops_when_the_prompt_leaves_no_room() -> None:
     step = next_step(PROMPT, PARTS, rounds({0: False}), max_words=18)
     assert step.stop == "no_room"
-
-
-def test_best_round_is_the_first_with_most_yes() -> None:
-    made = rounds({0: False}, {0: True, 1: False}, {0: True, 1: False, 2: False})
-    assert best_round(made) == 1
 
 
 def test_unasked_questions_and_missing_rounds_are_errors() -> None:

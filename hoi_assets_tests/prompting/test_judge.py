@@ -116,7 +116,7 @@ def test_picture_counts_against_the_budget_before_it_is_sent(chat_server: Any) -
 
 
 def test_endpoint_that_cannot_be_used_names_the_section(chat_server: Any) -> None:
-    with pytest.raises(HoiError, match="judge.model is not set"):
+    with pytest.raises(HoiError, match=r"judge\.model is not set"):
         EndpointJudge(Judge(endpoint="http://127.0.0.1:1/v1"))
     with pytest.raises(HoiError, match=r"judge\.endpoint .* answered 404"):
         ask(chat_server(Answer(status=404, body="{}")).url)

@@ -66,14 +66,14 @@ def test_model_learns_the_scenes_it_sees(shapes_world: Path, tmp_path: Path) -> 
     from hoi_assets.tiny.loop import fit
 
     pictures = read_pictures(shapes_world, "interactions", limit=12)
-    recipe = replace(RECIPES["vqa"], steps=30, batch_size=16, learning_rate=2e-3, warmup_steps=3)
+    recipe = replace(RECIPES["vqa"], steps=60, batch_size=16, learning_rate=2e-3, warmup_steps=5)
     torch.manual_seed(0)
     model = vqa.build(vqa.tokenizer(), vqa.Size(64, 2, 2))
     whole = vqa.trainable(model)
     loss = vqa.loss_of(whole, pictures, recipe)
     before = float(loss(torch.Generator().manual_seed(1)).detach())
     fit(whole, loss, recipe, tmp_path, say=lambda line: None)
-    assert float(loss(torch.Generator().manual_seed(1)).detach()) < 0.8 * before
+    assert float(loss(torch.Generator().manual_seed(1)).detach()) < 0.7 * before
 
 
 def test_figures_are_of_the_questions_that_come_with_the_scenes(shapes_world: Path) -> None:
