@@ -1,4 +1,4 @@
-"""A whole line on the stored weights and pool, small enough for a test: two categories."""
+"""Both lines on the stored weights and pool, small enough for a test."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ import yaml
 from hoi_assets.settings import PROFILES, ROOT, Settings, load_settings
 
 CATEGORIES = ("power_sphere", "worn")
+SCENARIO = "functional"
 
 # Steps are few: what is tested is the way, not the quality.
 SMALL: dict[str, Any] = {
@@ -32,6 +33,8 @@ SMALL: dict[str, Any] = {
         "min_train_rows": 1,
     },
     "sampling": {"num_inference_steps": 3, "batch_size": 8},
+    "interacting": {"rows_per_scenario": 2},
+    "refining": {"num_inference_steps": 4, "switch_steps": [0, 1, 2], "batch_size": 2},
     "verifier": {"train_steps": 4, "training_pairs": 64, "target_precision": 0.05},
     "evaluation": {
         "images_per_prompt": 1,

@@ -79,9 +79,14 @@ def test_backfill_policy_is_unset_so_that_checks_keep_their_partition(repository
 
 
 def test_jobs_and_a_nightly_schedule_shipped_stopped(repository):
-    assert {"line_head", "hand_pose_line", "scenario_line", "line_tail", "whole_line", "regenerate"} <= set(
-        repository.job_names
-    )
+    assert {
+        "line_head",
+        "hand_pose_line",
+        "scenario_line",
+        "line_tail",
+        "whole_line",
+        "regenerate",
+    } <= set(repository.job_names)
     (schedule,) = repository.schedule_defs
     assert schedule.job_name == "regenerate"
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED

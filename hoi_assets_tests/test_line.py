@@ -17,7 +17,14 @@ import yaml
 
 from hoi_assets.settings import ROOT
 from hoi_assets.store.versions import Store
-from hoi_assets_tests.line_fixture import CATEGORIES, environment, hoi, settings_of, write_profile
+from hoi_assets_tests.line_fixture import (
+    CATEGORIES,
+    SCENARIO,
+    environment,
+    hoi,
+    settings_of,
+    write_profile,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -28,6 +35,14 @@ PARTITIONED = (
     "candidate_images",
     "verified_pairs",
     "hoi_evaluation_images",
+)
+PER_SCENARIO = (
+    "interacting_prompts",
+    "interaction_decompositions",
+    "initial_images",
+    "image_critiques",
+    "refined_images",
+    "baseline_images",
 )
 WHOLE = (
     "base_prompt_taxonomy",
@@ -60,7 +75,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("line")
     profile = write_profile(folder)
     home = folder / "home with a space"
-    return Made(home, profile, hoi(home, profile, "run", *CATEGORIES))
+    return Made(home, profile, hoi(home, profile, "run", *CATEGORIES, SCENARIO))
 
 
 @pytest.fixture
@@ -73,6 +88,7 @@ def copied(made: Made, tmp_path: Path) -> Made:
 
 def test_every_asset_is_published_for_the_categories_asked(made: Made) -> None:
     wanted = {f"{asset}/{category}" for asset in PARTITIONED for category in CATEGORIES}
+    wanted |= {f"{asset}/{SCENARIO}" for asset in PER_SCENARIO}
     assert set(made.versions()) == wanted | set(WHOLE)
 
 
@@ -195,7 +211,7 @@ def test_report_needs_nothing_beside_it(made: Made) -> None:
 
 def test_nothing_is_made_twice(copied: Made) -> None:
     before, images = copied.versions(), _images(copied)
-    printed = hoi(copied.home, copied.profile, "run", *CATEGORIES)
+    printed = hoi(copied.home, copied.profile, "run", *CATEGORIES, SCENARIO)
     assert copied.versions() == before
     assert _images(copied) == images
     assert " made in " not in printed
@@ -243,9 +259,9 @@ def test_lost_image_is_drawn_again_from_its_row(copied: Made) -> None:
 
 def test_killed_run_ends_with_the_hashes_of_an_unbroken_one(made: Made, tmp_path: Path) -> None:
     home = tmp_path / "killed"
-    for asset in ("instance_images", "category_loras", "verified_pairs"):
+    for asset in ("instance_images", "category_loras", "verified_pairs", "image_critiques"):
         _run_until(home, made.profile, _after(asset))
-    hoi(home, made.profile, "run", *CATEGORIES)
+    hoi(home, made.profile, "run", *CATEGORIES, SCENARIO)
     assert Made(home, made.profile, "").versions() == made.versions()
 
 
@@ -260,7 +276,7 @@ def _after(asset: str) -> Callable[[Path], bool]:
 def _run_until(home: Path, profile: Path, stop: Callable[[Path], bool]) -> None:
     """Start a run and kill it, with all its children, as soon as `stop` says so."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "hoi_assets.cli", "run", *CATEGORIES],
+        [sys.executable, "-m", "hoi_assets.cli", "run", *CATEGORIES, SCENARIO],
         cwd=ROOT,
         env=environment(home, profile),
         stdout=subprocess.DEVNULL,
@@ -278,3 +294,73 @@ def _run_until(home: Path, profile: Path, stop: Callable[[Path], bool]) -> None:
 def test_summary_is_json_for_scripts(made: Made) -> None:
     told = json.loads(hoi(made.home, made.profile, "summary", "--json"))
     assert {row["category"] for row in told["categories"]} == set(CATEGORIES)
+    assert [row["scenario"] for row in told["scenarios"]] == [SCENARIO]
+
+
+# --- the second line -----------------------------------------------------------------------------
+
+
+def test_variants_and_plain_pictures_of_the_benchmark_model_are_replayed(made: Made) -> None:
+    table = made.store.require("refined_images", SCENARIO).table("rows")
+    variants = table.filter(pl.col("switch_step") > 0)
+    if variants.is_empty():
+        variants = table.filter(pl.col("method") == "craft")
+    for image_id in (variants["image_id"][0], table["image_id"][0]):
+        assert "all pixels are equal" in hoi(made.home, made.profile, "replay", image_id)
+
+
+def test_trace_of_a_benchmark_image_tells_components_critique_and_choice(made: Made) -> None:
+    row = made.store.require("initial_images", SCENARIO).table("rows").row(0, named=True)
+    told = hoi(made.home, made.profile, "trace", row["image_id"])
+    flat = made.store.require("interaction_decompositions", SCENARIO).table("rows")
+    for words in (
+        row["prompt"],
+        flat["flat"][0],
+        "image_critiques",
+        "refined_images: detailscribe",
+    ):
+        assert words in told
+
+
+def test_scorecard_holds_both_lines_with_selection_rule_and_compute(made: Made) -> None:
+    card = made.store.require("scorecards").table("scorecard")
+    assert set(card["suite"]) == {"hoi", "general", "interacting"}
+    second = card.filter(pl.col("suite") == "interacting")
+    assert {"plain", "multi_seed", "detailscribe", "detailscribe_oracle", "craft"} <= set(
+        second["method"]
+    )
+    assert {"clip_score", "image_reward", "examiner_components"} <= set(second["metric"])
+    assert second["compute"].str.contains("denoiser passes a prompt").all()
+    assert (second["selection_rule"] != "").all()
+
+
+def test_report_shows_the_second_line(made: Made) -> None:
+    html = made.store.require("evaluation_report").file("report.html").read_text("utf-8")
+    for words in ("InterActing", "switch after 1", "detailscribe_oracle"):
+        assert words in html
+
+
+def test_votes_reach_the_scorecard_and_the_report(copied: Made) -> None:
+    from hoi_assets.rating.study import read_study, showings, study_folder
+    from hoi_assets.rating.votes import Vote, VoteFile, now
+
+    options = ("--suite", "interacting", "--mode", "rating", "--methods", "plain,multi_seed")
+    hoi(copied.home, copied.profile, "rate", "make", "small", *options)
+    hoi(copied.home, copied.profile, "rate", "links", "small", "anna", "ben")
+    folder = study_folder(copied.home, "small")
+    study = read_study(folder)
+    votes = VoteFile(folder)
+    for rater in ("anna", "ben"):
+        for shown in showings(study, rater):
+            for question in study.questions:
+                answer = 1 + len(question.key + rater + shown.item.item) % 5
+                facts = (shown.item.item, shown.repeat, question.key, answer, shown.on_left)
+                votes.add(Vote(now(), rater, *facts, shown.place))
+    votes.close()
+    hoi(copied.home, copied.profile, "run", SCENARIO)
+    card = copied.store.require("scorecards").table("scorecard")
+    people = card.filter(pl.col("metric").str.starts_with("human_rating"))
+    assert set(people["method"]) == {"plain", "multi_seed"}
+    assert people["missing"].sum() == 0
+    html = copied.store.require("evaluation_report").file("report.html").read_text("utf-8")
+    assert "Mean ratings" in html
