@@ -109,6 +109,25 @@ class Judge(Endpoint):
     image_tokens: int = Field(2048, ge=0)
 
 
+class Painter(Endpoint):
+    """An image endpoint as a baseline (OpenAI images API); None: nobody is asked.
+
+    `size` is asked of the endpoint in pixels; `usd_per_image` None is not known. `seed` is sent to
+    nobody: another one asks for other pictures.
+    """
+
+    size: str = Field("1024x1024", pattern="^[1-9][0-9]{1,3}x[1-9][0-9]{1,3}$")
+    usd_per_image: float | None = Field(None, ge=0)
+    timeout_s: float = Field(180, gt=0)
+
+    @model_validator(mode="after")
+    def _priced_by_the_picture(self) -> "Painter":
+        by_token = (self.usd_per_million_input_tokens, self.usd_per_million_output_tokens)
+        if by_token != (None, None):
+            raise ValueError("a painter is priced by usd_per_image, not by tokens")
+        return self
+
+
 class Refining(Section):
     """Drawing and re-denoising with the benchmark model (DetailScribe, arXiv 2504.08714).
 
@@ -249,6 +268,7 @@ class Settings(Section):
     decomposer: Decomposer = Decomposer()
     critic: Critic = Critic()
     judge: Judge = Judge()
+    painter: Painter = Painter()
     refining: Refining = Refining()
     instance_images: InstanceImages = InstanceImages()
     lora: LoraTraining = LoraTraining()

@@ -151,12 +151,14 @@ def refined_images(work: Work, out: Staging) -> Result:
         *CRITICISING,
         "hoi_assets/diffusion/baselines.py",
         "hoi_assets/diffusion/refined.py",
+        "hoi_assets/prompting/painter.py",
     ],
-    settings=["refining", "critic"],
+    settings=["refining", "critic", "painter"],
     models=["benchmark", "critic", "clip"],
     group=GROUP,
     description="What the same compute gives without re-denoising: more seeds (chosen by the "
-    "critic and, apart, by CLIPScore), a rewritten prompt, a refined prompt.",
+    "critic and, apart, by CLIPScore), a rewritten prompt, a refined prompt; and, when one is set, "
+    "an image endpoint's picture of each prompt.",
     kinds=["torch"],
 )
 def baseline_images(work: Work, out: Staging) -> Result:

@@ -1,7 +1,8 @@
 """Plain baselines at the compute of DetailScribe: more seeds, a rewritten prompt, a refined one.
 
 The budget of a row is what its initial picture and all its variants take, in forward passes of the
-denoiser; a baseline draws as many plain pictures as that pays.
+denoiser; a baseline draws as many plain pictures as that pays. An image endpoint, when set, paints
+one picture a prompt, at a compute that nobody tells.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,13 +27,15 @@ from hoi_assets.prompting.critique import NoRoom, extended
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 
-MULTI_SEED, MULTI_SEED_CLIP, REWRITE, REFINE = (
+MULTI_SEED, MULTI_SEED_CLIP, REWRITE, REFINE, ENDPOINT = (
     "multi_seed",
     "multi_seed_clip",
     "rewrite",
     "refine",
+    "endpoint",
 )
 CLIP_RULE = "CLIPScore against the prompt"
+ONE_PICTURE = "none: one picture"
 
 
 def baseline_table(
@@ -48,7 +51,8 @@ def baseline_table(
     `multi_seed`: the plain picture and more seeds, chosen by the critic; `multi_seed_clip`: the
     same pictures, chosen by CLIPScore; `rewrite`: the prompt with its components said again, before
     anything is seen; `refine`: the plain picture, then pictures drawn from noise under the
-    critique's corrected prompt.
+    critique's corrected prompt; `endpoint`, when `painter.endpoint` is set: an image endpoint's one
+    picture of every prompt.
 
     Args:
         initial: rows of `initial_images`. components: by row_id.
@@ -57,6 +61,7 @@ def baseline_table(
     Returns:
         Table of SCHEMA.
     """
+    painted = _painted(store, settings, initial.to_dicts(), say)
     methods = (MULTI_SEED, MULTI_SEED_CLIP, REWRITE, REFINE)
     records, corrected, failed = split_failed(initial, critiqued, methods)
     seeds = _more_seeds(store, settings, records, say)
@@ -67,6 +72,7 @@ def baseline_table(
                  components, say),
         *_refined(store, settings, records, components, corrected, say),
         *failed,
+        *painted,
     ]  # fmt: skip
     return pl.DataFrame(made, schema=SCHEMA)
 
@@ -158,6 +164,39 @@ def _drawn(
         ]
         for row in initial
     }
+
+
+def _painted(store: Store, settings: Settings, initial: Sequence[Record], say: Say) -> list[Record]:
+    if settings.painter.endpoint is None:
+        return []
+    from hoi_assets.prompting.painter import EndpointPainter, paint
+
+    options = settings.refining
+    painter = EndpointPainter(settings.painter, store.images)
+    prompts = [row["prompt"] for row in initial]
+    painted = paint(prompts, painter, store, (options.width, options.height), say)
+    return [
+        candidate_of(
+            row,
+            ENDPOINT,
+            0,
+            {
+                "image_id": one.image_id,
+                "drawn_prompt": row["prompt"],
+                "seed": settings.painter.seed,
+                "width": options.width,
+                "height": options.height,
+                "passes": 0,
+                "pixels": one.pixels,
+                "pixel_std": one.pixel_std,
+                "selected": one.pixels is not None,
+                "why": None if one.pixels is None else f"{ONE_PICTURE}; {one.drawn_by}",
+                "status": "failed" if one.pixels is None else "accepted",
+                "reason": one.reason,
+            },
+        )
+        for row, one in zip(initial, painted, strict=True)
+    ]
 
 
 def _chosen(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hoi_assets.diffusion.baselines import ENDPOINT
 from hoi_assets.diffusion.benchmark import benchmark_model, drawn_row
 from hoi_assets.diffusion.sampling import Draw, Lora
 from hoi_assets.errors import HoiError
@@ -38,7 +39,8 @@ def replay(store: Store, settings: Settings, image_id: str) -> Replay:
     """Draw an image of either line again, alone.
 
     Raises:
-        HoiError: no such image, it was never drawn, or its model or LoRA is not there.
+        HoiError: no such image, it was never drawn, it is an image endpoint's, or its model or
+            LoRA is not there.
     """
     import numpy as np
 
@@ -48,6 +50,11 @@ def replay(store: Store, settings: Settings, image_id: str) -> Replay:
     row = found.row
     if row["pixels"] is None:
         raise HoiError(f"image {image_id} was never drawn: {row['reason']}", "choose another")
+    if row.get("method") == ENDPOINT:
+        raise HoiError(
+            f"image {image_id} is an image endpoint's ({row['why']}) and cannot be drawn again",
+            f"it is kept in {store.images.path(row['pixels'])}; replay one of another method",
+        )
     of_benchmark = found.published.asset in BENCHMARK_IN
     name = "benchmark" if of_benchmark else "base"
     ref = benchmark_model(settings) if of_benchmark else settings.models.base

@@ -249,9 +249,7 @@ def _without_pronouns(phrase: str) -> str:
     while len(words) > 1 and words[0].casefold() in _POSSESSIVES:
         words = words[1:]
     said = " ".join(words)
-    if said.casefold() in _PLACES or all(
-        word.casefold() in _PRONOUNS for word in words
-    ):
+    if said.casefold() in _PLACES or all(word.casefold() in _PRONOUNS for word in words):
         return ""
     return said
 

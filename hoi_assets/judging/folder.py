@@ -135,6 +135,9 @@ def _is_picture(name: str) -> bool:
 
 def _judgeable(name: str, path: Path, line: _Line | None) -> Picture:
     number, prompt = (line.number, line.prompt) if line else (None, None)
+    if text_problem(name):
+        shown = name.encode("ascii", "backslashreplace").decode()
+        return Picture(shown, number, prompt, None, f"file_name: {text_problem(name)}")
     if line is not None and line.reason:
         return Picture(name, number, prompt, None, line.reason)
     if not _is_picture(name):

@@ -16,9 +16,9 @@ from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 
 SUITE = "interacting"
-PLAIN, DETAILSCRIBE, MULTI_SEED = "plain", "detailscribe", "multi_seed"
+PLAIN, DETAILSCRIBE, MULTI_SEED, ENDPOINT = "plain", "detailscribe", "multi_seed", "endpoint"
 MEAN, ORACLE = "_mean", "_oracle"
-AGAINST = ("plain", "multi_seed", "multi_seed_clip", "rewrite", "refine", "craft")
+AGAINST = ("plain", "multi_seed", "multi_seed_clip", "rewrite", "refine", "endpoint", "craft")
 PAIRS = (
     *((DETAILSCRIBE, other) for other in AGAINST),
     ("craft", PLAIN),
@@ -119,6 +119,8 @@ def said_of_methods(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], 
         method: f"{sum(own.values()) / len(own):.0f} denoiser passes a prompt"
         for method, own in passes.items()
     }
+    if ENDPOINT in compute:
+        compute[ENDPOINT] = "an image endpoint"
     for method, rule in ((MEAN, MEAN_RULE), (ORACLE, ORACLE_RULE)):
         for base in (DETAILSCRIBE, MULTI_SEED):
             if base in compute:

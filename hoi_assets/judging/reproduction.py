@@ -183,8 +183,8 @@ def _checked(
 def _score(
     settings: Settings, images: list["Image.Image"], rows: list[dict[str, Any]], say: Say
 ) -> dict[str, tuple[ModelRef, tuple[float | None, ...]]]:
-    """By metric the weights and a value per picture; of components the mean probability of yes,
-    in which more shows than in the share that holds."""
+    """By metric the weights and a value per picture; of components the mean probability of yes
+    (`<metric>_p_yes`), in which more shows than in the share that holds."""
     places = range(len(rows))
     found = {
         judge.name: (judge.ref, tuple(v[judge.name] for v in judge.score(images, rows, places)))
@@ -192,7 +192,7 @@ def _score(
         if _judges_any(judge.reads)
     }
     for name, ref, _ in component_judges(settings):
-        found[name] = (ref, _p_yes(ref, settings.device, images, rows))
+        found[f"{name}_p_yes"] = (ref, _p_yes(ref, settings.device, images, rows))
     return found
 
 

@@ -34,6 +34,7 @@ METHODS = (
     "multi_seed_clip",
     "rewrite",
     "refine",
+    "endpoint",
     "craft",
     "detailscribe",
     "detailscribe_mean",

@@ -7,26 +7,17 @@ made by code: the original sentence word for word, then the corrections in order
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hoi_assets.progress import Say
 from hoi_assets.prompting import wording
+from hoi_assets.prompting.asking import Asker
 from hoi_assets.prompting.budget import Budget
-from hoi_assets.prompting.chat import (
-    CHARACTERS_PER_TOKEN,
-    Chat,
-    Message,
-    Unusable,
-    ask_all,
-    image_part,
-    one_json_object,
-    text_part,
-)
+from hoi_assets.prompting.chat import Unusable, one_json_object
 from hoi_assets.prompting.components import Component, dependencies
-from hoi_assets.prompting.kept import Keep, Outcome, found_or_asked
+from hoi_assets.prompting.kept import Outcome, found_or_asked
 from hoi_assets.prompting.request import Cache
 from hoi_assets.settings import Critic as CriticSettings
 from hoi_assets.store.hashing import digest, digest_pixels
@@ -431,89 +422,33 @@ class _Reply(_Strict):
     others: list[_Other]
 
 
-class EndpointCritic:
-    """Shows a picture to a vision endpoint and asks of each component whether it holds.
+class EndpointCritic(Asker[CritiqueRequest, tuple[Finding, ...]]):
+    """Shows a picture to a vision endpoint and asks of each component whether it holds."""
 
-    Args:
-        budget: see `Chat`.
-
-    Raises:
-        HoiError: settings that cannot work, see `Chat`; nothing is asked yet.
-    """
+    section = "critic"
+    label = "critiques"
+    templates = TEMPLATES
+    reply = _Reply
+    typical_reply_tokens = TYPICAL_REPLY_TOKENS
 
     def __init__(self, options: CriticSettings, budget: Budget | None = None) -> None:
+        super().__init__(options, budget, options.image_tokens)
         self.options = options
-        self.chat = Chat(options, budget, section="critic", image_tokens=options.image_tokens)
-        self._schema = _Reply.model_json_schema()
-
-    @cached_property
-    def template_version(self) -> str:
-        """Hash of the templates and of the schema, 12 hex digits."""
-        return wording.version(TEMPLATES, self._schema)
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """What determines a critique beside picture, prompt and components."""
-        return {
-            "model": self.chat.model,
-            "endpoint": self.chat.endpoint,
-            "template_version": self.template_version,
-            "temperature": self.options.temperature,
-            "seed": self.options.seed,
-            "max_words": self.options.max_words,
-        }
+        return {**super().identity, "max_words": self.options.max_words}
 
-    def ask(
-        self,
-        requests: Mapping[str, CritiqueRequest],
-        keep: Keep[tuple[Finding, ...]],
-        say: Say,
-    ) -> Mapping[str, Outcome[tuple[Finding, ...]]]:
-        """An outcome per request, by key; `keep` is called with each at once.
+    def image(self, request: CritiqueRequest) -> "Image.Image":
+        """The picture to be judged."""
+        return request.image
 
-        Raises:
-            EndpointError: the endpoint does not answer the first call, or refuses it.
-        """
-        if not requests:
-            return {}
-        characters = sum(len("".join(self._words(request))) for request in requests.values())
-        tokens = characters // CHARACTERS_PER_TOKEN + len(requests) * self.options.image_tokens
-        estimate = self.chat.estimate(len(requests), tokens, TYPICAL_REPLY_TOKENS * len(requests))
-        say(f"critiques: {estimate}")
-        outcomes = ask_all(
-            self.chat,
-            list(requests.items()),
-            lambda item, first: self._outcome(*item, first),
-            lambda item, outcome: keep(item[0], outcome),
-            "critiques",
-            say,
-        )
-        return dict(zip(requests, outcomes, strict=True))
-
-    def _outcome(
-        self, key: str, request: CritiqueRequest, first: bool
-    ) -> Outcome[tuple[Finding, ...]]:
-        room = self._room(request.prompt)
-        answer = self.chat.ask(
-            self._messages(request),
-            self._schema,
-            seed=int(key[:7], 16),
-            read=lambda text: _read(text, request.components, room),
-            again=wording.again,
-            first=first,
-        )
-        return Outcome.of(answer, self.chat.model)
-
-    def _room(self, prompt: str) -> int:
-        """The most words of one correction, so that the corrected prompt has room for it."""
-        room = self.options.max_words - word_count(prompt)
-        return max(MIN_CORRECTION_WORDS, min(MAX_CORRECTION_WORDS, room))
-
-    def _words(self, request: CritiqueRequest) -> tuple[str, str]:
+    def words(self, request: CritiqueRequest) -> tuple[str, str]:
         """What the system and the user say."""
         system = wording.render(
             "critique_system.j2",
-            schema=wording.as_json(self._schema),
+            schema=wording.as_json(self.schema),
             max_correction_words=self._room(request.prompt),
             max_others=MAX_OTHERS,
         )
@@ -522,12 +457,14 @@ class EndpointCritic:
         )
         return system, user
 
-    def _messages(self, request: CritiqueRequest) -> list[Message]:
-        system, user = self._words(request)
-        return [
-            {"role": "system", "content": system},
-            {"role": "user", "content": [image_part(request.image), text_part(user)]},
-        ]
+    def read(self, request: CritiqueRequest, text: str) -> tuple[Finding, ...]:
+        """Findings in order of impact."""
+        return _read(text, request.components, self._room(request.prompt))
+
+    def _room(self, prompt: str) -> int:
+        """The most words of one correction, so that the corrected prompt has room for it."""
+        room = self.options.max_words - word_count(prompt)
+        return max(MIN_CORRECTION_WORDS, min(MAX_CORRECTION_WORDS, room))
 
 
 def _read(text: str, components: Sequence[Component], room: int) -> tuple[Finding, ...]:

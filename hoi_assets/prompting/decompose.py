@@ -3,15 +3,14 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hoi_assets.progress import Say
 from hoi_assets.prompting import wording
-from hoi_assets.prompting.budget import Budget
-from hoi_assets.prompting.chat import Chat, Message, Unusable, ask_all, one_json_object
+from hoi_assets.prompting.asking import Asker
+from hoi_assets.prompting.chat import Unusable, one_json_object
 from hoi_assets.prompting.components import (
     ARTICLES_AND_NUMBERS,
     PREPOSITIONS,
@@ -324,81 +323,28 @@ def _short_enough(subject: str, relation: str, object: str) -> Component | None:
         return None
 
 
-class EndpointDecomposer:
-    """Asks for components as structured output, one call per prompt.
-
-    Args:
-        budget: see `Chat`.
-
-    Raises:
-        HoiError: settings that cannot work, see `Chat`; nothing is asked yet.
-    """
+class EndpointDecomposer(Asker[str, Components]):
+    """Asks for components, one call per prompt."""
 
     caches = True
+    section = "decomposer"
+    label = "decompositions"
+    templates = TEMPLATES
+    reply = _Reply
+    typical_reply_tokens = TYPICAL_REPLY_TOKENS
 
-    def __init__(self, options: DecomposerSettings, budget: Budget | None = None) -> None:
-        self.options = options
-        self.chat = Chat(options, budget, section="decomposer")
-        self._schema = _Reply.model_json_schema()
-
-    @cached_property
-    def template_version(self) -> str:
-        """Hash of the templates and of the schema, 12 hex digits."""
-        return wording.version(TEMPLATES, self._schema)
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What determines the components beside the prompt."""
-        return {
-            "model": self.chat.model,
-            "endpoint": self.chat.endpoint,
-            "template_version": self.template_version,
-            "temperature": self.options.temperature,
-            "seed": self.options.seed,
-        }
-
-    def ask(
-        self, prompts: Mapping[str, str], keep: Keep[Components], say: Say
-    ) -> Mapping[str, Outcome[Components]]:
-        """An outcome per prompt, by key; `keep` is called with each at once.
-
-        Raises:
-            EndpointError: the endpoint does not answer the first call, or refuses it.
-        """
-        if not prompts:
-            return {}
-        tokens = sum(self.chat.tokens_in(self._messages(text)) for text in prompts.values())
-        estimate = self.chat.estimate(len(prompts), tokens, TYPICAL_REPLY_TOKENS * len(prompts))
-        say(f"decompositions: {estimate}")
-        outcomes = ask_all(
-            self.chat,
-            list(prompts.items()),
-            lambda item, first: self._outcome(*item, first),
-            lambda item, outcome: keep(item[0], outcome),
-            "decompositions",
-            say,
-        )
-        return dict(zip(prompts, outcomes, strict=True))
-
-    def _outcome(self, key: str, prompt: str, first: bool) -> Outcome[Components]:
-        answer = self.chat.ask(
-            self._messages(prompt),
-            self._schema,
-            seed=int(key[:7], 16),
-            read=lambda text: _read(prompt, text),
-            again=wording.again,
-            first=first,
-        )
-        return Outcome.of(answer, self.chat.model)
-
-    def _messages(self, prompt: str) -> list[Message]:
+    def words(self, request: str) -> tuple[str, str]:
+        """What the system and the user say."""
         system = wording.render(
             "decompose_system.j2",
-            schema=wording.as_json(self._schema),
+            schema=wording.as_json(self.schema),
             max_components=MAX_COMPONENTS,
         )
-        user = wording.render("decompose_user.j2", prompt=prompt)
-        return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        return system, wording.render("decompose_user.j2", prompt=request)
+
+    def read(self, request: str, text: str) -> Components:
+        """The components of a reply."""
+        return _read(request, text)
 
 
 def _read(prompt: str, text: str) -> Components:

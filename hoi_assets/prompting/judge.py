@@ -2,25 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hoi_assets.progress import Say
 from hoi_assets.prompting import wording
+from hoi_assets.prompting.asking import Asker
 from hoi_assets.prompting.budget import Budget
 from hoi_assets.prompting.chat import (
-    CHARACTERS_PER_TOKEN,
-    Chat,
-    Message,
     Unusable,
-    ask_all,
-    image_part,
     one_json_object,
-    text_part,
 )
-from hoi_assets.prompting.kept import Keep, Outcome, found_or_asked
+from hoi_assets.prompting.kept import Outcome, found_or_asked
 from hoi_assets.prompting.request import Cache
 from hoi_assets.settings import Judge as JudgeSettings
 from hoi_assets.store.hashing import digest, digest_pixels
@@ -111,8 +105,7 @@ def rate_pictures(
         say=say,
     )
     made = [
-        _rating(request, outcomes[key], judge)
-        for key, request in zip(keys, requests, strict=True)
+        _rating(request, outcomes[key], judge) for key, request in zip(keys, requests, strict=True)
     ]
     failed = sum(one.status == "failed" for one in made)
     say(f"{len(made)} pictures rated, {failed} failed")
@@ -156,83 +149,30 @@ def ratings_table(rows: Sequence[Rating]) -> "pl.DataFrame":
     return pl.DataFrame([vars(row) for row in rows], schema=schema)
 
 
-class EndpointJudge:
-    """Shows a picture to a vision endpoint and asks how well it shows the prompt.
+class EndpointJudge(Asker[RatingRequest, _Reply]):
+    """Shows a picture to a vision endpoint and asks how well it shows the prompt."""
 
-    Args:
-        budget: see `Chat`.
-
-    Raises:
-        HoiError: settings that cannot work, see `Chat`; nothing is asked yet.
-    """
+    section = "judge"
+    label = "ratings"
+    templates = TEMPLATES
+    reply = _Reply
+    typical_reply_tokens = TYPICAL_REPLY_TOKENS
 
     def __init__(self, options: JudgeSettings, budget: Budget | None = None) -> None:
-        self.options = options
-        self.chat = Chat(options, budget, section="judge", image_tokens=options.image_tokens)
-        self._schema = _Reply.model_json_schema()
+        super().__init__(options, budget, options.image_tokens)
 
-    @cached_property
-    def template_version(self) -> str:
-        """Hash of the templates and of the schema, 12 hex digits."""
-        return wording.version(TEMPLATES, self._schema)
+    def image(self, request: RatingRequest) -> "Image.Image":
+        """The picture to be rated."""
+        return request.image
 
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """What determines a rating beside picture and prompt."""
-        return {
-            "model": self.chat.model,
-            "endpoint": self.chat.endpoint,
-            "template_version": self.template_version,
-            "temperature": self.options.temperature,
-            "seed": self.options.seed,
-        }
-
-    def ask(
-        self, requests: Mapping[str, RatingRequest], keep: Keep[_Reply], say: Say
-    ) -> Mapping[str, Outcome[_Reply]]:
-        """An outcome per request, by key; `keep` is called with each at once.
-
-        Raises:
-            EndpointError: the endpoint does not answer the first call, or refuses it.
-        """
-        if not requests:
-            return {}
-        characters = sum(len("".join(self._words(request))) for request in requests.values())
-        tokens = characters // CHARACTERS_PER_TOKEN + len(requests) * self.options.image_tokens
-        estimate = self.chat.estimate(len(requests), tokens, TYPICAL_REPLY_TOKENS * len(requests))
-        say(f"ratings: {estimate}")
-        outcomes = ask_all(
-            self.chat,
-            list(requests.items()),
-            lambda item, first: self._outcome(*item, first),
-            lambda item, outcome: keep(item[0], outcome),
-            "ratings",
-            say,
-        )
-        return dict(zip(requests, outcomes, strict=True))
-
-    def _outcome(self, key: str, request: RatingRequest, first: bool) -> Outcome[_Reply]:
-        answer = self.chat.ask(
-            self._messages(request),
-            self._schema,
-            seed=int(key[:7], 16),
-            read=_read,
-            again=wording.again,
-            first=first,
-        )
-        return Outcome.of(answer, self.chat.model)
-
-    def _words(self, request: RatingRequest) -> tuple[str, str]:
+    def words(self, request: RatingRequest) -> tuple[str, str]:
         """What the system and the user say."""
-        system = wording.render("judge_system.j2", schema=wording.as_json(self._schema))
+        system = wording.render("judge_system.j2", schema=wording.as_json(self.schema))
         return system, wording.render("judge_user.j2", prompt=request.prompt)
 
-    def _messages(self, request: RatingRequest) -> list[Message]:
-        system, user = self._words(request)
-        return [
-            {"role": "system", "content": system},
-            {"role": "user", "content": [image_part(request.image), text_part(user)]},
-        ]
+    def read(self, request: RatingRequest, text: str) -> _Reply:
+        """The reply, parsed strictly."""
+        return _read(text)
 
 
 def _read(text: str) -> _Reply:

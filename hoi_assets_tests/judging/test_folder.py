@@ -220,7 +220,7 @@ def test_blip_vqa_and_components_are_scored_where_their_models_are_named(tmp_pat
         one["metric"]: one["standing"]
         for one in record_beside(out)["reference_pictures"]["metrics"]
     }
-    assert standings["blip_vqa"] == standings["component_accuracy"] == "no expectation"
+    assert standings["blip_vqa"] == standings["component_accuracy_p_yes"] == "no expectation"
     assert standings["clip_score"] == "as expected"
 
 
@@ -303,6 +303,8 @@ def test_bad_files_and_lines_are_recorded_with_reason_and_the_rest_goes_on(
     (images / "fake.png").write_text("not a picture either", encoding="utf-8")
     (images / "cut.webp").write_bytes((POOL / "reference-000002.webp").read_bytes()[:200])
     (images / ".hidden").write_text("of the system", encoding="utf-8")
+    (images / "not utf-8 \udcff.png").write_text("x", encoding="utf-8")
+    (images / "nowhere.png").symlink_to(images / "gone")
     prompts = write_jsonl(
         tmp_path / "prompts.jsonl",
         {"file": "reference-000005.webp", "prompt": PROMPTS["reference-000005"]},
@@ -337,14 +339,16 @@ def test_bad_files_and_lines_are_recorded_with_reason_and_the_rest_goes_on(
         ("notes.md", 9): "not_a_picture",
         ("gone.png", 10): "missing_file",
         ("../pictures/reference-000011.webp", 11): "missing_file",
+        ("not utf-8 \\udcff.png", None): "file_name",
+        ("nowhere.png", None): "no_prompt",
         ("", 12): "missing_key",
         ("", 13): "no_object",
         ("e.png", 14): "no_text",
     }
     accepted = scores.filter(pl.col("status") == "accepted")
     assert set(accepted["file"]) == {"reference-000005.webp"} and accepted.height == 2
-    assert len(record_beside(tmp_path / "a.parquet")["inputs"]["failed"]) == 13
-    assert "13 files or lines could not be scored" in capsys.readouterr().out
+    assert len(record_beside(tmp_path / "a.parquet")["inputs"]["failed"]) == 15
+    assert "15 files or lines could not be scored" in capsys.readouterr().out
 
 
 def test_folder_without_one_usable_picture_ends_with_1_and_its_reasons(tmp_path: Path) -> None:
