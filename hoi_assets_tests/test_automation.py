@@ -58,7 +58,7 @@ def quiet(line: str) -> None:
 
 
 def ends(done: list[Done]) -> dict[tuple[str, str | None], str]:
-    return {(one.job, one.category): one.end for one in done}
+    return {(one.job, one.partition): one.end for one in done}
 
 
 CATEGORIES = ("hook", "tripod", "worn")
@@ -80,7 +80,7 @@ def test_a_failed_category_is_held_and_named_and_the_rest_goes_on(folder, instan
         ("line_tail", None): "made",
     }
     (held,) = report.held
-    assert (held.category, held.asset) == ("tripod", "prompts")
+    assert (held.partition, held.asset) == ("tripod", "prompts")
     assert "expect_column_values_to_be_unique" in held.reason
     assert "tripod" in report.table()
     assert any("hand_pose_line tripod (2/3): held" in text for text in said)

@@ -20,7 +20,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["run", "--profile", "huge"], "profile 'huge' not found"),
         (["run", "power_wrp"], "no category 'power_wrp'"),
-        (["backfill"], "no category named"),
+        (["backfill"], "no category or scenario named"),
         (["backfill", "power_wrp"], "no category 'power_wrp'"),
     ],
 )
@@ -50,7 +50,7 @@ def test_broken_taxonomy_holds_the_line_and_names_the_file(tmp_path, capsys):
 def test_backfill_says_that_it_needs_a_daemon(capsys):
     assert main(["backfill", "hook", "worn"]) == 0
     said = capsys.readouterr()
-    assert "2 runs, one per category: hook, worn" in said.out
+    assert "2 runs, one each: hook, worn" in said.out
     assert "no daemon is running" in said.err
 
 

@@ -1,21 +1,31 @@
 """The second line through Dagster, on small random models: its promises, not its quality."""
 
+import base64
+import io
 import json
+import shutil
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from hoi_assets.automation import Line
 from hoi_assets.definitions import build_line
 from hoi_assets.diffusion.refining import passes, refining_passes
+from hoi_assets.diffusion.replay import replay
+from hoi_assets.errors import HoiError
+from hoi_assets.judging.interacting import candidates, said_of_methods
 from hoi_assets.prompting.critique import word_count
 from hoi_assets.prompting.interacting import read_benchmark
 from hoi_assets_tests.diffusion.small_sd3 import make_sd3
-from hoi_assets_tests.line_fixture import write_profile
+from hoi_assets_tests.line_fixture import settings_of, write_profile
+from hoi_assets_tests.prompting.test_endpoint import Answer, Request, Server
 
 SCENARIO = "functional"
 ROWS, STEPS = 3, 5
@@ -229,6 +239,66 @@ def test_s_reference_is_another_variant_of_the_same_picture(
     assert set(theirs["row_id"]) == set(ours["row_id"])
     assert not set(theirs["image_id"]) & set(ours["image_id"])
     assert theirs["passes"].to_list() == [2 * (STEPS - 2)] * theirs.height
+
+
+def noise_of(request: Request, number: int) -> Answer:
+    """Another picture for each prompt, 96 by 80 px; first a wrong key, then a refused prompt."""
+    if number < 2:
+        body = json.dumps({"error": {"message": "not this one"}})
+        return Answer(status=(401, 400)[number], body=body)
+    rng = np.random.default_rng(zlib.crc32(request["prompt"].encode()))
+    stream = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (80, 96, 3), dtype=np.uint8)).save(stream, "PNG")
+    return Answer(base64.b64encode(stream.getvalue()).decode("ascii"))
+
+
+def test_an_image_endpoint_is_a_baseline_when_set_and_paints_each_prompt_once(
+    made: Ran, models: dict[str, Any], tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(made.line.platform.store.home, home)
+    server = Server(noise_of)
+    painter = {
+        "endpoint": server.url,
+        "model": "m",
+        "concurrency": 1,
+        "api_key_env": "PAINTER_KEY",
+    }
+    profile = profile_of(tmp_path, models, painter=painter)
+    try:
+        held = run(profile, home)
+        held_versions = held.versions()
+        first = run(profile, home)
+        some = first.rows("baseline_images")
+        table = run(profile, home).rows("baseline_images")
+    finally:
+        server.close()
+    (failure,) = [event for event in held.result.all_events if event.is_step_failure]
+    assert "PAINTER_KEY" in failure.step_failure_data.user_failure_data.description
+    assert held_versions == made.versions()
+
+    failed = some.filter(method="endpoint", status="failed")
+    assert failed["reason"].str.starts_with("refused: status 400").to_list() == [True]
+    assert failed["pixels"].to_list() == [None] and not failed["selected"].any()
+    # A wrong key once, each prompt once, and the failed one alone once more.
+    assert len(server.requests) == 1 + ROWS + 1
+
+    own = table.filter(method="endpoint")
+    assert own["prompt"].to_list() == made.rows("interacting_prompts")["prompt"].to_list()
+    assert own["selected"].all() and set(own["status"]) == {"accepted"}
+    assert own["passes"].to_list() == [0] * ROWS
+    store = first.line.platform.store
+    assert {store.images.open(pixels).size for pixels in own["pixels"]} == {(64, 64)}
+    others = table.filter(pl.col("method") != "endpoint")
+    assert others.equals(made.rows("baseline_images"))
+
+    drawn = [first.rows("initial_images"), table]
+    texts = {row_id: ["a question"] for row_id in own["row_id"]}
+    rules, compute = said_of_methods(candidates(drawn, texts, texts))
+    assert compute["endpoint"] == "an image endpoint"
+    assert rules["endpoint"] == "none: one picture"
+    with pytest.raises(HoiError, match=r"m, 1024x1024 brought to 64x64.*cannot be drawn again"):
+        replay(store, settings_of(profile), own["image_id"][0])
 
 
 def test_broken_lines_are_recorded_and_the_rest_goes_on(

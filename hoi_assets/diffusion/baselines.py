@@ -24,6 +24,7 @@ from hoi_assets.diffusion.refining import multi_seed, passes, pictures_within, r
 from hoi_assets.diffusion.sampling import Draw
 from hoi_assets.progress import Say
 from hoi_assets.prompting.critique import NoRoom, extended
+from hoi_assets.prompting.painter import EndpointPainter, paint
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 
@@ -169,8 +170,6 @@ def _drawn(
 def _painted(store: Store, settings: Settings, initial: Sequence[Record], say: Say) -> list[Record]:
     if settings.painter.endpoint is None:
         return []
-    from hoi_assets.prompting.painter import EndpointPainter, paint
-
     options = settings.refining
     painter = EndpointPainter(settings.painter, store.images)
     prompts = [row["prompt"] for row in initial]

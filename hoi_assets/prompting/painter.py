@@ -30,7 +30,9 @@ KIND = "painted"
 VERSION = "1"
 FORMATS = ("PNG", "JPEG", "WEBP")
 MIN_SIDE_PX, MAX_SIDE_PX = 64, 8192
-QUOTED_CHARACTERS = 80
+# What Pillow raises of files that are cut or damaged.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+QUOTED_CHARACTERS, BEGIN_BYTES = 80, 20
 
 
 @dataclass(frozen=True)
@@ -97,15 +99,15 @@ def brought_to(image: "Image.Image", size: tuple[int, int]) -> "Image.Image":
     return ImageOps.fit(image.convert("RGB"), size, Image.Resampling.LANCZOS)
 
 
-def read_picture(text: str | None) -> "Image.Image":
-    """The picture in base64, as RGB.
+def read_picture(text: str) -> "Image.Image":
+    """The picture (PNG, JPEG or WebP) in base64, as RGB.
 
     Raises:
         Unusable: it is none, or one too large or too small to be meant.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    data = "".join((text or "").split())
+    data = "".join(text.split())
     try:
         raw = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -119,10 +121,11 @@ def read_picture(text: str | None) -> "Image.Image":
                     f"{width}x{height} px, sides of {MIN_SIDE_PX} to {MAX_SIDE_PX} are taken", ""
                 )
             return ImageOps.exif_transpose(opened).convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise Unusable(f"too large: {error}", "") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise Unusable(f"no readable picture: {_begin(raw)}: {error}", "") from error
+    except UnidentifiedImageError as error:
+        begin = raw[:BEGIN_BYTES].decode("ascii", errors="replace")
+        raise Unusable(f"no PNG, JPEG or WebP: it begins {begin!r}", "") from error
+    except (Image.DecompressionBombError, *BROKEN) as error:
+        raise Unusable(f"no readable picture: {error}", "") from error
 
 
 class EndpointPainter(Caller):
@@ -205,9 +208,11 @@ class EndpointPainter(Caller):
         data = getattr(response, "data", None)
         if not isinstance(data, list) or not data:
             raise self._foreign(str(response))
-        if not getattr(data[0], "b64_json", None) and getattr(data[0], "url", None):
-            raise Unusable("a URL instead of the picture (b64_json)", "")
-        return read_picture(getattr(data[0], "b64_json", None))
+        text = getattr(data[0], "b64_json", None)
+        if not isinstance(text, str) or not text:
+            what = "a URL" if getattr(data[0], "url", None) else "nothing"
+            raise Unusable(f"{what} instead of the picture (b64_json)", "")
+        return read_picture(text)
 
     def _bill(self, response: Any) -> Bill:
         told = getattr(response, "usage", None)
@@ -246,8 +251,3 @@ def _digest(value: Any) -> str:
     if not isinstance(value, str) or not DIGEST.fullmatch(value):
         raise ValueError(f"{value!r} names no picture")
     return value
-
-
-def _begin(raw: bytes) -> str:
-    """The first bytes, for a reader to see whether they are a page of HTML."""
-    return repr(raw[:20].decode("ascii", errors="replace"))

@@ -148,7 +148,7 @@ RECIPES = {
         Recipe(
             "component_examiner",
             split="interactions_examiner",
-            steps=3200,
+            steps=2000,
             batch_size=32,
             learning_rate=7e-4,
             warmup_steps=100,

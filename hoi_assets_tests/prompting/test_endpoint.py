@@ -33,7 +33,8 @@ Behaviour = Callable[[Request, int], "Answer"]
 
 @dataclass
 class Answer:
-    """What the server says: the text of a chat reply, or a status with a body."""
+    """What the server says: the text of a chat reply (of a picture its base64), or a status with
+    a body."""
 
     text: str = ""
     status: int = 200
@@ -45,7 +46,7 @@ class Answer:
 
 
 class Server:
-    """A chat endpoint on loopback; `behaviour(request, number)` decides each answer."""
+    """A chat and image endpoint on loopback; `behaviour(request, number)` decides each answer."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
@@ -67,7 +68,8 @@ class Server:
                     server.most_busy = max(server.most_busy, server.busy)
                 answer = server.behaviour(request, number)
                 time.sleep(answer.delay_s)
-                body = answer.body if answer.body is not None else server.chat(request, answer)
+                say = server.image if self.path.endswith("/images/generations") else server.chat
+                body = answer.body if answer.body is not None else say(request, answer)
                 with lock:
                     server.busy -= 1
                 try:
@@ -94,6 +96,10 @@ class Server:
         choice = {"index": 0, "message": message, "finish_reason": answer.finish}
         said = {"id": "x", "object": "chat.completion", "created": 0, "model": request["model"]}
         return json.dumps({**said, "choices": [choice], "usage": answer.usage})
+
+    @staticmethod
+    def image(request: Request, answer: Answer) -> str:
+        return json.dumps({"created": 0, "data": [{"b64_json": answer.text}]})
 
     def close(self) -> None:
         self.http.shutdown()

@@ -9,12 +9,22 @@ from hoi_assets.tiny.recipes import RECIPES
 from hoi_assets.tiny.store import WEIGHTS
 
 MIB = 2**20
-FOLDERS = ("sdxl", "sdxl/vae", "clip", "vilt", "image_reward", "examiner")
+FOLDERS = (
+    "sdxl",
+    "sdxl/vae",
+    "clip",
+    "vilt",
+    "image_reward",
+    "examiner",
+    "sd3",
+    "vqa",
+    "component_examiner",
+)
 
 
-def test_all_tiny_weights_together_stay_within_27_mib() -> None:
+def test_all_tiny_weights_together_stay_within_40_mib() -> None:
     sizes = [path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()]
-    assert 10 * MIB < sum(sizes) <= 27 * MIB
+    assert 10 * MIB < sum(sizes) <= 40 * MIB
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
