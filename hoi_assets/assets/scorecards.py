@@ -122,7 +122,7 @@ def scorecards(work: Work, out: Staging) -> Result:
             "there is no picture to score",
             "materialise hoi_evaluation_images or refined_images for at least one partition",
         )
-    every = pl.concat(scores)
+    every = pl.concat(scores, how="vertical_relaxed")
     named = every.rename({"evaluation_prompt_id": "prompt_id", "pixels": "image"})
     votes = work.parent("human_ratings").table("rows")
     people = people_tables(votes, named, config.bootstrap_samples, rules, compute)
