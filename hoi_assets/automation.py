@@ -237,6 +237,10 @@ def drive(
                 report.done.append(Done(name, key, "skipped", reason="held before"))
                 continue
             follows = bool(touched) if key is None else bool({None, key} & touched)
+            nothing = _nothing_to_read(line, phase)
+            if nothing:
+                report.done.append(Done(name, key, "skipped", reason=nothing))
+                continue
             if not (force or only == "all" or follows) and not _asked_for(line, phase, key, only):
                 report.done.append(Done(name, key, "skipped", reason=f"nothing {only}"))
                 continue
@@ -250,6 +254,26 @@ def drive(
             if done.end == "held" and key is None:
                 return report
     return report
+
+
+def _nothing_to_read(line: Line, phase: Phase) -> str:
+    """Why a phase without partitions has nothing to gather; empty where it has, or gathers none."""
+    if phase.partitions is not None:
+        return ""
+    graph, platform = line.graph, line.platform
+    inside = {stage.name for stage in phase.stages}
+    kinds = {
+        dep: partitions
+        for stage in phase.stages
+        for dep in stage.deps
+        if dep not in inside and (partitions := graph[dep].partitions)
+    }
+    found = any(
+        platform.store.current(dep, key) is not None
+        for dep, partitions in kinds.items()
+        for key in platform.partition_keys[partitions]
+    )
+    return "" if found or not kinds else f"no {' or '.join(sorted(set(kinds.values())))} is made"
 
 
 def _said(say: Say, where: str, text: str) -> None:

@@ -411,3 +411,13 @@ def test_backfill_by_the_daemon_keeps_the_poisoned_category_out_of_dataset_and_m
     store = line.platform.store
     assert set(store.require("dataset").table("rows")["category"]) == {"hook", "worn"}
     assert store.require("model").json("weights") == ["hook", "worn"]
+
+
+def test_a_fan_in_without_anything_made_is_skipped_and_says_why(folder, instance):
+    line = small_line(folder)
+    report = drive(line, instance, list(SCENARIOS), say=quiet)
+    assert [(one.job, one.end, one.reason) for one in report.done[1:]] == [
+        ("line_dataset", "skipped", "no hand_pose is made"),
+        ("line_tail", "skipped", "no hand_pose is made"),
+    ]
+    assert not report.held

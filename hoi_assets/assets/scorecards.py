@@ -222,6 +222,7 @@ def _rated(work: Work, rows: list[dict[str, Any]]) -> pl.DataFrame:
         "human_ratings",
         "scorecards",
     ],
+    optional=["hoi_dataset", "finetuned_model"],
     code_version="2",
     recipe=["hoi_assets/report.py", "hoi_assets/templates/report.html.j2"],
     group=GROUP,

@@ -182,7 +182,10 @@ class Graph:
         found: list[Published] = []
         for dep in stage.deps:
             declared = work.parents_in_force[dep]
-            found += declared.values() if isinstance(declared, dict) else [work.parent(dep)]
+            if isinstance(declared, dict):
+                found += declared.values()
+            elif declared is not None or dep not in stage.optional:
+                found.append(work.parent(dep))
         return found
 
     def status(

@@ -227,6 +227,7 @@ class Stage:
     models: tuple[str, ...]
     inputs: Callable[[Work], Mapping[str, Any]] | None
     parents_in_inputs: bool
+    optional: tuple[str, ...]
     group: str
     description: str
     kinds: tuple[str, ...]
@@ -251,6 +252,7 @@ def stage(
     models: Sequence[str] = (),
     inputs: Callable[[Work], Mapping[str, Any]] | None = None,
     parents_in_inputs: bool = True,
+    optional: Sequence[str] = (),
     group: str = "default",
     description: str = "",
     kinds: Sequence[str] = (),
@@ -271,6 +273,8 @@ def stage(
         inputs: further inputs, JSON-able, e.g. the digest of a folder outside the store.
         parents_in_inputs: False where `inputs` already says what matters of the parents, so that a
             change elsewhere in a parent does not make this stage run again.
+        optional: those of `deps` without partitions that may be unpublished; read them from
+            `work.parents_in_force`.
         kinds: badges in the UI, e.g. "torch".
     """
 
@@ -286,6 +290,7 @@ def stage(
             models=tuple(models),
             inputs=inputs,
             parents_in_inputs=parents_in_inputs,
+            optional=tuple(optional),
             group=group,
             description=description or (function.__doc__ or "").strip(),
             kinds=tuple(kinds),
