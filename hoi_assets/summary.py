@@ -7,9 +7,11 @@ import polars as pl
 
 from hoi_assets.store.versions import Store
 
+UNSEEN_WIDTH = 120
 SHOWN_METRICS = (
     "examiner_all",
     "examiner_components",
+    "component_accuracy",
     "examiner_defect_free",
     "verifier_fidelity",
     "verifier_alignment",
@@ -79,7 +81,9 @@ def _scores(store: Store) -> list[dict[str, Any]]:
     if published is None:
         return []
     card = published.table("scorecard").filter(
-        pl.col("metric").is_in(SHOWN_METRICS) & (pl.col("slice_kind") == "all")
+        pl.col("metric").is_in(SHOWN_METRICS)
+        & (pl.col("slice_kind") == "all")
+        & ~pl.col("method").str.contains("_mean$|_oracle$")
     )
     names = ("suite", "method", "metric", "n", "mean", "ci_low", "ci_high")
     return card.select(names).sort("suite", "metric", "method").to_dicts()
@@ -104,6 +108,8 @@ def print_summary(told: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=UNSEEN_WIDTH)  # a log has room for whole names
     counts = Table("category", "prompts", "candidates", "accepted", "rejected by reason")
     for row in told["categories"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items())

@@ -329,7 +329,7 @@ def test_scorecard_holds_both_lines_with_selection_rule_and_compute(made: Made) 
     assert {"plain", "multi_seed", "detailscribe", "detailscribe_oracle", "craft"} <= set(
         second["method"]
     )
-    assert {"clip_score", "image_reward", "examiner_components"} <= set(second["metric"])
+    assert {"clip_score", "image_reward", "component_accuracy"} <= set(second["metric"])
     assert second["compute"].str.contains("denoiser passes a prompt").all()
     assert (second["selection_rule"] != "").all()
 

@@ -148,7 +148,7 @@ RECIPES = {
         Recipe(
             "component_examiner",
             split="interactions_examiner",
-            steps=2000,
+            steps=3200,
             batch_size=32,
             learning_rate=7e-4,
             warmup_steps=100,

@@ -18,7 +18,6 @@ FOLDERS = (
     "examiner",
     "sd3",
     "vqa",
-    "component_examiner",
 )
 
 
