@@ -119,7 +119,8 @@ def read_folder(images: Path, prompts: Path) -> list[Picture]:
     files = {
         name: path
         for name, path in files_below(images)
-        if not any(part.startswith(".") for part in Path(name).parts) and not path.samefile(prompts)
+        if not any(part.startswith(".") for part in Path(name).parts)
+        and path.resolve() != prompts.resolve()
     }
     lines = _read_lines(prompts, [name for name in files if _is_picture(name)])
     _check_distinct(prompts, lines)

@@ -66,9 +66,9 @@ def judge_server() -> Iterator[Any]:
 
 
 def write_profile(folder: Path, models: dict[str, Any] | None = None, **sections: Any) -> str:
-    """The tiny profile without reference pictures, with further models and sections."""
+    """The tiny profile without critic and reference pictures, with further models and sections."""
     profile = yaml.safe_load(TINY.read_text(encoding="utf-8"))
-    profile["models"] |= models or {}
+    profile["models"] |= {"critic": None, **(models or {})}
     path = folder / "own.yaml"
     content = {**profile, "evaluation": {"reference_pool": None}, **sections}
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
