@@ -112,7 +112,7 @@ def image_critiques(work: Work, out: Staging) -> Result:
     "refined_images",
     partitions="scenario",
     deps=["initial_images", "interaction_decompositions", "image_critiques"],
-    code_version="1",
+    code_version="2",
     recipe=[
         *DRAWING,
         *CRITICISING,
@@ -145,7 +145,7 @@ def refined_images(work: Work, out: Staging) -> Result:
     "baseline_images",
     partitions="scenario",
     deps=["initial_images", "interaction_decompositions", "image_critiques"],
-    code_version="1",
+    code_version="2",
     recipe=[
         *DRAWING,
         *CRITICISING,

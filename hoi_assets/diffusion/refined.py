@@ -36,7 +36,7 @@ from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 
 PLAIN, DETAILSCRIBE, CRAFT = "plain", "detailscribe", "craft"
-NOTHING = "nothing to correct: the initial picture stands"
+NOTHING = f"{SELECTION_RULE}; nothing to correct: the initial picture stands"
 
 Components = Mapping[str, tuple[Component, ...]]
 Record = dict[str, Any]
