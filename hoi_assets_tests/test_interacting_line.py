@@ -330,8 +330,9 @@ def test_a_scenario_without_a_file_is_held_and_says_so(
     ran = run(profile, tmp_path / "home", "compositional")
     assert not ran.result.success
     assert ran.line.platform.store.current("interacting_prompts", "compositional") is None
-    found = ran.line.platform.store.ledger.rows(stage="interacting_prompts")
-    assert found["reason"][0].startswith("missing_file")
+    (failure,) = [event for event in ran.result.all_events if event.is_step_failure]
+    told = failure.step_failure_data.user_failure_data.description
+    assert "looked for compositional_200.jsonl" in told and "hoi interacting fetch" in told
 
 
 def test_no_benchmark_model_and_no_critic_are_refused_by_name(
