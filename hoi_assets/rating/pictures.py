@@ -41,7 +41,8 @@ def evaluation_pictures(store: Store) -> pl.DataFrame:
 
 def interacting_pictures(store: Store) -> pl.DataFrame:
     """The pictures that each method of the second line chose: table of OFFERED."""
-    tables = [_drawn(store, asset) for asset in ("refined_images", "baseline_images")]
+    assets = ("initial_images", "refined_images", "baseline_images")
+    tables = [_drawn(store, asset) for asset in assets]
     parts = [
         _offered(table.filter("selected").rename({"row_id": "prompt_id"}), suite=INTERACTING)
         for table in tables
