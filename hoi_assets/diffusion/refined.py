@@ -1,5 +1,5 @@
 """The two refinement arms over the initial pictures: DetailScribe's switch steps, and CRAFT-like
-rounds. The critic chooses; no metric that is reported does.
+rounds. The critic chooses, and no metric of another judge does.
 """
 
 from collections.abc import Mapping, Sequence
