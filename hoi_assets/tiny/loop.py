@@ -2,6 +2,7 @@
 that was killed goes on with the bits of an unbroken one."""
 
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from hoi_assets.tiny.recipes import Recipe
 CHECKPOINT_S = 120.0
 EDITION_S = 300.0
 SAY_S = 20.0
+COMPILE_FROM_STEPS = 1000
 STATE_FILE = "state.pt"
 
 Loss = Callable[[Any], Any]
@@ -38,6 +40,15 @@ def autocast() -> Any:
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast)
 
 
+def compiled(module: Any, recipe: Recipe) -> Any:
+    """`module` with the same weights and faster steps, where a C++ compiler is at hand and the
+    training is long enough to earn back the minute that compiling takes; else `module` itself."""
+    import torch
+
+    worth_it = recipe.steps >= COMPILE_FROM_STEPS
+    return torch.compile(module) if worth_it and shutil.which("g++") else module
+
+
 def learning_rate(recipe: Recipe, step: int) -> float:
     """Learning rate of a step, counted from 0."""
     if step < recipe.warmup_steps:
@@ -45,6 +56,15 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     share = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
     cosine = (1 + math.cos(math.pi * share)) / 2
     return recipe.learning_rate * (recipe.final_share + (1 - recipe.final_share) * cosine)
+
+
+def validation_loss(loss_of: Loss, batches: int = 8) -> float:
+    """Mean loss over fixed draws."""
+    import torch
+
+    with torch.inference_mode(), autocast():
+        total = sum(float(loss_of(torch.Generator().manual_seed(n))) for n in range(batches))
+    return total / batches
 
 
 def fit(

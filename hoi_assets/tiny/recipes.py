@@ -1,6 +1,6 @@
 """What each training does, in one table. A change here is a new edition of the weights."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from hoi_assets.store.hashing import digest
 
@@ -32,6 +32,10 @@ class Recipe:
     def __getitem__(self, name: str) -> float:
         """The number called `name` in `extra`."""
         return dict(self.extra)[name]
+
+    def having(self, **extra: float) -> "Recipe":
+        """This recipe with other numbers of `extra`."""
+        return replace(self, extra=tuple((dict(self.extra) | extra).items()))
 
     @property
     def digest(self) -> str:

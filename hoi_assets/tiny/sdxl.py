@@ -219,23 +219,6 @@ def _alphas_cumprod(pipeline: Any) -> Any:
     return pipeline.scheduler.alphas_cumprod.float().numpy()
 
 
-def validation_loss(
-    model: Any, pipeline: Any, pictures: Any, recipe: Any, batches: int = 8
-) -> float:
-    """Mean loss over fixed draws from held-out pictures, without caption dropout."""
-    from dataclasses import replace
-
-    import torch
-
-    from hoi_assets.tiny.loop import autocast
-
-    extra = tuple(item if item[0] != "caption_dropout" else (item[0], 0.0) for item in recipe.extra)
-    loss = loss_of(model, pipeline, pictures, replace(recipe, extra=extra))
-    with torch.inference_mode(), autocast():
-        total = sum(float(loss(torch.Generator().manual_seed(n))) for n in range(batches))
-    return total / batches
-
-
 def draw(
     pipeline: Any, prompts: list[str], seed: int = 0, guidance_scale: float = 4.0
 ) -> list[Any]:

@@ -57,10 +57,8 @@ def write_fresh(out: Path, seed: int = 0, say: Say = print) -> None:
             "image_reward": lambda folder: image_reward.save(image_reward.build(words), folder),
             "examiner": lambda folder: examiner.save(examiner.build(), folder),
             "sd3": lambda folder: sdxl.save(sd3.build_pipeline(), folder),
-            "vqa": lambda folder: vqa.save(vqa.build(asked, vqa.CRITIC), folder),
-            "component_examiner": lambda folder: vqa.save(
-                vqa.build(asked, vqa.COMPONENT_EXAMINER), folder
-            ),
+            "vqa": lambda folder: vqa.save(vqa.build(asked), folder),
+            "component_examiner": lambda folder: vqa.save(vqa.build(asked), folder),
         }
         for name, write in writers.items():
             replace_folder(out / name, write)

@@ -15,7 +15,7 @@ from hoi_assets.progress import Say
 from hoi_assets.scenes.interactions import SPLITS
 from hoi_assets.tiny import clip, examiner, image_reward, sd3, sdxl, vae, vilt, vqa
 from hoi_assets.tiny.card import Card, make_card, read_card, write_card
-from hoi_assets.tiny.loop import CHECKPOINT_S, Trained, fit
+from hoi_assets.tiny.loop import CHECKPOINT_S, Trained, compiled, fit, validation_loss
 from hoi_assets.tiny.pictures import Pictures, as_images, read_pictures
 from hoi_assets.tiny.recipes import RECIPES, Recipe
 from hoi_assets.tiny.store import replace_folder
@@ -185,6 +185,7 @@ def train_sdxl(run: Run) -> None:
     learnt, held = run.pictures(recipe)
     model = sdxl.trainable(pipeline)
     loss = sdxl.loss_of(model, pipeline, learnt.joined(learnt.mirrored()), recipe)
+    undropped = recipe.having(caption_dropout=0.0)
 
     def store(trained: Trained) -> None:
         kept = copy.deepcopy(pipeline)
@@ -193,7 +194,7 @@ def train_sdxl(run: Run) -> None:
         first_stage = read_card(run.out / "sdxl" / "vae")
         for part in ("unet", "text_encoder", "text_encoder_2"):
             _round_to_stored(getattr(kept, part))
-        found = sdxl.validation_loss(sdxl.trainable(kept), kept, held, recipe)
+        found = validation_loss(sdxl.loss_of(sdxl.trainable(kept), kept, held, undropped))
         quality = {"validation_loss": found, "training_loss": trained.loss}
         card = make_card(recipe, trained, learnt, held, model, quality, origin)
 
@@ -290,13 +291,15 @@ def train_sd3(run: Run) -> None:
         "sd3", lambda: sd3.trainable(pipeline), lambda folder: sd3.trainable(pipeline)
     )
     learnt, held, note = _interactions(run, recipe)
-    loss = sd3.loss_of(model, pipeline, learnt.joined(learnt.mirrored()), recipe)
+    parts = dict(model, transformer=compiled(model["transformer"], recipe))
+    loss = sd3.loss_of(parts, pipeline, learnt.joined(learnt.mirrored()), recipe)
+    undropped = recipe.having(caption_dropout=0.0)
 
     def store(trained: Trained) -> None:
         kept = copy.deepcopy(pipeline)
         for part in ("transformer", "text_encoder", "text_encoder_2"):
             _round_to_stored(getattr(kept, part))
-        found = sd3.validation_loss(sd3.trainable(kept), kept, held, recipe)
+        found = validation_loss(sd3.loss_of(sd3.trainable(kept), kept, held, undropped))
         quality = {"validation_loss": found, "training_loss": trained.loss}
         notes = f"{origin} {note}".strip()
         card = make_card(recipe, trained, learnt, held, model, quality, notes)
@@ -330,29 +333,25 @@ def _interactions(run: Run, recipe: Recipe) -> tuple[Pictures, Pictures, str]:
 
 
 def train_vqa(run: Run) -> None:
-    """The critic: yes or no to each component; it begins with what the verifier knows."""
-
-    def fresh() -> Any:
-        words = vqa.tokenizer()
-        model = vqa.build(words, vqa.CRITIC)
-        vqa.start_from(model, words, load_verifier(run.out / "vilt"))
-        return model
-
-    _train_answers(run, "vqa", fresh, "It began as the tiny ViLT verifier.")
+    """The critic: yes or no to each component."""
+    _train_answers(run, "vqa")
 
 
 def train_component_examiner(run: Run) -> None:
-    """Like the critic, of another size, from other scenes, from nothing."""
-    _train_answers(
-        run,
-        "component_examiner",
-        lambda: vqa.build(vqa.tokenizer(), vqa.COMPONENT_EXAMINER),
-        "",
-    )
+    """Like the critic, from other scenes."""
+    _train_answers(run, "component_examiner")
 
 
-def _train_answers(run: Run, name: str, fresh: Callable[[], Any], note: str) -> None:
+def _train_answers(run: Run, name: str) -> None:
+    """A model of yes and no that begins with what the verifier knows."""
     recipe = run.recipe(name)
+
+    def fresh() -> Any:
+        words = vqa.tokenizer()
+        model = vqa.build(words)
+        vqa.start_from(model, words, load_verifier(run.out / "vilt"))
+        return model
+
     model, origin = run.start(name, fresh, lambda folder: load_vqa(folder).model)
     learnt, held = run.pictures(recipe)
     pipeline, views = sdxl.stored(run.out / "sdxl"), run.state / "views"
@@ -365,8 +364,10 @@ def _train_answers(run: Run, name: str, fresh: Callable[[], Any], note: str) -> 
     quality = vqa.measure(model.eval(), held)
     quality["through_vae_accuracy"] = vqa.measure(model, decoded)["accuracy"]
     vae_recipe = read_card(run.out / "sdxl" / "vae").recipe_digest
-    seen = f"Pictures were also seen through the tiny SDXL's VAE, recipe {vae_recipe}."
-    notes = " ".join(part for part in (origin, note, seen) if part)
+    notes = (
+        f"{origin} It began as the tiny ViLT verifier. Pictures were also seen through the tiny "
+        f"SDXL's VAE, recipe {vae_recipe}."
+    ).strip()
     card = make_card(recipe, trained, learnt, held, model, quality, notes)
     run.store(name, card, lambda folder: vqa.save(model, folder))
 

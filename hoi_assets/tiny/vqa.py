@@ -1,6 +1,5 @@
 """The tiny world's answerers of yes/no questions about interactions: the critic, and the examiner
-of components, which learns from other scenes and is of another size, so that their mistakes are not
-the same."""
+of components, which learns from other scenes and other questions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,8 +31,8 @@ class Size:
     heads: int
 
 
-CRITIC = Size(160, 5, 5)
-COMPONENT_EXAMINER = Size(128, 6, 4)
+# The verifier's, from which they begin.
+SIZE = Size(160, 5, 5)
 
 
 def question_words() -> list[str]:
@@ -48,7 +47,7 @@ def tokenizer() -> Any:
     return bert_tokenizer(words=question_words(), max_length=MAX_LENGTH)
 
 
-def build(words: Any, size: Size) -> Any:
+def build(words: Any, size: Size = SIZE) -> Any:
     """A fresh ViltForQuestionAnswering that says yes or no."""
     from transformers import ViltConfig, ViltForQuestionAnswering
 
