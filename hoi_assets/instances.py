@@ -139,7 +139,9 @@ def _from_folder(category: str, settings: InstanceImages, images: ImageStore) ->
 
 
 def _read_file(path: Path, category: str, settings: InstanceImages, images: ImageStore) -> Instance:
-    from PIL import Image, ImageOps
+    from PIL import Image
+
+    from hoi_assets.pictures import BROKEN, as_rgb
 
     def rejected(reason: str, width: int | None = None, height: int | None = None) -> Instance:
         return Instance(None, None, category, None, path.name, width, height, "rejected", reason)
@@ -162,8 +164,8 @@ def _read_file(path: Path, category: str, settings: InstanceImages, images: Imag
                     width,
                     height,
                 )
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            picture = as_rgb(opened)
+    except (Image.DecompressionBombError, *BROKEN) as error:
         return rejected(f"{path.name}: unreadable picture: {error}")
     text = path.with_suffix(".txt")
     caption = text.read_text(encoding="utf-8").strip() if text.is_file() else None

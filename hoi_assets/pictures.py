@@ -5,11 +5,13 @@ Colours are Okabe and Ito's (told apart by colour-blind readers); no meaning res
 
 import io
 import math
+import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,8 +33,30 @@ GOOD, BAD = "#00796b", "#b3541e"
 
 GAP_PX, BORDER_PX, LABEL_LINES, LABEL_PX = 8, 4, 3, 12
 PLOT_DPI = 110
+# What Pillow raises of files that are cut or damaged.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 MAX_PICTURE_BYTES = 300_000
 SMALLEST_SIDE_PX = 64
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """A picture from outside as 8-bit RGB: turned as its camera says, 16-bit grey scaled, what is
+    transparent on white.
+
+    Raises:
+        ValueError: grey values of no known range. Damaged files raise one of BROKEN.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError(
+            f"grey values of no known range (mode {picture.mode}): save it with 8 or 16 bits"
+        )
+    if picture.has_transparency_data:
+        paper = Image.new("RGBA", picture.size, PAPER)
+        picture = Image.alpha_composite(paper, picture.convert("RGBA"))
+    return picture.convert("RGB")
 
 
 def contact_sheet(

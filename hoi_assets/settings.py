@@ -93,6 +93,13 @@ class Decomposer(Endpoint):
     """`endpoint` None is the built-in grammar, and rules for sentences outside of it."""
 
 
+class Rewriter(Endpoint):
+    """Who rewrites prompts for the baseline `rewrite`; `endpoint` None says the components again
+    behind the prompt, by rule."""
+
+    max_words: int = Field(70, ge=10, le=70)
+
+
 class Critic(Endpoint):
     """`endpoint` None is the VQA model `models.critic`, whose yes counts from `threshold` on; else
     an endpoint that takes pictures. `image_tokens`: the most it bills for one picture, for the
@@ -266,6 +273,7 @@ class Settings(Section):
     prompter: Prompter = Prompter()
     interacting: Interacting = Interacting()
     decomposer: Decomposer = Decomposer()
+    rewriter: Rewriter = Rewriter()
     critic: Critic = Critic()
     judge: Judge = Judge()
     painter: Painter = Painter()

@@ -5,6 +5,8 @@ from typing import Any
 
 import polars as pl
 
+from hoi_assets.diffusion.cache import seconds_of
+from hoi_assets.judging.interacting import costs
 from hoi_assets.store.versions import Store
 
 UNSEEN_WIDTH = 120
@@ -23,7 +25,8 @@ SHOWN_METRICS = (
 def summarise_line(
     store: Store, categories: Sequence[str], scenarios: Sequence[str]
 ) -> dict[str, Any]:
-    """Counts per category and scenario, scores of the whole, and folders, as JSON-able data.
+    """Counts per category and scenario, scores of the whole, what methods cost, and folders, as
+    JSON-able data.
 
     Args:
         categories, scenarios: those without a version in force are told as such.
@@ -32,6 +35,7 @@ def summarise_line(
         "categories": [_category(store, category) for category in categories],
         "scenarios": [_scenario(store, scenario) for scenario in scenarios],
         "scores": _scores(store),
+        "costs": _costs(store),
         "places": _places(store),
     }
 
@@ -89,6 +93,14 @@ def _scores(store: Store) -> list[dict[str, Any]]:
     return card.select(names).sort("suite", "metric", "method").to_dicts()
 
 
+def _costs(store: Store) -> list[dict[str, Any]]:
+    published = store.current("scorecards")
+    if published is None or not (published.path / "candidates.parquet").is_file():
+        return []
+    pictures = published.table("candidates")
+    return costs(pictures, seconds_of(store, pictures["image_id"].unique())).to_dicts()
+
+
 def _places(store: Store) -> dict[str, str]:
     places = {}
     for name, asset, file in (
@@ -136,6 +148,12 @@ def print_summary(told: dict[str, Any]) -> None:
                 interval,
             )
         console.print(scores)
+    if told["costs"]:
+        spent = Table("method", "denoiser passes a prompt", "seconds a prompt")
+        for row in told["costs"]:
+            seconds = None if row["seconds"] is None else f"{row['seconds']:.1f}"
+            spent.add_row(row["method"], f"{row['passes']:.0f}", _cell(seconds))
+        console.print(spent)
     for name, place in told["places"].items():
         console.print(f"{name}: {place}", soft_wrap=True)
     if "dataset" in told["places"]:
@@ -144,5 +162,5 @@ def print_summary(told: dict[str, Any]) -> None:
     console.print("look at it in the browser: make ui, then http://127.0.0.1:3000")
 
 
-def _cell(value: int | None) -> str:
+def _cell(value: int | str | None) -> str:
     return "–" if value is None else str(value)

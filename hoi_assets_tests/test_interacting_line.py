@@ -14,15 +14,26 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from hoi_assets.automation import Line
 from hoi_assets.definitions import build_line
-from hoi_assets.diffusion.refining import passes, refining_passes
+from hoi_assets.diffusion.benchmark import (
+    LATENTS,
+    draw_benchmark,
+    draw_variants,
+    plain_row,
+)
+from hoi_assets.diffusion.cache import seconds_of
+from hoi_assets.diffusion.refined import split_failed
+from hoi_assets.diffusion.refining import Refinement
 from hoi_assets.diffusion.replay import replay
 from hoi_assets.errors import HoiError
-from hoi_assets.judging.interacting import candidates, said_of_methods
+from hoi_assets.judging.interacting import candidates, costs, said_of_methods
+from hoi_assets.prompting.components import from_flat
 from hoi_assets.prompting.critique import word_count
 from hoi_assets.prompting.interacting import read_benchmark
+from hoi_assets.store.versions import Store
 from hoi_assets_tests.diffusion.small_sd3 import make_sd3
 from hoi_assets_tests.line_fixture import settings_of, write_profile
 from hoi_assets_tests.prompting.test_endpoint import Answer, Request, Server
@@ -151,13 +162,6 @@ def test_variants_are_one_for_each_switch_step_and_count_their_own_passes(made: 
             assert own["passes"].sum() == BUDGET
 
 
-def test_the_budget_counted_is_what_the_denoiser_was_called_for() -> None:
-    from hoi_assets.diffusion.refining import initial_row
-
-    row = initial_row("a", 0, 0, 4, STEPS)
-    assert passes(row) + refining_passes(row, SWITCH_STEPS) == BUDGET
-
-
 def test_baselines_draw_what_the_same_compute_pays_for(made: Ran) -> None:
     table = made.rows("baseline_images")
     corrected = made.rows("image_critiques").drop_nulls("corrected_prompt")["row_id"].to_list()
@@ -214,12 +218,94 @@ def test_a_second_run_draws_nothing(made: Ran) -> None:
     assert flags == [True] * 6
 
 
-def test_forced_again_on_what_is_kept_it_has_the_same_content(
+def test_another_home_has_the_same_content(
     made: Ran, models: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Also without the kept latents, and in another order of seeds' batches: same bits."""
     fresh = run(profile_of(tmp_path, models), tmp_path / "home")
     assert fresh.versions() == made.versions()
+
+
+def test_variants_go_on_from_the_kept_latents_and_have_the_same_bits_without_them(
+    models: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = settings_of(profile_of(tmp_path, models))
+    rows = [plain_row(settings, str(place), f"a red mug {place}", place) for place in range(2)]
+    first = Store(tmp_path / "first")
+    draw_benchmark(first, settings, rows, "initial", str, keep_latents=True)
+    without, other = (shutil.copytree(first.home, tmp_path / name) for name in ("none", "other"))
+    shutil.rmtree(without / LATENTS)
+    for file in (other / LATENTS).rglob("*.safetensors"):
+        save_file({step: one * 0 for step, one in load_file(file).items()}, file)
+
+    def variants(home: Path) -> list[list[str | None]]:
+        refinements = [Refinement(row, f"{row.prompt}, on a table") for row in rows]
+        drawn = draw_variants(Store(home), settings, refinements, "variants", str)
+        return [[one.known.pixels for one in own] for own in drawn]
+
+    kept = variants(first.home)
+    assert variants(without) == kept
+    # Switch step 0 starts from noise; the others from what lies there.
+    assert [
+        [a == b for a, b in zip(*pair, strict=True)]
+        for pair in zip(kept, variants(other), strict=True)
+    ] == [[True, False, False]] * 2
+
+
+def test_a_smaller_batch_goes_on_with_the_pictures_that_are_there(
+    made: Ran, models: dict[str, Any], tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(made.line.platform.store.home, home)
+    options = {
+        "num_inference_steps": STEPS,
+        "switch_steps": [0, 3],
+        "batch_size": 2,
+        "width": 64,
+        "height": 64,
+    }
+    ran = run(profile_of(tmp_path, models, refining=options), home)
+    assert ran.result.success
+    own = ran.rows("refined_images").filter(pl.col("switch_step") == 3)
+    assert own.height and set(own["status"]) == {"accepted"}
+    assert set(own["batch_size"]) == {2} and max(own["slot"]) < 2
+    again = replay(ran.line.platform.store, ran.line.platform.settings, own["image_id"][0])
+    assert again.equal
+
+
+def test_a_critique_is_used_for_its_own_picture_and_a_row_without_components_fails(
+    made: Ran,
+) -> None:
+    initial, critiqued = made.rows("initial_images"), made.rows("image_critiques")
+    first, second, third = initial["row_id"]
+    one_redrawn = initial.with_columns(
+        image_id=pl.when(pl.col("row_id") == first)
+        .then(pl.lit("f" * 16))
+        .otherwise(pl.col("image_id"))
+    )
+    components = {row_id: from_flat("(a holds b)") for row_id in (first, third)}
+    able, corrected, failed = split_failed(one_redrawn, critiqued, components, ("craft",))
+    assert [row["row_id"] for row in able] == list(corrected) == [third]
+    assert {row["row_id"]: row["reason"] for row in failed} == {
+        first: "critique: of another picture",
+        second: "no_components: see its row",
+    }
+
+
+def test_seconds_of_drawing_are_kept_beside_the_versions(made: Ran) -> None:
+    store = made.line.platform.store
+    pictures = pl.concat([made.rows(name) for name in ("refined_images", "baseline_images")])
+    seconds = seconds_of(store, pictures["image_id"].unique())
+    assert set(seconds) == set(pictures["image_id"])
+    assert all(0 < one < 60 for one in seconds.values())
+    texts = {row_id: ["a question"] for row_id in pictures["row_id"].unique()}
+    rows = pl.DataFrame(candidates([pictures], texts, texts), infer_schema_length=None)
+    spent = {one["method"]: one for one in costs(rows, seconds).to_dicts()}
+    assert spent["multi_seed"]["passes"] == PICTURES * PLAIN_PASSES
+    several = pictures.filter(method="multi_seed")
+    assert spent["multi_seed"]["seconds"] == pytest.approx(
+        sum(seconds[name] for name in several["image_id"]) / ROWS
+    )
+    assert costs(rows, {})["seconds"].to_list() == [None] * len(spent)
 
 
 def test_s_reference_is_another_variant_of_the_same_picture(
@@ -239,6 +325,37 @@ def test_s_reference_is_another_variant_of_the_same_picture(
     assert set(theirs["row_id"]) == set(ours["row_id"])
     assert not set(theirs["image_id"]) & set(ours["image_id"])
     assert theirs["passes"].to_list() == [2 * (STEPS - 2)] * theirs.height
+
+
+def test_a_rewriter_is_asked_when_set_and_what_it_does_not_rewrite_fails_alone(
+    made: Ran, models: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOI_API_KEY", "k")
+    home = tmp_path / "home"
+    shutil.copytree(made.line.platform.store.home, home)
+    refused = json.dumps(made.rows("interacting_prompts")["prompt"][0])
+
+    def rewritten(request: Request, number: int) -> Answer:
+        if refused in request["messages"][1]["content"]:
+            return Answer("I would rather not.")
+        return Answer(json.dumps({"prompt": "a hand on a table holds a red mug"}))
+
+    server = Server(rewritten)
+    rewriter = {"endpoint": server.url, "model": "m", "concurrency": 1}
+    gates = {"max_failed_share": 0.5}
+    try:
+        ran = run(profile_of(tmp_path, models, rewriter=rewriter, gates=gates), home)
+    finally:
+        server.close()
+    table = ran.rows("baseline_images")
+    own = table.filter(method="rewrite")
+    (failed,) = own.filter(status="failed").to_dicts()
+    assert failed["reason"].startswith("rewrite: unusable_reply")
+    drawn = own.filter(status="accepted")
+    assert set(drawn["drawn_prompt"]) == {"a hand on a table holds a red mug"}
+    assert drawn.height == (ROWS - 1) * PICTURES
+    others = pl.col("method") != "rewrite"
+    assert table.filter(others).equals(made.rows("baseline_images").filter(others))
 
 
 def noise_of(request: Request, number: int) -> Answer:

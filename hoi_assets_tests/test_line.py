@@ -25,6 +25,7 @@ from hoi_assets_tests.line_fixture import (
     settings_of,
     write_profile,
 )
+from hoi_assets_tests.prompting.test_endpoint import Answer, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -93,7 +94,8 @@ def test_every_asset_is_published_for_the_categories_asked(made: Made) -> None:
 
 
 def test_run_says_counts_scores_and_where_things_are(made: Made) -> None:
-    for words in ("accepted", "rejected", "report.html", "load_dataset", "make ui"):
+    cost = ("denoiser passes a prompt", "seconds a prompt")
+    for words in ("accepted", "rejected", *cost, "report.html", "load_dataset", "make ui"):
         assert words in made.printed
 
 
@@ -329,7 +331,8 @@ def test_scorecard_holds_both_lines_with_selection_rule_and_compute(made: Made) 
     assert {"plain", "multi_seed", "detailscribe", "detailscribe_oracle", "craft"} <= set(
         second["method"]
     )
-    assert {"clip_score", "image_reward", "component_accuracy"} <= set(second["metric"])
+    wanted = {"clip_score", "image_reward", "component_accuracy", "examiner_components"}
+    assert wanted <= set(second["metric"])
     assert second["compute"].str.contains("denoiser passes a prompt").all()
     assert (second["selection_rule"] != "").all()
 
@@ -338,6 +341,35 @@ def test_report_shows_the_second_line(made: Made) -> None:
     html = made.store.require("evaluation_report").file("report.html").read_text("utf-8")
     for words in ("InterActing", "switch after 1", "detailscribe_oracle"):
         assert words in html
+
+
+def test_a_judge_that_answers_prose_fails_that_picture_alone_and_is_asked_again(
+    copied: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOI_API_KEY", "k")
+    rating = json.dumps({"rating": 4, "shows": True})
+    server = Server(
+        lambda request, number: Answer("Lovely, five of five!" if number < 2 else rating)
+    )
+    judge = {"endpoint": server.url, "model": "m", "concurrency": 1, "max_attempts": 2}
+    profile = write_profile(tmp_path, judge=judge)
+    try:
+        hoi(copied.home, profile, "run", SCENARIO)
+        first = copied.store.require("scorecards")
+        asked = len(server.requests)
+        hoi(copied.home, profile, "run", SCENARIO)
+    finally:
+        server.close()
+    ratings = first.table("ratings")
+    (failed,) = ratings.filter(status="failed").to_dicts()
+    assert failed["reason"].startswith("unusable_reply")
+    assert copied.store.ledger.rows(stage="scorecards").filter(status="failed").is_empty()
+    rated = first.table("scorecard").filter(metric="judge_rating", slice_kind="all")
+    assert rated["missing"].sum() >= 1 and set(rated["mean"]) == {4.0}
+    assert len(server.requests) == asked + 1
+    again = copied.store.require("scorecards")
+    assert again.version != first.version
+    assert set(again.table("ratings")["status"]) == {"accepted"}
 
 
 def test_votes_reach_the_scorecard_and_the_report(copied: Made) -> None:

@@ -1,11 +1,13 @@
 import io
 import os
 
+import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
 
 from hoi_assets.pictures import (
+    as_rgb,
     contact_sheet,
     heat_map,
     loss_curve,
@@ -57,6 +59,19 @@ def test_wide_and_grey_pictures_fit_their_cell() -> None:
     sheet = contact_sheet([Image.new("L", (300, 20), 90)], cell_px=60)
     assert sheet.size == (76, 84)
     assert sheet.getpixel((38, 38)) == (90, 90, 90)
+
+
+def test_sixteen_bit_grey_is_scaled_and_what_is_transparent_is_white() -> None:
+    ramp = Image.fromarray(np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16))
+    stream = io.BytesIO()
+    ramp.save(stream, "PNG")
+    grey = np.asarray(as_rgb(Image.open(stream)))
+    assert grey.mean() == pytest.approx(127, abs=1) and (grey[0, 0] == 0).all()
+    hidden = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
+    assert as_rgb(hidden).getpixel((0, 0)) == (255, 255, 255)
+    assert as_rgb(Image.new("LA", (2, 2), (0, 128))).getpixel((0, 0)) == (127, 127, 127)
+    with pytest.raises(ValueError, match="no known range"):
+        as_rgb(Image.new("F", (2, 2)))
 
 
 def test_webp_stays_below_its_byte_cap() -> None:

@@ -14,7 +14,7 @@ SHOWN_ROWS = 12
 @stage(
     "interacting_prompts",
     partitions="scenario",
-    code_version="1",
+    code_version="2",
     recipe=["hoi_assets/prompting/interacting.py"],
     settings=["interacting"],
     inputs=lambda work: {"file": _file_digest(work)},
@@ -58,11 +58,13 @@ def _file_digest(work: Work) -> str | None:
     "interaction_decompositions",
     partitions="scenario",
     deps=["interacting_prompts"],
-    code_version="1",
+    code_version="2",
     recipe=[
+        "hoi_assets/prompting/asking.py",
         "hoi_assets/prompting/components.py",
         "hoi_assets/prompting/decompose.py",
         "hoi_assets/prompting/wording.py",
+        "hoi_assets/prompting/templates/again.j2",
         "hoi_assets/prompting/templates/decompose_system.j2",
         "hoi_assets/prompting/templates/decompose_user.j2",
         "hoi_assets/scenes/interactions.py",

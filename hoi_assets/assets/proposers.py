@@ -12,7 +12,7 @@ GROUP = "prompt_propose_verify"
     "instance_images",
     partitions="hand_pose",
     deps=["base_prompt_taxonomy"],
-    code_version="1",
+    code_version="2",
     recipe=["hoi_assets/instances.py"],
     settings=["instance_images"],
     inputs=lambda work: {"source": _source_digest(work)},

@@ -8,6 +8,7 @@ from hoi_assets.store.versions import Staging
 GROUP = "detailscribe"
 DRAWING = [
     "hoi_assets/diffusion/benchmark.py",
+    "hoi_assets/diffusion/seeds.py",
     "hoi_assets/diffusion/refining.py",
     "hoi_assets/diffusion/sd3.py",
     "hoi_assets/diffusion/sampling.py",
@@ -15,8 +16,11 @@ DRAWING = [
 CRITICISING = [
     "hoi_assets/judging/answers.py",
     "hoi_assets/judging/vqa.py",
+    "hoi_assets/prompting/asking.py",
+    "hoi_assets/prompting/components.py",
     "hoi_assets/prompting/critics.py",
     "hoi_assets/prompting/critique.py",
+    "hoi_assets/prompting/templates/again.j2",
     "hoi_assets/prompting/templates/critique_system.j2",
     "hoi_assets/prompting/templates/critique_user.j2",
 ]
@@ -66,8 +70,8 @@ def initial_images(work: Work, out: Staging) -> Result:
     "image_critiques",
     partitions="scenario",
     deps=["initial_images", "interaction_decompositions"],
-    code_version="1",
-    recipe=CRITICISING,
+    code_version="2",
+    recipe=[*CRITICISING, "hoi_assets/diffusion/refined.py"],
     settings=["critic"],
     models=["critic"],
     group=GROUP,
@@ -112,7 +116,7 @@ def image_critiques(work: Work, out: Staging) -> Result:
     "refined_images",
     partitions="scenario",
     deps=["initial_images", "interaction_decompositions", "image_critiques"],
-    code_version="2",
+    code_version="3",
     recipe=[
         *DRAWING,
         *CRITICISING,
@@ -145,15 +149,18 @@ def refined_images(work: Work, out: Staging) -> Result:
     "baseline_images",
     partitions="scenario",
     deps=["initial_images", "interaction_decompositions", "image_critiques"],
-    code_version="2",
+    code_version="3",
     recipe=[
         *DRAWING,
         *CRITICISING,
         "hoi_assets/diffusion/baselines.py",
         "hoi_assets/diffusion/refined.py",
         "hoi_assets/prompting/painter.py",
+        "hoi_assets/prompting/rewrite.py",
+        "hoi_assets/prompting/templates/rewrite_system.j2",
+        "hoi_assets/prompting/templates/rewrite_user.j2",
     ],
-    settings=["refining", "critic", "painter"],
+    settings=["refining", "critic", "rewriter", "painter"],
     models=["benchmark", "critic", "clip"],
     group=GROUP,
     description="What the same compute gives without re-denoising: more seeds (chosen by the "

@@ -65,7 +65,7 @@ SECOND_LINE = (
 @stage(
     "scorecards",
     deps=["hoi_evaluation_images", "verifier", *SECOND_LINE, "human_ratings"],
-    code_version="2",
+    code_version="3",
     recipe=[
         "hoi_assets/judging/answers.py",
         "hoi_assets/judging/human_scorecard.py",
@@ -76,7 +76,11 @@ SECOND_LINE = (
         "hoi_assets/judging/scoring.py",
         "hoi_assets/judging/statistics.py",
         "hoi_assets/judging/vqa.py",
+        "hoi_assets/prompting/asking.py",
         "hoi_assets/prompting/judge.py",
+        "hoi_assets/prompting/templates/again.j2",
+        "hoi_assets/prompting/templates/judge_system.j2",
+        "hoi_assets/prompting/templates/judge_user.j2",
     ],
     settings=["evaluation", "sampling", "critic", "judge"],
     models=["clip", "image_reward", "examiner", "critic", "component_examiner", "blip_vqa"],
@@ -86,8 +90,9 @@ SECOND_LINE = (
     "said of the same pictures.",
 )
 def scorecards(work: Work, out: Staging) -> Result:
+    from hoi_assets.diffusion.cache import seconds_of
     from hoi_assets.judging.human_scorecard import people_tables
-    from hoi_assets.judging.interacting import PAIRS, reported, said_of_methods
+    from hoi_assets.judging.interacting import PAIRS, costs, reported, said_of_methods
     from hoi_assets.judging.scorecards import compare, summarise
     from hoi_assets.judging.scoring import reference_scores, score
     from hoi_assets.pictures import scorecard_plot
@@ -99,16 +104,18 @@ def scorecards(work: Work, out: Staging) -> Result:
     cards, comparisons, scores = [], [], []
     rules: dict[str, str] = {}
     compute: dict[str, str] = {}
+    spent = pl.DataFrame()
     if images:
         drawn = pl.concat(images).filter(pl.col("status") == "accepted")
         of_poses = score(work.store, settings, drawn, verifier, work.say)
         rules = dict.fromkeys(drawn["method"].unique(), "none: every image drawn is scored")
-        steps = f"{settings.sampling.num_inference_steps} denoising steps an image"
-        compute = dict.fromkeys(rules, steps)
+        each = 2 if settings.sampling.guidance_scale > 1 else 1
+        passes_each = each * settings.sampling.num_inference_steps
+        compute = dict.fromkeys(rules, f"{passes_each} denoiser passes an image")
         scores.append(of_poses)
         cards.append(summarise(of_poses, config, reference, rules, compute))
         comparisons.append(compare(of_poses, config))
-    rows, candidates = _benchmark(work)
+    rows, candidates = _benchmark(work, out)
     if rows:
         of_benchmark = reported(candidates)
         benchmark_rules, passes = said_of_methods(rows)
@@ -117,6 +124,7 @@ def scorecards(work: Work, out: Staging) -> Result:
         cards.append(summarise(of_benchmark, config, reference, benchmark_rules, passes))
         comparisons.append(compare(of_benchmark, config, PAIRS))
         out.write_table("candidates", candidates)
+        spent = costs(candidates, seconds_of(work.store, candidates["image_id"].unique()))
     if not scores:
         raise HoiError(
             "there is no picture to score",
@@ -144,12 +152,23 @@ def scorecards(work: Work, out: Staging) -> Result:
             "images": every["image_id"].n_unique(),
             "missing_categories": ", ".join(work.missing("hoi_evaluation_images")) or "none",
             "missing_scenarios": ", ".join(work.missing("refined_images")) or "none",
+            **({"cost_of_a_prompt": Markdown(_told(spent))} if spent.height else {}),
             **plots,
         }
     )
 
 
-def _benchmark(work: Work) -> tuple[list[dict[str, Any]], pl.DataFrame]:
+def _told(spent: pl.DataFrame) -> str:
+    """What methods cost, as a Markdown table. The clock is told here and not in the version."""
+    lines = [
+        f"| {one['method']} | {one['passes']:.0f} | "
+        f"{'–' if one['seconds'] is None else format(one['seconds'], '.1f')} |"
+        for one in spent.iter_rows(named=True)
+    ]
+    return "\n".join(["| method | denoiser passes | seconds |", "| --- | --- | --- |", *lines])
+
+
+def _benchmark(work: Work, out: Staging) -> tuple[list[dict[str, Any]], pl.DataFrame]:
     """All candidates of the second line, and their scores; the judge rates what was selected."""
     from hoi_assets.judging.blip_vqa import noun_phrases
     from hoi_assets.judging.interacting import candidates, score_candidates
@@ -172,24 +191,32 @@ def _benchmark(work: Work) -> tuple[list[dict[str, Any]], pl.DataFrame]:
     )
     scores = score_candidates(work.store, work.settings, rows, work.say)
     if work.settings.judge.endpoint is not None:
-        scores = pl.concat([scores, _rated(work, rows)], how="vertical_relaxed")
+        scores = pl.concat([scores, _rated(work, rows, out)], how="vertical_relaxed")
     return rows, scores
 
 
-def _rated(work: Work, rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """The endpoint's 1–5 and yes/no of what was selected; null where it gave none."""
+def _rated(work: Work, rows: list[dict[str, Any]], out: Staging) -> pl.DataFrame:
+    """The endpoint's 1–5 and yes/no of what was selected; null where it gave none, for the reason
+    that its table `ratings` and the ledger hold."""
     from hoi_assets.judging.interacting import CANDIDATE
-    from hoi_assets.prompting.judge import EndpointJudge, RatingRequest, rate_pictures
+    from hoi_assets.prompting.judge import (
+        EndpointJudge,
+        RatingRequest,
+        rate_pictures,
+        ratings_table,
+    )
+    from hoi_assets.prompting.request import Seen
 
     asked = [row for row in rows if row["selected"]]
     requests = [
-        RatingRequest(
-            row["evaluation_prompt_id"], row["prompt"], work.store.images.open(row["pixels"])
-        )
+        RatingRequest(row["image_id"], row["prompt"], Seen.kept(work.store, row["pixels"]))
         for row in asked
     ]
     judge = EndpointJudge(work.settings.judge)
     told = rate_pictures(requests, judge, work.store.ledger, work.say)
+    ratings = ratings_table(told).unique("row_id", maintain_order=True)
+    out.write_table("ratings", ratings)
+    work.record("row_id", ratings)
     return pl.DataFrame(
         [
             {name: row[name] for name in CANDIDATE} | {"metric": metric, "value": value}

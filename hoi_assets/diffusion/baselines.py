@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from hoi_assets.diffusion.benchmark import SCHEMA, draw_benchmark, drawn_row, picture_record
+from hoi_assets.diffusion.benchmark import SCHEMA, draw_benchmark, picture_record, row_to_vary
 from hoi_assets.diffusion.refined import (
     NOTHING,
     Components,
@@ -25,6 +25,7 @@ from hoi_assets.diffusion.sampling import Draw
 from hoi_assets.progress import Say
 from hoi_assets.prompting.critique import NoRoom, extended
 from hoi_assets.prompting.painter import EndpointPainter, paint
+from hoi_assets.prompting.rewrite import EndpointRewriter, rewrite
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 
@@ -50,10 +51,10 @@ def baseline_table(
     """Every baseline's candidates for every initial picture, one `selected` each.
 
     `multi_seed`: the plain picture and more seeds, chosen by the critic; `multi_seed_clip`: the
-    same pictures, chosen by CLIPScore; `rewrite`: the prompt with its components said again, before
-    anything is seen; `refine`: the plain picture, then pictures drawn from noise under the
-    critique's corrected prompt; `endpoint`, when `painter.endpoint` is set: an image endpoint's one
-    picture of every prompt.
+    same pictures, chosen by CLIPScore; `rewrite`: the prompt rewritten before anything is seen, by
+    `rewriter.endpoint` where it is set, else by saying its components again; `refine`: the plain
+    picture, then pictures drawn from noise under the critique's corrected prompt; `endpoint`, when
+    `painter.endpoint` is set: an image endpoint's one picture of every prompt.
 
     Args:
         initial: rows of `initial_images`. components: by row_id.
@@ -64,17 +65,18 @@ def baseline_table(
     """
     painted = _painted(store, settings, initial.to_dicts(), say)
     methods = (MULTI_SEED, MULTI_SEED_CLIP, REWRITE, REFINE)
-    records, corrected, failed = split_failed(initial, critiqued, methods)
+    records, corrected, failed = split_failed(initial, critiqued, components, methods)
     seeds = _more_seeds(store, settings, records, say)
+    rewritten, unwritten = _rewritten(store, settings, records, components, say)
     made = [
         *_chosen(store, settings, seeds, components, say),
         *_by_clip(store, settings, seeds, say),
-        *_chosen(store, settings, _rewritten(store, settings, records, components, say),
-                 components, say),
+        *_chosen(store, settings, rewritten, components, say),
+        *unwritten,
         *_refined(store, settings, records, components, corrected, say),
         *failed,
         *painted,
-    ]  # fmt: skip
+    ]
     return pl.DataFrame(made, schema=SCHEMA)
 
 
@@ -92,8 +94,9 @@ def _more_seeds(
     store: Store, settings: Settings, initial: Sequence[Record], say: Say
 ) -> dict[str, list[Record]]:
     wanted = {
-        row["row_id"]: multi_seed(drawn_row(row), _count(settings, drawn_row(row)))[1:]
+        row["row_id"]: multi_seed(plain, _count(settings, plain))[1:]
         for row in initial
+        for plain in [row_to_vary(row, settings)]
     }
     drawn = _drawn(store, settings, initial, wanted, MULTI_SEED, 1, "more seeds", say)
     return {
@@ -107,17 +110,44 @@ def _more_seeds(
 
 def _rewritten(
     store: Store, settings: Settings, initial: Sequence[Record], components: Components, say: Say
-) -> dict[str, list[Record]]:
+) -> tuple[dict[str, list[Record]], list[Record]]:
+    """Candidates by row, and a failed record for each prompt that the endpoint did not rewrite."""
     wanted: dict[str, list[Draw]] = {}
+    failed: list[Record] = []
+    told = _rewordings(store, settings, initial, components, say)
+    for row in initial:
+        text, reason = told[row["row_id"]]
+        if text is None:
+            said = {"candidate": 0, "selected": False, "status": "failed"}
+            failed.append(row | said | {"method": REWRITE, "reason": f"rewrite: {reason}"})
+            continue
+        first = replace(row_to_vary(row, settings), prompt=text)
+        wanted[row["row_id"]] = multi_seed(first, _count(settings, first))
+    able = [row for row in initial if row["row_id"] in wanted]
+    drawn = _drawn(store, settings, able, wanted, REWRITE, 0, "rewritten prompts", say)
+    return drawn, failed
+
+
+def _rewordings(
+    store: Store, settings: Settings, initial: Sequence[Record], components: Components, say: Say
+) -> dict[str, tuple[str | None, str | None]]:
+    """By row_id the rewritten prompt, or the reason why there is none."""
+    if settings.rewriter.endpoint is not None:
+        rewriter = EndpointRewriter(settings.rewriter)
+        found = rewrite((row["prompt"] for row in initial), rewriter, store.ledger, say)
+        return {
+            row["row_id"]: (found[row["prompt"]].value, found[row["prompt"]].reason)
+            for row in initial
+        }
+    told: dict[str, tuple[str | None, str | None]] = {}
     for row in initial:
         statements = [one.statement for one in components[row["row_id"]]]
         try:
-            text = extended(row["prompt"], statements, settings.critic.max_words)
+            text = extended(row["prompt"], statements, settings.rewriter.max_words)
         except NoRoom:
             text = row["prompt"]  # too long to say more: the rewrite is the prompt itself
-        first = replace(drawn_row(row), prompt=text)
-        wanted[row["row_id"]] = multi_seed(first, _count(settings, first))
-    return _drawn(store, settings, initial, wanted, REWRITE, 0, "rewritten prompts", say)
+        told[row["row_id"]] = (text, None)
+    return told
 
 
 def _refined(
@@ -130,7 +160,7 @@ def _refined(
 ) -> list[Record]:
     wanted: dict[str, list[Draw]] = {}
     for row in initial:
-        prompt, plain = corrected[row["row_id"]], drawn_row(row)
+        prompt, plain = corrected[row["row_id"]], row_to_vary(row, settings)
         more = _count(settings, plain) - 1
         wanted[row["row_id"]] = (
             [] if prompt is None or not more else multi_seed(replace(plain, prompt=prompt), more)

@@ -139,8 +139,8 @@ def draw_benchmark(
         ):
             key = image_key(one.row, base)
             if one.image is not None:
-                _keep_latents(store, key, one.latents)
-            yield Picture(key, one.row.slot, one.image, one.reason, facts)
+                _keep_latents(store, key, one.latents, options.batch_size)
+            yield Picture(key, one.row.slot, one.image, one.reason, facts, one.compute.seconds)
 
     kept = found_or_drawn(
         store,
@@ -174,11 +174,12 @@ def draw_variants(
     def drawn(todo: Sequence[tuple[Refinement, int]]) -> Iterator[Picture]:
         loaded, facts = _loaded(settings)
         for lacking, missing in _by_lack(todo).items():
-            chosen = [_with_latents(store, one, base) for one in missing]
+            chosen = [_with_latents(store, one, base, options.batch_size) for one in missing]
             for made in refine(loaded, chosen, options.batch_size, lacking, reference):
                 key = variant_key(made.refinement, made.switch_step, reference, base)
                 slot = made.refinement.row.slot
-                yield Picture(key, slot, made.image, made.reason, facts)
+                spent = made.compute.seconds
+                yield Picture(key, slot, made.image, made.reason, facts, spent)
 
     kept = found_or_drawn(store, wanted, drawn, options.batch_size, label, say)
     return [
@@ -205,33 +206,34 @@ def _by_lack(
 
 def _loaded(settings: Settings) -> tuple[Any, dict[str, Any]]:
     from hoi_assets.diffusion.loading import configure
-    from hoi_assets.diffusion.sd3 import environment, load_sd3
+    from hoi_assets.diffusion.sd3 import load_sd3
 
     loaded = load_sd3(benchmark_model(settings), configure(settings))
-    return loaded, environment(loaded, settings.refining.batch_size)
+    return loaded, loaded.environment(settings.refining.batch_size)
 
 
-def _latents_file(store: Store, key: str) -> Path:
-    return store.home / LATENTS / key[:2] / f"{key}.safetensors"
+def _latents_file(store: Store, key: str, batch_size: int) -> Path:
+    # In a batch of another size the same steps give other bits.
+    return store.home / LATENTS / key[:2] / f"{key}-{batch_size}.safetensors"
 
 
-def _keep_latents(store: Store, key: str, latents: Mapping[int, Any]) -> None:
+def _keep_latents(store: Store, key: str, latents: Mapping[int, Any], batch_size: int) -> None:
     from safetensors.torch import save
 
     from hoi_assets.store.disk import replace_bytes
 
     if not latents:
         return
-    path = _latents_file(store, key)
+    path = _latents_file(store, key, batch_size)
     data = save({str(done): one.contiguous() for done, one in latents.items()})
     replace_bytes(path, data, store.staging, durable=False, mode=LATENTS_MODE)
 
 
-def _with_latents(store: Store, one: Refinement, base: str) -> Refinement:
+def _with_latents(store: Store, one: Refinement, base: str, batch_size: int) -> Refinement:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = _latents_file(store, image_key(one.row, base))
+    path = _latents_file(store, image_key(one.row, base), batch_size)
     try:
         found = load_file(path) if path.is_file() else {}
     except (SafetensorError, OSError):
@@ -262,6 +264,12 @@ def variant_record(variant: Variant) -> dict[str, Any]:
         "switch_step": variant.switch_step,
         "s_reference": variant.s_reference,
     }
+
+
+def row_to_vary(record: Mapping[str, Any], settings: Settings) -> Draw:
+    """`drawn_row` with a slot in the settings' batch, which may be smaller than it was then."""
+    row = drawn_row(record)
+    return replace(row, slot=row.slot % settings.refining.batch_size)
 
 
 def drawn_row(record: Mapping[str, Any]) -> Draw:

@@ -1,6 +1,6 @@
 """Draws only what was never drawn: every image is found again by its key."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -8,11 +8,14 @@ from hoi_assets.diffusion.sampling import Draw, image_key
 from hoi_assets.progress import Say, track
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
+from hoi_assets.taxonomy import ID_LENGTH
 
 if TYPE_CHECKING:
     from PIL import Image
 
 KIND = "image"
+# Apart from what pictures are: a version holds no clock, or equal inputs would give other hashes.
+SECONDS_KIND = "image_seconds"
 ENVIRONMENT = ("batch_size", "dtype", "device", "threads", "cpu_capability")
 
 
@@ -23,6 +26,7 @@ class Picture:
     Attributes:
         key: hash of all that determines it.
         environment: what its bits depend on beside that.
+        seconds: wall time that drawing it took; None where nobody measured it.
     """
 
     key: str
@@ -30,6 +34,7 @@ class Picture:
     image: "Image.Image | None"
     reason: str | None
     environment: Mapping[str, Any]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,12 @@ class Known:
 
 def image_id(row: Draw, base_digest: str) -> str:
     """The name of an image in tables: 16 hex digits of its key."""
-    return image_key(row, base_digest)[:16]
+    return image_key(row, base_digest)[:ID_LENGTH]
+
+
+def seconds_of(store: Store, image_ids: Iterable[str]) -> dict[str, float]:
+    """Wall time that drawing each image took, where it was measured when it was drawn first."""
+    return store.ledger.made(SECONDS_KIND, image_ids)
 
 
 def draw_known(
@@ -111,10 +121,10 @@ def draw_known(
 
     def drawn(todo: Sequence[Draw]) -> Iterator[Picture]:
         from hoi_assets.diffusion.loading import configure, load_sdxl
-        from hoi_assets.diffusion.sampling import draw, environment
+        from hoi_assets.diffusion.sampling import draw
 
         loaded = load_sdxl(settings.models.base, configure(settings))
-        facts = environment(loaded, batch_size)
+        facts = loaded.environment(batch_size)
         for one in draw(loaded, todo, batch_size):
             yield Picture(image_key(one.row, base), one.row.slot, one.image, one.reason, facts)
 
@@ -122,7 +132,7 @@ def draw_known(
         store, dict(zip(keys, rows, strict=True)), drawn, batch_size, label, say, len(rows)
     )
     return [
-        Known(row=row, image_id=key[:16], base_digest=base, kept=kept[key])
+        Known(row=row, image_id=key[:ID_LENGTH], base_digest=base, kept=kept[key])
         for key, row in zip(keys, rows, strict=True)
     ]
 
@@ -171,19 +181,24 @@ def _drawn(
     fresh: dict[str, Any] = {}
     failed: dict[str, Kept] = {}
     batch: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
     for one in track(pictures, label, total=total, say=say):
         if one.image is None:
             failed[one.key] = _nothing(one.slot, one.reason or "not drawn")
             continue
         facts = {name: one.environment[name] for name in ENVIRONMENT}
+        if one.seconds is not None:
+            seconds[one.key[:ID_LENGTH]] = round(one.seconds, 3)
         batch[one.key] = {
             "pixels": store.images.put(one.image),
             "pixel_std": round(float(np.asarray(one.image).std()), 3),
             "environment": {"slot": one.slot, **facts},
         }
         if len(batch) >= keep_every:
+            store.ledger.make(SECONDS_KIND, seconds)
             fresh |= store.ledger.make(KIND, batch)
-            batch = {}
+            batch, seconds = {}, {}
+    store.ledger.make(SECONDS_KIND, seconds)
     fresh |= store.ledger.make(KIND, batch)
     lost = set(store.images.missing(value["pixels"] for value in fresh.values()))
     for key, value in fresh.items():

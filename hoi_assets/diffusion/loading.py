@@ -1,12 +1,14 @@
 """Loads SDXL pipelines, each once per process, and says exactly what is wrong when it cannot."""
 
 import json
+import platform
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef, Settings
@@ -44,10 +46,32 @@ class Loaded:
     adapters: "OrderedDict[str, str]" = field(default_factory=OrderedDict)
     _texts: "OrderedDict[str, tuple[Any, Any]]" = field(default_factory=OrderedDict)
 
+    LIBRARIES: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "transformers", "peft")
+
+    @property
+    def denoiser(self) -> Any:
+        """The UNet."""
+        return self.pipe.unet
+
     @property
     def resolution(self) -> int:
-        """Side in pixels of the pictures that the UNet was trained on."""
-        return int(self.pipe.unet.config.sample_size) * int(self.pipe.vae_scale_factor)
+        """Side in pixels of the pictures that the denoiser was trained on."""
+        return int(self.denoiser.config.sample_size) * int(self.pipe.vae_scale_factor)
+
+    def environment(self, batch_size: int) -> dict[str, Any]:
+        """What bits depend on beside the row: same environment, same bits; else within a
+        tolerance."""
+        import torch
+
+        on_gpu = self.device.startswith("cuda")
+        return {
+            "batch_size": batch_size,
+            "dtype": str(self.denoiser.dtype).removeprefix("torch."),
+            "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            **{name: import_module(name).__version__ for name in self.LIBRARIES},
+        }
 
     def encode(self, text: str) -> tuple[Any, Any]:
         """Embeddings of one text: (1, tokens, width) and pooled (1, width).

@@ -12,9 +12,9 @@ from hoi_assets.diffusion.benchmark import (
     SCHEMA,
     draw_benchmark,
     draw_variants,
-    drawn_row,
     picture_record,
     plain_row,
+    row_to_vary,
     variant_record,
 )
 from hoi_assets.diffusion.refining import Refinement
@@ -126,12 +126,15 @@ def critique_initial(
             undrawn = one["pixels"] is None
             reason = f"no_picture: {one['reason']}" if undrawn else "no_components: see its row"
             critique = no_critique(one["row_id"], one["prompt"], reason)
-        made.append(critique)
+        made.append(replace(critique, image_id=one["image_id"]))
     return made
 
 
 def split_failed(
-    initial: pl.DataFrame, critiqued: pl.DataFrame, methods: Sequence[str]
+    initial: pl.DataFrame,
+    critiqued: pl.DataFrame,
+    components: Components,
+    methods: Sequence[str],
 ) -> tuple[list[Record], dict[str, str | None], list[Record]]:
     """Rows of `initial_images` that can be refined, with their corrected prompts (None: nothing to
     correct), and a failed record per method for each of the others."""
@@ -141,11 +144,19 @@ def split_failed(
     failed: list[Record] = []
     for row in initial.iter_rows(named=True):
         critique = told.get(row["row_id"])
-        if critique is not None and critique["status"] == "accepted":
+        # Parents are published apart: one held back by its gate is older than the other.
+        if critique is None:
+            reason = "critique: none of this row"
+        elif critique.get("image_id") != row["image_id"]:
+            reason = "critique: of another picture"
+        elif critique["status"] != "accepted":
+            reason = f"critique: {critique['reason']}"
+        elif row["row_id"] not in components:
+            reason = "no_components: see its row"
+        else:
             able.append(row)
             corrected[row["row_id"]] = critique["corrected_prompt"]
             continue
-        reason = f"critique: {critique['reason']}" if critique else "critique: none of this row"
         said = {"candidate": 0, "selected": False, "status": "failed", "reason": reason}
         failed += [row | {"method": method} | said for method in methods]
     return able, corrected, failed
@@ -169,7 +180,7 @@ def refined_table(
         Table of SCHEMA: methods `detailscribe` (candidate 0 the initial picture, then one per
         switch step) and `craft` (one per round); one `selected` of each.
     """
-    records, corrected, failed = split_failed(initial, critiqued, (DETAILSCRIBE, CRAFT))
+    records, corrected, failed = split_failed(initial, critiqued, components, (DETAILSCRIBE, CRAFT))
     made = [
         *_detailscribe(store, settings, records, components, corrected, say),
         *_craft(store, settings, records, components, say),
@@ -188,7 +199,7 @@ def _detailscribe(
 ) -> list[Record]:
     label = f"variants of {initial[0]['scenario']}" if initial else "variants"
     wanted = {
-        row["row_id"]: Refinement(drawn_row(row), prompt)
+        row["row_id"]: Refinement(row_to_vary(row, settings), prompt)
         for row in initial
         if (prompt := corrected[row["row_id"]]) is not None
     }
@@ -260,7 +271,10 @@ def _craft(
                 stops[row_id] = step.stop or ""
             else:
                 edits[row_id] = step.prompt
-        rows = [replace(drawn_row(first[row_id]), prompt=text) for row_id, text in edits.items()]
+        rows = [
+            replace(row_to_vary(first[row_id], settings), prompt=text)
+            for row_id, text in edits.items()
+        ]
         label = f"edits of round {number}"
         drawn = draw_benchmark(store, settings, rows, label, say) if rows else []
         fresh = [

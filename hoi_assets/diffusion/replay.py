@@ -88,7 +88,7 @@ Again = tuple["Image.Image | None", str | None, dict[str, Any]]
 
 def _by_sdxl(store: Store, settings: Settings, ref: ModelRef, row: dict[str, Any]) -> Again:
     from hoi_assets.diffusion.loading import configure, load_sdxl
-    from hoi_assets.diffusion.sampling import draw, environment
+    from hoi_assets.diffusion.sampling import draw
 
     loaded = load_sdxl(ref, configure(settings))
     again = Draw(
@@ -104,22 +104,22 @@ def _by_sdxl(store: Store, settings: Settings, ref: ModelRef, row: dict[str, Any
         lora=find_lora(store, row["lora_digest"]) if row["lora_digest"] else None,
     )
     (drawn,) = draw(loaded, [again], row["batch_size"])
-    return drawn.image, drawn.reason, environment(loaded, row["batch_size"])
+    return drawn.image, drawn.reason, loaded.environment(row["batch_size"])
 
 
 def _by_sd3(store: Store, settings: Settings, ref: ModelRef, row: dict[str, Any]) -> Again:
     from hoi_assets.diffusion.loading import configure
     from hoi_assets.diffusion.refining import Refinement, draw_initial, refine
-    from hoi_assets.diffusion.sd3 import environment, load_sd3
+    from hoi_assets.diffusion.sd3 import load_sd3
 
     loaded = load_sd3(ref, configure(settings))
     again, size = drawn_row(row), row["batch_size"]
     if row["switch_step"] is None:
         (initial,) = draw_initial(loaded, [again], size)
-        return initial.image, initial.reason, environment(loaded, size)
+        return initial.image, initial.reason, loaded.environment(size)
     one = Refinement(again, row["corrected_prompt"])
     (variant,) = refine(loaded, [one], size, (row["switch_step"],), row["s_reference"])
-    return variant.image, variant.reason, environment(loaded, size)
+    return variant.image, variant.reason, loaded.environment(size)
 
 
 def find_lora(store: Store, digest: str) -> Lora:

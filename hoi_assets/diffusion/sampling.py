@@ -6,7 +6,6 @@ ever, noise comes from the row's own seed, and empty slots hold a filler. Any ro
 alone.
 """
 
-import platform
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -109,27 +108,6 @@ def lora_digest(folder: str | Path) -> str:
     if not path.is_file():
         raise HoiError(f"LoRA file missing: {path}", "materialise category_loras again")
     return digest_file(path)
-
-
-def environment(loaded: Loaded, batch_size: int) -> dict[str, Any]:
-    """What bits depend on beside the row: same environment, same bits; else within a tolerance."""
-    import diffusers
-    import peft
-    import torch
-    import transformers
-
-    on_gpu = loaded.device.startswith("cuda")
-    return {
-        "batch_size": batch_size,
-        "dtype": str(loaded.pipe.unet.dtype).removeprefix("torch."),
-        "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "transformers": transformers.__version__,
-        "peft": peft.__version__,
-    }
 
 
 def draw(loaded: Loaded, rows: Iterable[Draw], batch_size: int) -> Iterator[Drawn]:

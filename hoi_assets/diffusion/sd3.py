@@ -1,6 +1,5 @@
 """Loads Stable Diffusion 3 and 3.5 pipelines, each once per process, with or without T5."""
 
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,12 @@ TOKENS_WITHOUT_T5 = 1
 class LoadedSD3(Loaded):
     """A Stable Diffusion 3 pipeline in memory: `diffusers.StableDiffusion3Pipeline`."""
 
+    LIBRARIES = ("torch", "diffusers", "transformers")
+
     @property
-    def resolution(self) -> int:
-        """Side in pixels of the pictures that the transformer was trained on."""
-        return int(self.pipe.transformer.config.sample_size) * int(self.pipe.vae_scale_factor)
+    def denoiser(self) -> Any:
+        """The transformer."""
+        return self.pipe.transformer
 
     @property
     def max_sequence_length(self) -> int:
@@ -68,25 +69,6 @@ def load_sd3(ref: ModelRef, device: str = "cpu") -> LoadedSD3:
             fit each other, a hub repository without a pinned revision or out of reach.
     """
     return load_once(LoadedSD3, ref, device, _read)
-
-
-def environment(loaded: LoadedSD3, batch_size: int) -> dict[str, Any]:
-    """What bits depend on beside the row: same environment, same bits; else within a tolerance."""
-    import diffusers
-    import torch
-    import transformers
-
-    on_gpu = loaded.device.startswith("cuda")
-    return {
-        "batch_size": batch_size,
-        "dtype": str(loaded.pipe.transformer.dtype).removeprefix("torch."),
-        "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 def _read(ref: ModelRef, folder: Path | None) -> Any:

@@ -20,8 +20,11 @@ def known_answers(
 ) -> dict[Asked, float]:
     """Probability of yes, 0 to 1, by (pixel digest, question); found, or asked of the model now.
 
+    A question longer than the model reads is answered by its beginning, and `say` tells how many
+    are.
+
     Raises:
-        HoiError: the model cannot be loaded, or a question is longer than it reads.
+        HoiError: the model cannot be loaded.
     """
     model = model_digest(ref)
     keys = {
@@ -37,13 +40,22 @@ def known_answers(
     }
     known = store.ledger.made(KIND, keys.values())
     todo = [(slot, one) for slot, one in enumerate(keys) if keys[one] not in known]
-    for start in range(0, len(todo), CHUNK):
+    if todo:
+        from hoi_assets.judging.verifier import longer_than
         from hoi_assets.judging.vqa import answers, load_vqa
 
+        vqa = load_vqa(ref, settings.device)
+        questions = list(dict.fromkeys(question for _, (_, question) in todo))
+        if cut := longer_than(vqa.tokenizer, questions, vqa.max_text_tokens):
+            say(
+                f"{len(cut)} of {len(questions)} questions are longer than the model reads; their "
+                "ends are not asked"
+            )
+    for start in range(0, len(todo), CHUNK):
         chunk = todo[start : start + CHUNK]
         pictures = {pixels: store.images.open(pixels) for _, (pixels, _) in chunk}
         values = answers(
-            load_vqa(ref, settings.device),
+            vqa,
             [pictures[pixels] for _, (pixels, _) in chunk],
             [question for _, (_, question) in chunk],
             [slot for slot, _ in chunk],

@@ -157,20 +157,22 @@ def _without_picture(line: _Line) -> Picture:
 
 
 def open_picture(path: Path) -> "Image.Image":
-    """A picture as RGB, turned as its camera says.
+    """A picture as RGB, turned as its camera says; see `hoi_assets.pictures.as_rgb`.
 
     Raises:
         ValueError: it cannot be decoded, or is too large.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
+
+    from hoi_assets.pictures import BROKEN, as_rgb
 
     try:
         with Image.open(path) as opened:
             # The header is enough to refuse a picture that would fill the memory.
             if max(opened.size) > MAX_SIDE_PX:
                 raise ValueError(f"{opened.width}x{opened.height} px, at most {MAX_SIDE_PX} a side")
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            return as_rgb(opened)
+    except (Image.DecompressionBombError, *BROKEN) as error:
         # Its words may name the whole path, or nothing.
         said = str(error).replace(str(path), path.name)
         raise ValueError(" ".join(said.split()) or type(error).__name__) from error
@@ -221,13 +223,13 @@ def _line(number: int, row: Any) -> _Line:
 
 def _from_csv(prompts: Path, data: bytes) -> Iterator[_Line]:
     reader = csv.DictReader(io.StringIO(_text(prompts, data), newline=""))
-    missing = [name for name in ("file", "prompt") if name not in (reader.fieldnames or ())]
-    if missing:
-        raise HoiError(
-            f"{prompts.name}: its first line has no column {missing[0]!r}",
-            "begin it with a heading that names the columns file and prompt",
-        )
     try:
+        missing = [name for name in ("file", "prompt") if name not in (reader.fieldnames or ())]
+        if missing:
+            raise HoiError(
+                f"{prompts.name}: its first line has no column {missing[0]!r}",
+                "begin it with a heading that names the columns file and prompt",
+            )
         for row in reader:
             yield _line(reader.line_num, row)
     except csv.Error as error:

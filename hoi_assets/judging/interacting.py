@@ -31,6 +31,8 @@ ORACLE_RULE = "oracle: the best candidate by the metric itself"
 MEAN_RULE = "none: mean of the variants"
 
 
+# The judge is asked about these alone: a reply is paid for.
+OF_SELECTED = ("judge_rating", "judge_yes")
 CANDIDATE = (*CARRIED, "candidate", "selected", "passes", "why")
 
 
@@ -54,6 +56,7 @@ def candidates(
             "prompt": row["prompt"],
             "questions": list(questions[row["row_id"]]),
             "phrases": list(phrases[row["row_id"]]),
+            "held": row["held"],
         }
         for row in drawn.iter_rows(named=True)
     ]
@@ -64,6 +67,9 @@ def score_candidates(
 ) -> pl.DataFrame:
     """Every metric of every candidate; a picture that several methods share is scored once.
 
+    Where an endpoint is the critic, component accuracy is what it said when it chose; a picture
+    that it was never shown has none.
+
     Returns:
         Long table: CANDIDATE, metric, value.
     """
@@ -71,6 +77,10 @@ def score_candidates(
     distinct = {place: dict(row) for place, row in zip(places, rows, strict=True)}
     values = score_rows(store, settings, list(distinct.values()), say)
     found = dict(zip(distinct, values, strict=True))
+    if settings.critic.endpoint is not None:
+        for place, row in zip(places, rows, strict=True):
+            if row["held"] is not None and row["questions"]:
+                found[place]["component_accuracy"] = row["held"] / len(row["questions"])
     return pl.DataFrame(
         [
             {name: row[name] for name in CANDIDATE} | {"metric": metric, "value": value}
@@ -83,16 +93,18 @@ def score_candidates(
 
 def reported(scores: pl.DataFrame) -> pl.DataFrame:
     """What the scorecard is made of: the selected picture of each method; for DetailScribe the mean
-    of its variants as well; for it and for more seeds the oracle.
+    of its variants as well; for it and for more seeds the oracle. The judge's metrics are of
+    selected pictures alone, so they have neither mean nor oracle.
 
     Args:
         scores: of `score_candidates`.
     """
-    detailscribe = scores.filter(pl.col("method") == DETAILSCRIBE)
+    of_all = scores.filter(~pl.col("metric").is_in(OF_SELECTED))
+    detailscribe = of_all.filter(pl.col("method") == DETAILSCRIBE)
     alone = pl.col("candidate").max().over("evaluation_prompt_id") == 0
     mean = detailscribe.filter((pl.col("candidate") > 0) | alone)
     oracle = (
-        scores.filter(pl.col("method").is_in([DETAILSCRIBE, MULTI_SEED]))
+        of_all.filter(pl.col("method").is_in([DETAILSCRIBE, MULTI_SEED]))
         .sort("value", descending=True, nulls_last=True, maintain_order=True)
         .unique(["method", "evaluation_prompt_id", "metric"], keep="first", maintain_order=True)
     )
@@ -126,3 +138,31 @@ def said_of_methods(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], 
             if base in compute:
                 rules[base + method], compute[base + method] = rule, compute[base]
     return rules | {PLAIN: "none: one picture"}, compute
+
+
+def costs(candidates: pl.DataFrame, seconds: Mapping[str, float]) -> pl.DataFrame:
+    """What each method took to draw a prompt's pictures, as a mean over prompts.
+
+    Args:
+        candidates: CANDIDATE, a row per picture (and metric).
+        seconds: wall time by image_id.
+
+    Returns:
+        Table of method, passes (of the denoiser), seconds (null where one was not measured).
+    """
+    pictures = candidates.unique(["method", "evaluation_prompt_id", "candidate"])
+    spent = [seconds.get(image_id) for image_id in pictures["image_id"]]
+    return (
+        pictures.with_columns(seconds=pl.Series(spent, dtype=pl.Float64))
+        .group_by("method", "evaluation_prompt_id")
+        .agg(
+            pl.col("passes").sum(),
+            pl.when(pl.col("seconds").is_not_null().all()).then(pl.col("seconds").sum()),
+        )
+        .group_by("method")
+        .agg(
+            pl.col("passes").mean(),
+            pl.when(pl.col("seconds").is_not_null().all()).then(pl.col("seconds").mean()),
+        )
+        .sort("passes", "method")
+    )

@@ -85,7 +85,8 @@ def summarise(
     Args:
         scores: long table of suite, method, category, scenario, seen, evaluation_prompt_id,
             image_id, metric, value. A null or NaN value is a score that could not be had: it is
-            counted in `missing`, never averaged.
+            counted in `missing`, never averaged; so is a prompt of which only other methods have
+            a picture.
         reference: by metric, scores of a stated reference set, for the percentile of the mean.
         selection_rule, compute: said of every row, or by method.
 
@@ -95,9 +96,11 @@ def summarise(
     """
     rows = []
     for (suite, kind, name, metric), part in _parts(scores):
+        asked = part["evaluation_prompt_id"].n_unique()
         for method in _in_order(part["method"].unique().to_list()):
             own = part.filter(pl.col("method") == method)
             valid = own.filter(pl.col("value").is_not_null())
+            without = asked - own["evaluation_prompt_id"].n_unique()
             means = _prompt_means(part, method)
             mean = mean_interval(list(means.values()), config.bootstrap_samples)
             rows.append(
@@ -109,7 +112,7 @@ def summarise(
                     "metric": metric,
                     "n": valid.height,
                     "prompts": mean.n,
-                    "missing": own.height - valid.height,
+                    "missing": own.height - valid.height + without,
                     "mean": mean.value,
                     "ci_low": mean.low,
                     "ci_high": mean.high,

@@ -181,8 +181,9 @@ def known_clip_scores(store: Store, settings: Settings, rows: Rows, say: Say) ->
 def component_judges(settings: Settings) -> list[tuple[str, ModelRef, float]]:
     """Metric, VQA model, and the probability from which on its yes counts."""
     models = settings.models
+    critic = models.critic if settings.critic.endpoint is None else None
     named = (
-        ("component_accuracy", models.critic, settings.critic.threshold),
+        ("component_accuracy", critic, settings.critic.threshold),
         ("examiner_components", models.component_examiner, PRESENT),
     )
     return [(name, ref, threshold) for name, ref, threshold in named if ref is not None]

@@ -34,7 +34,7 @@ class Asker(ABC, Generic[Request, Value]):
     Args:
         options: the settings' section called `section`.
         budget: see `Chat`.
-        image_tokens: the most that is billed for one picture.
+        image_tokens: the most that is billed for one picture; 0 where none is shown.
 
     Raises:
         HoiError: settings that cannot work, see `Chat`; nothing is asked yet.
@@ -95,8 +95,7 @@ class Asker(ABC, Generic[Request, Value]):
         if not requests:
             return {}
         characters = sum(len("".join(self.words(request))) for request in requests.values())
-        pictures = sum(self.image(request) is not None for request in requests.values())
-        tokens = characters // CHARACTERS_PER_TOKEN + pictures * self.chat.image_tokens
+        tokens = characters // CHARACTERS_PER_TOKEN + len(requests) * self.chat.image_tokens
         replies = self.typical_reply_tokens * len(requests)
         say(f"{self.label}: {self.chat.estimate(len(requests), tokens, replies)}")
         outcomes = ask_all(

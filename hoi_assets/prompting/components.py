@@ -53,11 +53,11 @@ ARTICLES_AND_NUMBERS = word_set(
 # Those that are seldom nouns or adjectives.
 _VERBS = word_set(
     """
-    add balance carry carve catch chase create dip drink eat embrace fill fold give grasp grip hang
-    hit hold hug jump kick lean lie lift look make march nestle perch place play point pour pull
-    push put read rest ride roll run sail scoop sculpt sew sip sit slice spin spray squeeze stand
-    steer stir stroke support surround sweep swing take throw toss touch turn use walk wave wear
-    weave whisk wield wipe wrap write
+    add balance carry carve catch chase chop create cut dip drag drink eat embrace feed fill fold
+    give grasp grip hang hit hold hug jump kick knead lean lie lift look loosen make march mix
+    nestle peel perch place play point pour pull push put read rest ride roll run sail scoop sculpt
+    sew sharpen sip sit slice spin spray squeeze stand steer stir stroke support surround sweep
+    swing take throw tighten toss touch turn use walk wave wear weave whisk wield wipe wrap write
     """
 )
 _IRREGULAR_PARTICIPLES = word_set("built cut drawn held made spun woven worn written")

@@ -14,6 +14,7 @@ from hoi_assets.prompting.critique import (
     critique_from_answers,
     critique_pictures,
 )
+from hoi_assets.prompting.request import Seen
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
@@ -55,7 +56,7 @@ def critiques(
     options, ref = settings.critic, settings.models.critic
     if options.endpoint is not None:
         requests = [
-            CritiqueRequest(p.row_id, p.prompt, p.components, store.images.open(p.pixels))
+            CritiqueRequest(p.row_id, p.prompt, p.components, Seen.kept(store, p.pixels))
             for p in pictures
         ]
         return critique_pictures(requests, EndpointCritic(options), store.ledger, say)

@@ -18,9 +18,9 @@ from hoi_assets.prompting.budget import Budget
 from hoi_assets.prompting.chat import Unusable, one_json_object
 from hoi_assets.prompting.components import Component, dependencies
 from hoi_assets.prompting.kept import Outcome, found_or_asked
-from hoi_assets.prompting.request import Cache
+from hoi_assets.prompting.request import Cache, Seen
 from hoi_assets.settings import Critic as CriticSettings
-from hoi_assets.store.hashing import digest, digest_pixels
+from hoi_assets.store.hashing import digest
 from hoi_assets.taxonomy import ID_LENGTH
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Critique:
         corrected_prompt: None where there is nothing to correct, or the critique failed.
         reason: `code: detail` where it failed.
         cost_usd: None where a price or the number of tokens is not known.
+        image_id: of the picture it is about.
     """
 
     row_id: str
@@ -77,6 +78,7 @@ class Critique:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None
+    image_id: str | None = None
 
     @property
     def nothing_to_correct(self) -> bool:
@@ -240,12 +242,12 @@ class CritiqueRequest:
     row_id: str
     prompt: str
     components: tuple[Component, ...]
-    image: "Image.Image"
+    seen: Seen
 
     def key(self, identity: Mapping[str, Any]) -> str:
         """Hash of all that determines the critique: 16 hex digits."""
         determined_by = {
-            "pixels": digest_pixels(self.image),
+            "pixels": self.seen.pixels,
             "prompt": self.prompt,
             "components": [one.model_dump() for one in self.components],
             "critic": dict(identity),
@@ -327,12 +329,13 @@ def _critique(
 
 
 def critiques_table(rows: Sequence[Critique]) -> "pl.DataFrame":
-    """One line per picture: row_id, prompt, corrected prompt with its number of words, counts,
-    status, reason, cost."""
+    """One line per picture: row_id, image_id, prompt, corrected prompt with its number of words,
+    counts, status, reason, cost."""
     import polars as pl
 
     schema: dict[str, Any] = {
         "row_id": pl.String,
+        "image_id": pl.String,
         "prompt": pl.String,
         "corrected_prompt": pl.String,
         "words": pl.Int64,
@@ -442,7 +445,7 @@ class EndpointCritic(Asker[CritiqueRequest, tuple[Finding, ...]]):
 
     def image(self, request: CritiqueRequest) -> "Image.Image":
         """The picture to be judged."""
-        return request.image
+        return request.seen.open()
 
     def words(self, request: CritiqueRequest) -> tuple[str, str]:
         """What the system and the user say."""

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from hoi_assets.store.versions import Store
 
 ID_DIGITS = 16
-CHUNK = 128  # pictures that lie in memory at once
 
 
 @dataclass(frozen=True)
@@ -145,20 +144,18 @@ def take_apart(
 def _rated(judge: "EndpointJudge", say: Say) -> "Ask":
     """The judge's rating, 1 to 5, and its yes or no as 1 or 0."""
     from hoi_assets.prompting.judge import RatingRequest, rate_pictures
+    from hoi_assets.prompting.request import Seen
 
     def ask(store: "Store", rows: "Rows") -> "Asked":
+        requests = [
+            RatingRequest(row["pixels"], row["prompt"], Seen.kept(store, row["pixels"]))
+            for row in rows
+        ]
         found: Asked = []
-        for start in range(0, len(rows), CHUNK):
-            requests = [
-                RatingRequest(row["pixels"], row["prompt"], store.images.open(row["pixels"]))
-                for row in rows[start : start + CHUNK]
-            ]
-            for one in rate_pictures(requests, judge, store.ledger, say):
-                rating = None if one.rating is None else float(one.rating)
-                shows = None if one.shows is None else float(one.shows)
-                found.append(
-                    {"judge_rating": (rating, one.reason), "judge_shows": (shows, one.reason)}
-                )
+        for one in rate_pictures(requests, judge, store.ledger, say):
+            rating = None if one.rating is None else float(one.rating)
+            shows = None if one.shows is None else float(one.shows)
+            found.append({"judge_rating": (rating, one.reason), "judge_yes": (shows, one.reason)})
         return found
 
     return ask

@@ -8,6 +8,7 @@ What cannot be used becomes a failed row with file, line and reason; the rest go
 import hashlib
 import http.client
 import json
+import re
 import unicodedata
 import urllib.error
 import urllib.request
@@ -32,6 +33,7 @@ BUILT_IN = ROOT / "data" / "interacting"
 FIELDS = ("topic", "prompt")
 # The longest of the official prompts read so far has 63 words.
 MAX_PROMPT_WORDS = 200
+MAX_PROMPT_CHARACTERS = 4000
 QUOTED_CHARACTERS = 60
 
 RAW_FILES = "https://raw.githubusercontent.com"
@@ -173,6 +175,11 @@ def fetch(
         HoiError: the built-in set's folder, no network, no such file, or a count, format or hash
             that is not the expected one; the folder is left as it was.
     """
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise HoiError(
+            f"{commit!r} is no commit: 40 digits 0-9 and a-f in lower case",
+            "a branch or tag can move, so that rows could no longer be told apart: name a commit",
+        )
     if folder.resolve() == BUILT_IN:
         raise HoiError(
             f"{folder} holds the built-in benchmark, and official files there would hide it",
@@ -185,6 +192,12 @@ def fetch(
         _check(file, contents[file], url)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        if (folder / file.name).is_dir():
+            raise HoiError(
+                f"{folder / file.name} is a folder where a file is to be",
+                "remove it, or name another folder; nothing was written",
+            )
     fetched = []
     for file, data in contents.items():
         replace_bytes(folder / file.name, data, folder, durable=False, mode=FILE_MODE)
@@ -289,10 +302,12 @@ def _topic_and_prompt(line: bytes) -> tuple[str, str]:
     given = dict(pairs)
     for field in FIELDS:
         _check_text(field, given[field])
-    if not given["prompt"].strip():
+    if not any(sign.isalnum() for sign in given["prompt"]):
         raise _Bad("empty: prompt says nothing")
     if len(given["prompt"].split()) > MAX_PROMPT_WORDS:
         raise _Bad(f"too_many_words: {len(given['prompt'].split())}, at most {MAX_PROMPT_WORDS}")
+    if len(given["prompt"]) > MAX_PROMPT_CHARACTERS:
+        raise _Bad(f"too_long: {len(given['prompt'])} characters, at most {MAX_PROMPT_CHARACTERS}")
     return given["topic"], given["prompt"]
 
 
@@ -302,11 +317,15 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _check_text(field: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise _Bad(f"no_text: {field} is {_short(str(value))}")
+        raise _Bad(f"no_text: {field} is {_shown(value)}")
     for place, sign in enumerate(value, start=1):
         # Controls, lone halves of a pair, and separators of lines and paragraphs.
         if unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp"):
             raise _Bad(f"control_character: U+{ord(sign):04X} in {field} at character {place}")
+
+
+def _shown(value: Any) -> str:
+    return f"a list or object of {len(value)}" if isinstance(value, list) else _short(str(value))
 
 
 def _short(text: str) -> str:

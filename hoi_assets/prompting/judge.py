@@ -15,9 +15,9 @@ from hoi_assets.prompting.chat import (
     one_json_object,
 )
 from hoi_assets.prompting.kept import Outcome, found_or_asked
-from hoi_assets.prompting.request import Cache
+from hoi_assets.prompting.request import Cache, Seen
 from hoi_assets.settings import Judge as JudgeSettings
-from hoi_assets.store.hashing import digest, digest_pixels
+from hoi_assets.store.hashing import digest
 from hoi_assets.taxonomy import ID_LENGTH
 
 if TYPE_CHECKING:
@@ -68,12 +68,12 @@ class RatingRequest:
 
     row_id: str
     prompt: str
-    image: "Image.Image"
+    seen: Seen
 
     def key(self, identity: Mapping[str, Any]) -> str:
         """Hash of all that determines the rating: 16 hex digits."""
         determined_by = {
-            "pixels": digest_pixels(self.image),
+            "pixels": self.seen.pixels,
             "prompt": self.prompt,
             "judge": dict(identity),
         }
@@ -163,7 +163,7 @@ class EndpointJudge(Asker[RatingRequest, _Reply]):
 
     def image(self, request: RatingRequest) -> "Image.Image":
         """The picture to be rated."""
-        return request.image
+        return request.seen.open()
 
     def words(self, request: RatingRequest) -> tuple[str, str]:
         """What the system and the user say."""

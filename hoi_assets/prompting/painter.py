@@ -7,7 +7,6 @@ their aspect ratio and scaled (Lanczos) to their size, so that it is scored like
 import base64
 import binascii
 import io
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,8 +29,6 @@ KIND = "painted"
 VERSION = "1"
 FORMATS = ("PNG", "JPEG", "WEBP")
 MIN_SIDE_PX, MAX_SIDE_PX = 64, 8192
-# What Pillow raises of files that are cut or damaged.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 QUOTED_CHARACTERS, BEGIN_BYTES = 80, 20
 
 
@@ -105,7 +102,9 @@ def read_picture(text: str) -> "Image.Image":
     Raises:
         Unusable: it is none, or one too large or too small to be meant.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
+
+    from hoi_assets.pictures import BROKEN, as_rgb
 
     data = "".join(text.split())
     try:
@@ -120,7 +119,7 @@ def read_picture(text: str) -> "Image.Image":
                 raise Unusable(
                     f"{width}x{height} px, sides of {MIN_SIDE_PX} to {MAX_SIDE_PX} are taken", ""
                 )
-            return ImageOps.exif_transpose(opened).convert("RGB")
+            return as_rgb(opened)
     except UnidentifiedImageError as error:
         begin = raw[:BEGIN_BYTES].decode("ascii", errors="replace")
         raise Unusable(f"no PNG, JPEG or WebP: it begins {begin!r}", "") from error

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hoi_assets.progress import Say
 from hoi_assets.prompting.slots import PromptSlots
 from hoi_assets.store.hashing import digest
 from hoi_assets.taxonomy import ID_LENGTH, BasePrompt, Category, Taxonomy
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from hoi_assets.store.versions import Store
 
 # What of a category a prompter reads; a change of anything else keeps the replies.
 CATEGORY_FACTS = ("name", "definition", "contact_surface", "thumb", "grip_phrase", "hands")
@@ -58,6 +63,23 @@ class Reply:
 
 
 Keep = Callable[[Request, Reply], None]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture that an endpoint is shown; opened when it is sent, since thousands may wait.
+
+    Attributes:
+        pixels: digest of its pixels.
+    """
+
+    pixels: str
+    open: Callable[[], "Image.Image"]
+
+    @staticmethod
+    def kept(store: "Store", pixels: str) -> "Seen":
+        """A picture of the store."""
+        return Seen(pixels, lambda: store.images.open(pixels))
 
 
 class Prompter(Protocol):

@@ -318,7 +318,8 @@ def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise HoiError(
-            f"cannot serve at {host}:{port}: {error.strerror or error}", "choose another --port"
+            f"cannot serve at {host}:{port}: {getattr(error, 'strerror', None) or error}",
+            "choose another --port",
         ) from error

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock
+from pydantic import TypeAdapter, ValidationError
 
 from hoi_assets.errors import HoiError
 from hoi_assets.rating.study import read_study
@@ -61,12 +62,12 @@ def read_raters(folder: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return TypeAdapter(dict[str, str]).validate_json(path.read_bytes(), strict=True)
+    except ValidationError as error:
         raise HoiError(
-            f"{path} is damaged: {error}", "delete it and make the links anew, same names"
+            f"{path} is damaged: {error.errors()[0]['msg']}",
+            "delete it and make the links anew, same names",
         ) from error
-    return dict(known)
 
 
 def rater_of(folder: Path, token: str) -> str | None:

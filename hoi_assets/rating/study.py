@@ -363,12 +363,14 @@ def _problem(offer: Picture) -> str | None:
 def _open(image: str | Path, images: ImageStore | None) -> "Image.Image":
     from PIL import Image
 
+    from hoi_assets.pictures import BROKEN, as_rgb
+
     if images is not None and isinstance(image, str) and DIGEST.fullmatch(image):
         return images.open(image)
     try:
         with Image.open(image) as file:
-            return file.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return as_rgb(file)
+    except (Image.DecompressionBombError, *BROKEN) as error:
         raise HoiError(f"{image} is not a readable picture: {error}", "replace it") from error
 
 

@@ -37,6 +37,7 @@ VOTES_FILE = "votes.jsonl"
 LOCK_FILE = "serve.lock"
 MAX_LINE_BYTES = 4096
 MAX_TOLD_CHARACTERS = 60
+MAX_PLACE = 1_000_000
 
 VOTES: dict[str, Any] = {
     "study": pl.String,
@@ -392,13 +393,18 @@ def _fault(
         return f"answer {_told(answer)} is not one of {', '.join(str(a) for a in allowed)}"
     if type(found["repeat"]) is not bool or type(found["place"]) is not int:
         return "repeat or place is of the wrong type"
+    if not 1 <= found["place"] <= MAX_PLACE:
+        return f"place {_told(found['place'])} is not from 1 to {MAX_PLACE}"
     if found["on_left"] not in ("a", "b"):
         return f"on_left {_told(found['on_left'])} is not a or b"
     try:
         moment = datetime.fromisoformat(found["at"])
-    except ValueError:
+        if moment.tzinfo is None:
+            return f"at {_told(found['at'])} has no time zone"
+        moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return f"at {_told(found['at'])} is not a time"
-    return None if moment.tzinfo else f"at {_told(found['at'])} has no time zone"
+    return None
 
 
 def _told(value: Any) -> str:

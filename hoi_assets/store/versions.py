@@ -6,7 +6,7 @@ Layout below `home`:
     assets/<asset>/<partition or "_">/publications.jsonl       every publication, oldest first
     quarantine/<asset>/<partition or "_">/<version>/           content/ and evidence.json
     images/<aa>/<pixel digest>.png, ledger.sqlite, staging/, locks/, hoi.duckdb (derived)
-    latents/<aa>/<image key>.safetensors: of the second line, a cache that may be deleted
+    latents/<aa>/<image key>-<batch size>.safetensors: of the second line; may be deleted
 """
 
 import json

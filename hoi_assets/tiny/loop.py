@@ -92,17 +92,11 @@ def fit(
 
     folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        betas=(0.9, 0.99),
-        fused=True,
-    )
+    optimizers = _optimizers(model, recipe)
     average = None
     if recipe.ema_decay is not None:
         average = [p.detach().clone() for p in parameters]
-    first, spent, recent = _restore(folder, recipe, model, optimizer, average)
+    first, spent, recent = _restore(folder, recipe, model, optimizers, average)
     if first:
         say(f"{recipe.name}: goes on at step {first}")
     start = said = saved = shown = time.monotonic()
@@ -113,14 +107,16 @@ def fit(
             say(f"{recipe.name}: stopped by --max-minutes {max_minutes:g} at step {step}")
             break
         generator = _generators(recipe, step)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step)
         with autocast():
             loss = loss_of(generator)
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
-        optimizer.step()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe, step)
+            optimizer.step()
         step += 1
         if average is not None and recipe.ema_decay is not None:
             decay = min(recipe.ema_decay, (1 + step) / (10 + step))
@@ -143,7 +139,7 @@ def fit(
             )
         if now - saved >= checkpoint_s:
             saved = now
-            _save(folder, recipe, model, optimizer, average, (step, spent + now - start, recent))
+            _save(folder, recipe, model, optimizers, average, (step, spent + now - start, recent))
         if edition is not None and now - shown >= EDITION_S and step < recipe.steps:
             shown = now
             _swap(parameters, average)
@@ -151,9 +147,40 @@ def fit(
             _swap(parameters, average)
     seconds = spent + time.monotonic() - start
     if step > first:
-        _save(folder, recipe, model, optimizer, average, (step, seconds, recent))
+        _save(folder, recipe, model, optimizers, average, (step, seconds, recent))
     _swap(parameters, average)
     return Trained(step, recipe.steps, seconds / 60, recent)
+
+
+def _optimizers(model: Any, recipe: Recipe) -> list[Any]:
+    """AdamW; where the recipe says `muon`, Muon for the matrices between the layers, which learn
+    in fewer steps by it (arXiv 2502.16982, section 2.2: the same learning rate serves both)."""
+    from torch import optim
+
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    outer = ("embed", "proj_out", "proj_in", "classifier", "reader")
+    hidden = [
+        p
+        for name, p in named
+        if "muon" in dict(recipe.extra) and p.ndim == 2 and not any(part in name for part in outer)
+    ]
+    rest = [p for _, p in named if not any(p is other for other in hidden)]
+    adam = optim.AdamW(
+        rest,
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        betas=(0.9, 0.99),
+        fused=True,
+    )
+    if not hidden:
+        return [adam]
+    muon = optim.Muon(
+        hidden,
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [adam, muon]
 
 
 def _generators(recipe: Recipe, step: int) -> Any:
@@ -177,14 +204,14 @@ def _swap(parameters: list[Any], average: list[Any] | None) -> None:
 
 
 def _save(
-    folder: Path, recipe: Recipe, model: Any, optimizer: Any, average: Any, place: Any
+    folder: Path, recipe: Recipe, model: Any, optimizers: list[Any], average: Any, place: Any
 ) -> None:
     import torch
 
     state = {
         "recipe": recipe.digest,
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "average": average,
         "place": list(place),
     }
@@ -194,7 +221,7 @@ def _save(
 
 
 def _restore(
-    folder: Path, recipe: Recipe, model: Any, optimizer: Any, average: Any
+    folder: Path, recipe: Recipe, model: Any, optimizers: list[Any], average: Any
 ) -> tuple[int, float, float]:
     import torch
 
@@ -208,7 +235,8 @@ def _restore(
             "remove the file to train anew, or restore the recipe in hoi_assets/tiny/recipes.py",
         )
     model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(kept)
     if average is not None:
         for kept, value in zip(average, state["average"], strict=True):
             kept.copy_(value)

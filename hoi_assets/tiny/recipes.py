@@ -128,12 +128,17 @@ RECIPES = {
         Recipe(
             "sd3",
             split="interactions",
-            steps=4000,
+            steps=4500,
             batch_size=16,
-            learning_rate=7e-4,
+            learning_rate=8e-4,
             warmup_steps=200,
             ema_decay=0.999,
-            extra=(("caption_dropout", 0.1), ("wordings", 4), ("interactions_share", 0.7)),
+            extra=(
+                ("caption_dropout", 0.1),
+                ("wordings", 4),
+                ("interactions_share", 0.7),
+                ("muon", 1.0),
+            ),
         ),
         Recipe(
             "vqa",
@@ -147,6 +152,7 @@ RECIPES = {
                 ("parts_weight", 1.0),
                 ("reader_weight", 0.2),
                 ("through_vae", 1500),
+                ("muon", 1.0),
             ),
         ),
         Recipe(
@@ -162,6 +168,7 @@ RECIPES = {
                 ("parts_weight", 1.0),
                 ("reader_weight", 0.2),
                 ("through_vae", 1500),
+                ("muon", 1.0),
             ),
         ),
     )

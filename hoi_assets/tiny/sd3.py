@@ -19,7 +19,9 @@ from hoi_assets.tiny.words import caption_words, words_of
 MAX_LENGTH = 64
 LAYERS, HEADS, HEAD_WIDTH = 5, 5, 32
 PATCH_SIZE = 2
-# SD3's own, so that a switch step stands for the noise that it stands for there.
+# Of sampling alone, and SD3's own, so that a switch step stands for the noise that it stands for
+# there. Training is not shifted: the shift makes up for 16 times as many latents as these
+# (arXiv 2403.03206, section 5.3.2).
 SHIFT = 3.0
 
 
@@ -234,7 +236,7 @@ def _corrected(row: dict[str, Any], count: int) -> list[str]:
 
 def loss_of(model: Any, pipeline: Any, pictures: Any, recipe: Any) -> Any:
     """The loss of a step: rectified flow (arXiv 2403.03206), squared error of the velocity from
-    picture to noise, at times drawn from a logit-normal distribution and shifted as in sampling.
+    picture to noise, at times drawn from a logit-normal distribution.
 
     A tenth of the captions is dropped: the empty text stands for an absent negative prompt.
     """
@@ -261,8 +263,7 @@ def loss_of(model: Any, pipeline: Any, pictures: Any, recipe: Any) -> Any:
         times = compute_density_for_timestep_sampling(
             "logit_normal", len(chosen), logit_mean=0.0, logit_std=1.0, generator=generator
         )
-        sigmas = SHIFT * times / (1 + (SHIFT - 1) * times)
-        share = sigmas.view(-1, 1, 1, 1)
+        share = times.view(-1, 1, 1, 1)
         embeds, pooled = encode_text(
             model["text_encoder"], model["text_encoder_2"], ids[text], ids_2[text]
         )
@@ -270,7 +271,7 @@ def loss_of(model: Any, pipeline: Any, pictures: Any, recipe: Any) -> Any:
         with sdpa_kernel(SDPBackend.MATH):
             predicted = model["transformer"](
                 hidden_states=(1 - share) * latents + share * noise,
-                timestep=sigmas * 1000,
+                timestep=times * 1000,
                 encoder_hidden_states=embeds,
                 pooled_projections=pooled,
                 return_dict=False,

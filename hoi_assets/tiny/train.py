@@ -229,7 +229,7 @@ def train_clip(run: Run) -> None:
     trained = run.fit(model, clip.loss_of(model, learnt, recipe), recipe)
     _round_to_stored(model)
     quality = clip.measure(model.eval(), held)
-    card = make_card(recipe, trained, learnt, held, model, quality, f"{origin} {views}".strip())
+    card = make_card(recipe, trained, learnt, held, model, quality, _notes(origin, views))
     run.store("clip", card, lambda folder: clip.save(model, folder))
 
 
@@ -244,7 +244,7 @@ def train_vilt(run: Run) -> None:
     trained = run.fit(whole, vilt.loss_of(whole, learnt, recipe), recipe)
     _round_to_stored(model)
     quality = vilt.measure(model.eval(), held)
-    card = make_card(recipe, trained, learnt, held, model, quality, f"{origin} {views}".strip())
+    card = make_card(recipe, trained, learnt, held, model, quality, _notes(origin, views))
     run.store("vilt", card, lambda folder: vilt.save(model, folder))
 
 
@@ -261,7 +261,7 @@ def train_image_reward(run: Run) -> None:
     trained = run.fit(whole, image_reward.loss_of(whole, learnt, recipe), recipe)
     _round_to_stored(model)
     quality = image_reward.measure(model.eval(), held)
-    card = make_card(recipe, trained, learnt, held, model, quality, f"{origin} {views}".strip())
+    card = make_card(recipe, trained, learnt, held, model, quality, _notes(origin, views))
     run.store(
         "image_reward",
         card,
@@ -279,7 +279,7 @@ def train_examiner(run: Run) -> None:
     trained = run.fit(model, examiner.loss_of(model, learnt, recipe), recipe)
     _round_to_stored(model)
     quality = examiner.measure(model.eval(), held)
-    card = make_card(recipe, trained, learnt, held, model, quality, f"{origin} {views}".strip())
+    card = make_card(recipe, trained, learnt, held, model, quality, _notes(origin, views))
     run.store("examiner", card, lambda folder: examiner.save(model, folder))
 
 
@@ -301,7 +301,7 @@ def train_sd3(run: Run) -> None:
             _round_to_stored(getattr(kept, part))
         found = validation_loss(sd3.loss_of(sd3.trainable(kept), kept, held, undropped))
         quality = {"validation_loss": found, "training_loss": trained.loss}
-        notes = f"{origin} {note}".strip()
+        notes = _notes(origin, note)
         card = make_card(recipe, trained, learnt, held, model, quality, notes)
         run.store("sd3", card, lambda folder: sdxl.save(kept, folder))
 
@@ -364,11 +364,11 @@ def _train_answers(run: Run, name: str) -> None:
     quality = vqa.measure(model.eval(), held)
     quality["through_vae_accuracy"] = vqa.measure(model, decoded)["accuracy"]
     vae_recipe = read_card(run.out / "sdxl" / "vae").recipe_digest
-    notes = (
-        f"{origin} It began as the tiny ViLT verifier. Pictures were also seen through the tiny "
-        f"SDXL's VAE, recipe {vae_recipe}."
-    ).strip()
-    card = make_card(recipe, trained, learnt, held, model, quality, notes)
+    note = (
+        "It began as the tiny ViLT verifier. Pictures were also seen through the tiny SDXL's VAE, "
+        f"recipe {vae_recipe}."
+    )
+    card = make_card(recipe, trained, learnt, held, model, quality, _notes(origin, note))
     run.store(name, card, lambda folder: vqa.save(model, folder))
 
 
@@ -413,6 +413,11 @@ def _shown(run: Run, recipe: Recipe) -> tuple[Pictures, Pictures, str]:
         f"{drawn_by.recipe_digest} after {drawn_by.steps} steps."
     )
     return learnt.joined(learnt.mirrored()), held, note
+
+
+def _notes(origin: str, note: str) -> str:
+    """What the card says; what the weights that training went on from said is not said twice."""
+    return origin if note in origin else f"{origin} {note}".strip()
 
 
 def _round_to_stored(model: Any) -> None:

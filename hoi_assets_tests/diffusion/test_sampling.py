@@ -12,7 +12,6 @@ from hoi_assets.diffusion.sampling import (
     batches,
     draw,
     draw_row,
-    environment,
     image_key,
     lora_digest,
     make_scheduler,
@@ -165,7 +164,7 @@ def test_key_holds_what_determines_the_picture_and_not_the_place(sampling: Sampl
 
 
 def test_environment_states_what_bits_depend_on(loaded: Loaded) -> None:
-    stated = environment(loaded, 16)
+    stated = loaded.environment(16)
     assert stated["batch_size"] == 16
     assert stated["dtype"] == "float32"
     assert stated["threads"] == torch.get_num_threads()

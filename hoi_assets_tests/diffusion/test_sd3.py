@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from hoi_assets.diffusion import loading
 from hoi_assets.diffusion.loading import reads
-from hoi_assets.diffusion.sd3 import environment, load_sd3
+from hoi_assets.diffusion.sd3 import load_sd3
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
 from hoi_assets_tests.diffusion.small_sd3 import make_sd3
@@ -113,7 +113,7 @@ def test_vae_without_shift_factor_is_refused(copy: Path) -> None:
 
 
 def test_environment_states_what_bits_depend_on(folder: Path) -> None:
-    stated = environment(load_sd3(ModelRef(source=str(folder))), 4)
+    stated = load_sd3(ModelRef(source=str(folder))).environment(4)
     assert stated["batch_size"] == 4
     assert stated["dtype"] == "float32"
     assert stated["threads"] == torch.get_num_threads()

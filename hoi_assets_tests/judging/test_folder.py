@@ -66,9 +66,10 @@ def judge_server() -> Iterator[Any]:
 
 
 def write_profile(folder: Path, models: dict[str, Any] | None = None, **sections: Any) -> str:
-    """The tiny profile without critic and reference pictures, with further models and sections."""
+    """The tiny profile without what answers questions and without reference pictures, with further
+    models and sections."""
     profile = yaml.safe_load(TINY.read_text(encoding="utf-8"))
-    profile["models"] |= {"critic": None, **(models or {})}
+    profile["models"] |= {"critic": None, "component_examiner": None, **(models or {})}
     path = folder / "own.yaml"
     content = {**profile, "evaluation": {"reference_pool": None}, **sections}
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -374,6 +375,7 @@ def lines(folder: Path, name: str, text: str) -> Path:
         ("p.jsonl", '{"file": "1.png", "prompt": "a"}\n\n{"file": "1.png", "prompt": "b"}',
          "lines 1 and 3 both name 1.png"),
         ("p.csv", "name,prompt\n1.png,a", "no column 'file'"),
+        ("p.csv", f"file,prompt,{'x' * 140_000}\n1.png,a", "field larger than"),
         ("p.txt", "a\nb", "has 2 lines, the folder 3 pictures"),
         ("p.txt", "a\nb\nc", "10.png comes before 2.png by its letters"),
         ("p.yaml", "- a", "not .yaml"),
@@ -432,6 +434,16 @@ def test_picture_is_read_as_its_camera_held_it(tmp_path: Path) -> None:
     turned = open_picture(tmp_path / "a.png")
     assert turned.size == (20, 40)
     assert digest_pixels(turned) != digest_pixels(picture(0, (40, 20)))
+
+
+def test_picture_whose_exif_cannot_be_written_back_is_refused_alone(tmp_path: Path) -> None:
+    # An ASCII value where a number belongs: Pillow raises struct.error as it turns the picture.
+    tags = ("0125 0002 00000015 00000026", "0112 0003 00000001 00060000")
+    head = "4d4d 002a 00000008 0002"
+    exif = b"Exif\0\0" + bytes.fromhex(" ".join([head, *tags, "00000000"])) + b"x" * 21
+    picture(0, (40, 20)).save(tmp_path / "a.jpg", exif=exif)
+    with pytest.raises(ValueError, match="integer"):
+        open_picture(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("prompt", ["", " \t", None, "a\nb", "\ud800", "word " * 201])

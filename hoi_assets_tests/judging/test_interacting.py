@@ -1,21 +1,32 @@
 """What the benchmark suite reports of its candidates."""
 
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from PIL import Image
 
+from hoi_assets.diffusion.baselines import (
+    ENDPOINT,
+    MULTI_SEED,
+    MULTI_SEED_CLIP,
+    REFINE,
+    REWRITE,
+)
+from hoi_assets.diffusion.refined import CRAFT, PLAIN
 from hoi_assets.judging.interacting import (
-    AGAINST,
     CANDIDATE,
     ORACLE_RULE,
     PAIRS,
     candidates,
     reported,
     said_of_methods,
+    score_candidates,
 )
 from hoi_assets.judging.scorecards import METHODS, compare, summarise
-from hoi_assets.settings import Evaluation
+from hoi_assets.settings import Evaluation, load_settings
+from hoi_assets.store.versions import Store
 
 CONFIG = Evaluation(bootstrap_samples=200)
 
@@ -32,6 +43,7 @@ def picture(row_id: str, method: str, candidate: int, **more: Any) -> dict[str, 
         "passes": 10,
         "selected": candidate == 0,
         "why": "critic" if candidate == 0 else None,
+        "held": None,
         "switch_step": None,
         "status": "accepted",
         **more,
@@ -98,6 +110,42 @@ def test_selected_mean_and_oracle_are_three_figures_of_the_same_pictures() -> No
     assert found["detailscribe_oracle"] >= found["detailscribe"]
 
 
+def test_what_the_judge_was_asked_of_selected_pictures_has_no_mean_and_no_oracle() -> None:
+    rated = scored({place: 5.0 for place in CHOSEN}, CHOSEN).with_columns(
+        metric=pl.lit("judge_rating")
+    )
+    table = reported(pl.concat([scored(VALUES, CHOSEN), rated]))
+    told = table.filter(metric="judge_rating")
+    assert set(told["method"]) == {"plain", "detailscribe", "multi_seed"}
+    assert "detailscribe_oracle" in set(table["method"])
+
+
+def test_an_endpoint_critics_own_answers_are_the_component_accuracy(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    plain, variant, painted = (
+        store.images.put(Image.new("RGB", (128, 128), colour)) for colour in ("red", "blue", "tan")
+    )
+    images = pl.DataFrame(
+        [
+            picture("a", "plain", 0, held=None, pixels=plain),
+            picture("a", "detailscribe", 0, held=1, pixels=plain),
+            picture("a", "detailscribe", 1, held=2, pixels=variant),
+            picture("a", "endpoint", 0, held=None, pixels=painted),
+        ],
+        infer_schema_length=None,
+    )
+    rows = candidates([images], {"a": ["is it?", "does it?"]}, {"a": []})
+    tiny = load_settings()
+    asked = tiny.critic.model_copy(update={"endpoint": "http://127.0.0.1:9/v1", "model": "m"})
+    found = score_candidates(store, tiny.model_copy(update={"critic": asked}), rows, str)
+    told = found.filter(metric="component_accuracy")
+    assert told.select("method", "candidate", "value").rows() == [
+        ("plain", 0, 0.5),
+        ("detailscribe", 0, 0.5),
+        ("detailscribe", 1, 1.0),
+    ]
+
+
 def test_a_score_that_could_not_be_had_is_no_oracle() -> None:
     values = VALUES | {("a", "detailscribe", 2): None}
     found = means(reported(scored(values, CHOSEN)))  # type: ignore[arg-type]
@@ -117,7 +165,8 @@ def test_scenarios_are_slices_and_pairs_are_compared_on_common_prompts() -> None
 
 
 def test_every_method_of_the_line_is_compared_with_detailscribe() -> None:
-    assert {b for a, b in PAIRS if a == "detailscribe"} == set(AGAINST)
+    drawn = {PLAIN, CRAFT, MULTI_SEED, MULTI_SEED_CLIP, REWRITE, REFINE, ENDPOINT}
+    assert {b for a, b in PAIRS if a == "detailscribe"} == drawn
 
 
 def test_pictures_not_drawn_and_rows_without_components_are_left_out() -> None:

@@ -80,6 +80,17 @@ def test_doubling_the_pictures_of_a_prompt_does_not_narrow_the_interval() -> Non
     np.testing.assert_allclose(once.to_numpy(), again.to_numpy())
 
 
+def test_a_prompt_without_a_picture_of_one_method_is_missing_there() -> None:
+    scores = make_scores().filter(suite="hoi")
+    prompts = scores["evaluation_prompt_id"].unique(maintain_order=True)
+    of_three = pl.col("evaluation_prompt_id").is_in(prompts[:3].implode())
+    kept = scores.filter((pl.col("method") != "base") | ~of_three)
+    card = summarise(kept, CONFIG).filter(slice_kind="all")
+    missing = dict(card.select("method", "missing").rows())
+    assert missing.pop("base") == 3
+    assert set(missing.values()) == {0}
+
+
 def test_failed_scores_are_counted_and_never_averaged() -> None:
     scores = make_scores()
     lost = (pl.col("image_id") == "hoi-0-base-0") | (pl.col("image_id") == "hoi-1-base-1")

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ from hoi_assets.prompting.critique import (
     word_count,
 )
 from hoi_assets.prompting.interacting import read_benchmark
+from hoi_assets.prompting.request import Seen
 from hoi_assets.scenes.interactions import parse
 from hoi_assets.settings import Critic
+from hoi_assets.store.hashing import digest_pixels
 from hoi_assets.store.ledger import Ledger
 from hoi_assets_tests.prompting.test_endpoint import PRICES
 
@@ -44,6 +47,15 @@ PARTS = from_flat("(a left hand holds a red spoon) + (the spoon stirs in a blue 
 def picture(seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 255, (24, 32, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
+
+
+def shown(seed: int = 0) -> Seen:
+    image = picture(seed)
+    return Seen(digest_pixels(image), lambda: image)
+
+
+def lost() -> Image.Image:
+    raise AssertionError("opened without need")
 
 
 def judged(*holds: bool, others: Any = (), **change: Any) -> dict[str, Any]:
@@ -66,7 +78,7 @@ def ask(
 ) -> list[Critique]:
     chosen = {"model": "m", "timeout_s": 5, "concurrency": 1, **options}
     critic = EndpointCritic(Critic(endpoint=url, **chosen), budget)
-    asked = requests or (CritiqueRequest("r", SENTENCE, PARTS, picture()),)
+    asked = requests or (CritiqueRequest("r", SENTENCE, PARTS, shown()),)
     return critique_pictures(asked, critic, cache, lambda line: None)
 
 
@@ -251,7 +263,7 @@ def test_reply_that_cannot_be_used_is_asked_again_then_failed_and_never_a_score(
 
 def test_corrections_are_held_to_the_room_behind_a_long_prompt(chat_server: Any) -> None:
     long = "A robot " + "very " * 56 + "slowly stirs tea."
-    request = CritiqueRequest("r", long, PARTS, picture())
+    request = CritiqueRequest("r", long, PARTS, shown())
     server = chat_server(
         judged(True, False, correction="a word or two more than there is room for"),
         judged(True, False, correction="the wrench touches the tea"),
@@ -265,14 +277,15 @@ def test_corrections_are_held_to_the_room_behind_a_long_prompt(chat_server: Any)
 def test_critiques_are_found_again_by_picture_and_prompt(chat_server: Any, tmp_path: Path) -> None:
     server = chat_server(judged(True, False))
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    same = [CritiqueRequest(name, SENTENCE, PARTS, picture()) for name in ("a", "b")]
-    other = CritiqueRequest("c", SENTENCE, PARTS, picture(1))
+    same = [CritiqueRequest(name, SENTENCE, PARTS, shown()) for name in ("a", "b")]
+    other = CritiqueRequest("c", SENTENCE, PARTS, shown(1))
     first = ask(server.url, *same, other, cache=ledger)
     assert len(server.requests) == 2
     assert [row.row_id for row in first] == ["a", "b", "c"]
-    assert ask(server.url, *same, other, cache=ledger) == first
+    unopened = [replace(one, seen=Seen(one.seen.pixels, lost)) for one in (*same, other)]
+    assert ask(server.url, *unopened, cache=ledger) == first
     assert len(server.requests) == 2
-    ask(server.url, CritiqueRequest("a", SENTENCE, PARTS[:1], picture()), cache=ledger)
+    ask(server.url, CritiqueRequest("a", SENTENCE, PARTS[:1], shown()), cache=ledger)
     assert len(server.requests) > 2
 
 
@@ -312,6 +325,6 @@ def test_tables_hold_critiques_and_findings_in_order(chat_server: Any) -> None:
 def test_components_are_said_to_the_endpoint_as_they_are(chat_server: Any) -> None:
     odd = component('the "left" hand', "holds", question="Is it held?")
     server = chat_server(judged(True))
-    ask(server.url, CritiqueRequest("r", SENTENCE, (odd,), picture()))
+    ask(server.url, CritiqueRequest("r", SENTENCE, (odd,), shown()))
     text = server.requests[0]["messages"][1]["content"][1]["text"]
     assert r"the \"left\" hand holds" in text and "Is it held?" in text

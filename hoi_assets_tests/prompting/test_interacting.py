@@ -99,8 +99,15 @@ def test_ids_stay_when_lines_move_and_differ_for_equal_prompts(tmp_path: Path) -
         (row(prompt=""), "empty: "),
         (row(prompt="  "), "empty: "),
         (row(prompt=None), "no_text: prompt is 'None'"),
-        (row(prompt=["p"]), "no_text: prompt"),
+        (row(prompt=["p"]), "no_text: prompt is a list or object of 1"),
+        (
+            b'{"topic": "t", "prompt": ' + b'{"a": ' * 900 + b"1" + b"}" * 901,
+            "no_text: prompt is a",
+        ),
         (row(topic=7), "no_text: topic"),
+        (row(prompt="\u200b\u200b"), "empty: prompt says nothing"),
+        (row(prompt="..."), "empty: prompt says nothing"),
+        (row(prompt="a" * 100_000), "too_long: 100000 characters, at most 4000"),
         (row(prompt="word " * 10_000), "too_many_words: 10000, at most 200"),
         (row(prompt="a\x00cup"), "control_character: U+0000 in prompt at character 2"),
         (row(prompt="a\ncup"), "control_character: U+000A"),
@@ -287,6 +294,21 @@ def test_check_counts_rows_and_names_bad_lines(
     said = capsys.readouterr().out
     assert f"{tmp_path / 'bad' / 'functional.jsonl'}:2: broken_line" in said
     assert "1 functional, 0 compositional" in said
+
+
+def test_a_folder_in_a_files_place_leaves_all_as_it_was(serve_files: Any, tmp_path: Path) -> None:
+    url = serve_files(dict.fromkeys(names(), DATA))
+    folder = tmp_path / "new"
+    (folder / names()[1]).mkdir(parents=True)
+    with pytest.raises(HoiError, match="is a folder where a file is to be"):
+        fetch(folder, base_url=url, files=three_files(None))
+    assert [path.name for path in folder.iterdir()] == [names()[1]]
+
+
+@pytest.mark.parametrize("commit", ["main", "v1.0", "A" * 40, "é" * 40, "0" * 39, "0" * 40 + "/.."])
+def test_only_a_commit_is_fetched(commit: str, tmp_path: Path) -> None:
+    with pytest.raises(HoiError, match="is no commit"):
+        fetch(tmp_path, commit=commit)
 
 
 def test_fetch_without_network_ends_as_a_mistake_with_a_remedy(

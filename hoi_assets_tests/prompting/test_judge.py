@@ -18,7 +18,9 @@ from hoi_assets.prompting.judge import (
     rate_pictures,
     ratings_table,
 )
+from hoi_assets.prompting.request import Seen
 from hoi_assets.settings import Judge
+from hoi_assets.store.hashing import digest_pixels
 from hoi_assets.store.ledger import Ledger
 from hoi_assets_tests.prompting.test_endpoint import PRICES, Answer
 
@@ -31,12 +33,17 @@ def picture(seed: int = 0) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+def shown(seed: int = 0) -> Seen:
+    image = picture(seed)
+    return Seen(digest_pixels(image), lambda: image)
+
+
 def ask(
     url: str, *requests: RatingRequest, cache: Any = None, budget: Any = None, **options: Any
 ) -> list[Rating]:
     chosen = {"model": "m", "timeout_s": 5, "concurrency": 1, **options}
     judge = EndpointJudge(Judge(endpoint=url, **chosen), budget)
-    asked = requests or (RatingRequest("r", PROMPT, picture()),)
+    asked = requests or (RatingRequest("r", PROMPT, shown()),)
     return rate_pictures(asked, judge, cache, lambda line: None)
 
 
@@ -88,13 +95,13 @@ def test_reply_that_cannot_be_used_is_asked_again_then_failed_and_never_a_score(
 def test_ratings_are_found_again_by_picture_and_prompt(chat_server: Any, tmp_path: Path) -> None:
     server = chat_server(GOOD)
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    same = [RatingRequest(name, PROMPT, picture()) for name in ("a", "b")]
-    other = RatingRequest("c", PROMPT, picture(1))
+    same = [RatingRequest(name, PROMPT, shown()) for name in ("a", "b")]
+    other = RatingRequest("c", PROMPT, shown(1))
     first = ask(server.url, *same, other, cache=ledger)
     assert [row.row_id for row in first] == ["a", "b", "c"] and len(server.requests) == 2
     assert ask(server.url, *same, other, cache=ledger) == first
     assert len(server.requests) == 2
-    ask(server.url, RatingRequest("a", "another prompt", picture()), cache=ledger)
+    ask(server.url, RatingRequest("a", "another prompt", shown()), cache=ledger)
     ask(server.url, *same, cache=ledger, seed=1)
     assert len(server.requests) == 4
 

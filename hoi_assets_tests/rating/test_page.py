@@ -211,6 +211,8 @@ def test_taken_port_and_missing_study_are_named(pairwise: Path, tmp_path: Path) 
         pytest.raises(HoiError, match=r"cannot serve at 127\.0\.0\.1"),
     ):
         serve(pairwise, port=taken.getsockname()[1])
+    with pytest.raises(HoiError, match=r"cannot serve at 127\.0\.0\.1:99999"):
+        serve(pairwise, port=99999)
     with pytest.raises(HoiError, match="no study at"):
         serve(tmp_path / "nowhere")
     # A study that could not be served is free again.

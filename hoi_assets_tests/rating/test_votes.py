@@ -112,6 +112,10 @@ BAD: list[tuple[Any, str]] = [
     ({"answer": "x" * 9000}, "bytes, more than"),
     ({"repeat": 0}, "wrong type"),
     ({"on_left": "left"}, "is not a or b"),
+    ({"place": 10**30}, "is not from 1 to"),
+    ({"place": 0}, "is not from 1 to"),
+    ({"at": "0001-01-01T00:00:00+14:00"}, "is not a time"),
+    ({"at": "9999-12-31T23:59:59-14:00"}, "is not a time"),
     ({"at": "yesterday"}, "is not a time"),
     ({"at": "2026-01-02T03:04:05"}, "no time zone"),
 ]
@@ -197,13 +201,14 @@ def test_votes_of_all_studies_are_one_table_whose_digest_follows_every_vote(
     assert len({*digests, votes_digest(tmp_path)}) == 3
 
 
-def test_damaged_study_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("raters", ["{", "[1]", "null", '"x"', '{"anna": 1}', "\x00"])
+def test_damaged_study_is_told_and_the_others_are_read(tmp_path: Path, raters: str) -> None:
     for name in ("good", "torn", "lost"):
         folder = study_of(tmp_path / name, "rating").rename(_place(tmp_path, name))
         write(folder, vote(folder, answer=3), vote(folder, answer=4), {"no": "vote"})
     (study_folder(tmp_path, "torn") / "study.json").write_text("{", encoding="utf-8")
     before = votes_digest(tmp_path)
-    (study_folder(tmp_path, "lost") / "raters.json").write_text("{", encoding="utf-8")
+    (study_folder(tmp_path, "lost") / "raters.json").write_text(raters, encoding="utf-8")
     assert votes_digest(tmp_path) != before
     found = collect(tmp_path)
     assert found.votes["study"].unique().to_list() == ["good"]

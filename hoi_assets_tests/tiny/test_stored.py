@@ -18,12 +18,13 @@ FOLDERS = (
     "examiner",
     "sd3",
     "vqa",
+    "component_examiner",
 )
 
 
-def test_all_tiny_weights_together_stay_within_46_mib() -> None:
+def test_all_tiny_weights_together_stay_within_48_mib() -> None:
     sizes = [path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()]
-    assert 10 * MIB < sum(sizes) <= 46 * MIB
+    assert 10 * MIB < sum(sizes) <= 48 * MIB
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

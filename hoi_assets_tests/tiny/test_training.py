@@ -40,12 +40,25 @@ def _line(recipe: Recipe, folder: Path, die_at: int | None = None) -> torch.Tens
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
-def test_killed_training_ends_with_the_same_bits(ema_decay: float | None, tmp_path: Path) -> None:
-    recipe = replace(SHORT, ema_decay=ema_decay)
+@pytest.mark.parametrize("extra", [(), (("muon", 1.0),)])
+def test_killed_training_ends_with_the_same_bits(
+    ema_decay: float | None, extra: tuple[tuple[str, float], ...], tmp_path: Path
+) -> None:
+    recipe = replace(SHORT, ema_decay=ema_decay, extra=extra)
     unbroken = _line(recipe, tmp_path / "unbroken")
     with pytest.raises(Killed):
         _line(recipe, tmp_path / "killed", die_at=4)
     assert torch.equal(_line(recipe, tmp_path / "killed"), unbroken)
+
+
+def test_muon_takes_the_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
+    plain, muon = (
+        _line(replace(SHORT, extra=extra), tmp_path / str(len(extra)))
+        for extra in ((), (("muon", 1.0),))
+    )
+    state = torch.load(tmp_path / "1" / "state.pt", weights_only=True)
+    assert [len(one["state"]) for one in state["optimizers"]] == [1, 1]
+    assert not torch.equal(plain, muon)
 
 
 def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
