@@ -305,8 +305,6 @@ def test_summary_is_json_for_scripts(made: Made) -> None:
 def test_variants_and_plain_pictures_of_the_benchmark_model_are_replayed(made: Made) -> None:
     table = made.store.require("refined_images", SCENARIO).table("rows")
     variants = table.filter(pl.col("switch_step") > 0)
-    if variants.is_empty():
-        variants = table.filter(pl.col("method") == "craft")
     for image_id in (variants["image_id"][0], table["image_id"][0]):
         assert "all pixels are equal" in hoi(made.home, made.profile, "replay", image_id)
 
