@@ -364,7 +364,7 @@ SUITES: dict[str, list[Rule]] = {
     "scorecards": suite(
         rows("scores"),
         not_null("scores", "suite", "method", "metric", "image_id"),
-        # What an endpoint said is not told from it here: its rows are failed ones in the ledger.
+        # A judge's missing replies are failed rows, asked again by the next run.
         share(
             "scores",
             "missing_share",
