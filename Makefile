@@ -29,18 +29,18 @@ lint: $(VENV)/.test
 
 # Renders the stored pool of the tiny world anew, bit-equal on the same versions.
 world: $(VENV)/.test
-	$(BIN)/python -m hoi_assets.scenes.pool --out data/pool
+	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/pool
 
 # Renders the pretraining world and trains every tiny model; interrupted, it resumes.
 # glibc otherwise gives every large tensor back to the kernel: a third of a CPU training's time.
 weights: export MALLOC_MMAP_THRESHOLD_ := 2147483648
 weights: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 weights: $(VENV)/.test
-	$(BIN)/python -m hoi_assets.scenes.pool --out data/world --split pretrain --count 3000 --workers 2
-	$(BIN)/python -m hoi_assets.scenes.pool --out data/world --split examiner --count 750 --workers 2
-	$(BIN)/python -m hoi_assets.scenes.pool --out data/world/interactions --split interactions --count 2750 --workers 2
-	$(BIN)/python -m hoi_assets.scenes.pool --out data/world/interactions --split interactions_examiner --count 1750 --workers 2
-	$(BIN)/python -m hoi_assets.tiny train --world data/world --interactions data/world/interactions
+	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world --split pretrain --count 3000 --workers 2
+	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world --split examiner --count 750 --workers 2
+	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world/interactions --split interactions --count 2750 --workers 2
+	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world/interactions --split interactions_examiner --count 1750 --workers 2
+	$(BIN)/python -m hoi_assets.tinyworld.weights train --world data/world --interactions data/world/interactions
 
 # The browser tests drive Chromium; Debian's package where there is none.
 chromium: $(VENV)/.test

@@ -14,7 +14,7 @@ def hoi(home: Path, *arguments: str, profile: Path | str = "tiny") -> tuple[floa
     """Run the command `hoi` in a process of its own; returns (seconds, what it printed)."""
     start = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "hoi_assets.cli", *arguments],
+        [sys.executable, "-m", "hoi_assets.cli.main", *arguments],
         cwd=ROOT,
         env=os.environ | {"HOI_HOME": str(home), "HOI_PROFILE": str(profile)},
         text=True,

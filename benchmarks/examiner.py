@@ -1,9 +1,9 @@
 """The examiner against the eye, on generated pictures that were labelled by hand."""
 
 from benchmarks.common import report
-from hoi_assets.judging.examiner import load_examiner
-from hoi_assets.tiny.eye import agreement
-from hoi_assets.tiny.store import WEIGHTS
+from hoi_assets.engines.examiner import load_examiner
+from hoi_assets.tinyworld.weights.eye import agreement
+from hoi_assets.tinyworld.weights.store import WEIGHTS
 
 
 def main() -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import report, tiny
-from hoi_assets.scenes.interactions import SCENARIOS, make_plan, say, triples
+from hoi_assets.grammar.interactions import SCENARIOS, make_plan, say, triples
 from hoi_assets.settings import ModelRef
-from hoi_assets.tiny.store import WEIGHTS
+from hoi_assets.tinyworld.weights.store import WEIGHTS
 
 STEPS, GUIDANCE, SIDE = 28, 4.5, 128
 WARM_UP_STEPS = 5  # the first call is slower, whoever makes it
@@ -44,10 +44,10 @@ def _load(folder: Path) -> Any:
     """The stored weights; while there are none, random ones, which take the same time."""
     import torch
 
-    from hoi_assets.diffusion.loading import configure
-    from hoi_assets.diffusion.sd3 import load_sd3
-    from hoi_assets.tiny.sd3 import build_pipeline
-    from hoi_assets.tiny.sdxl import save
+    from hoi_assets.engines.sd3.loading import load_sd3
+    from hoi_assets.engines.sdxl.loading import configure
+    from hoi_assets.tinyworld.weights.sd3 import build_pipeline
+    from hoi_assets.tinyworld.weights.sdxl import save
 
     device = configure(tiny())
     if (WEIGHTS / "sd3").is_dir():
@@ -89,7 +89,7 @@ def _counted(transformer: Any) -> Iterator[list[int]]:
 
 
 def _ours(loaded: Any, prompts: list[tuple[str, str]], steps: int = STEPS) -> None:
-    from hoi_assets.diffusion.refining import Refinement, draw_initial, initial_row, refine
+    from hoi_assets.engines.sd3.redenoising import Refinement, draw_initial, initial_row, refine
 
     rows = [
         initial_row(prompt, number, number, BATCH_SIZE, steps, GUIDANCE, SIDE, SIDE)

@@ -33,7 +33,7 @@ def main() -> None:
 def _kill_after(home: Path, category: str, seconds: float) -> bool:
     """Start a run and SIGKILL it; False where it ended before."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "hoi_assets.cli", "run", category],
+        [sys.executable, "-m", "hoi_assets.cli.main", "run", category],
         cwd=ROOT,
         env=os.environ | {"HOI_HOME": str(home), "HOI_PROFILE": "tiny"},
         stdout=subprocess.DEVNULL,

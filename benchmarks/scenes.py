@@ -12,7 +12,7 @@ GROUPS = 10
 def main() -> None:
     # Read when the numerical libraries are loaded, which is below.
     os.environ["OMP_NUM_THREADS"] = "1"
-    from hoi_assets.scenes import render, sample
+    from hoi_assets.tinyworld.scenes import render, sample
 
     world = sample.load_world(ROOT / "data" / "taxonomy")
     groups = sample.plan_stream(world.taxonomy, "pretrain", 0, 64)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from hoi_assets.automation import (
+from hoi_assets.defs.automation import (
     Line,
     conditions,
     follow_sensor,
@@ -13,13 +13,13 @@ from hoi_assets.automation import (
     nightly,
     phase_jobs,
 )
-from hoi_assets.gates.asset import asset_of
-from hoi_assets.gates.graph import Graph, stages_in
-from hoi_assets.gates.rules import Rule
-from hoi_assets.gates.stage import Stage
-from hoi_assets.gates.suites import SUITES
-from hoi_assets.partitions import definitions_of
-from hoi_assets.resources import Platform, PlatformResource
+from hoi_assets.defs.partitions import definitions_of
+from hoi_assets.defs.resources import Platform, PlatformResource
+from hoi_assets.publishing.asset import asset_of
+from hoi_assets.publishing.expectations import Rule
+from hoi_assets.publishing.graph import Graph, stages_in
+from hoi_assets.publishing.stage import Stage
+from hoi_assets.publishing.suites import SUITES
 
 
 def build_line(
@@ -33,11 +33,11 @@ def build_line(
     Args:
         profile: name or path of a YAML file; None takes `HOI_PROFILE`, else `tiny`.
         home: where outputs go; None takes `HOI_HOME`, else `data/out`.
-        stages: those of `hoi_assets.assets` where not given.
+        stages: those of `hoi_assets.defs` where not given.
         suites: rules by stage name.
     """
     platform = Platform(profile, home)
-    graph = Graph(stages_in("hoi_assets.assets") if stages is None else stages, suites)
+    graph = Graph(stages_in("hoi_assets.defs") if stages is None else stages, suites)
     partitions = definitions_of(platform.partition_keys)
     follow = conditions(graph)
     defs = dg.Definitions(

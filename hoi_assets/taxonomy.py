@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from hoi_assets.errors import HoiError
-from hoi_assets.store.hashing import digest
+from hoi_assets.hashing import digest
 from hoi_assets.yaml_file import Location, YamlFile
 
 GENERAL = "general"
@@ -163,7 +163,7 @@ class Taxonomy:
         path = self.folder / "grasps.yaml"
         if not path.is_file():
             return {}
-        from hoi_assets.scenes.spec import read_grasps
+        from hoi_assets.grasp_specs import read_grasps
 
         return read_grasps(path)
 

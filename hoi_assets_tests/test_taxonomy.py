@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hoi_assets.errors import HoiError
-from hoi_assets.prompting.slots import words_named
-from hoi_assets.scenes.captions import MAX_WORDS, caption
-from hoi_assets.scenes.vocabulary import OBJECTS
+from hoi_assets.grammar.captions import MAX_WORDS, caption
+from hoi_assets.grammar.vocabulary import OBJECTS
+from hoi_assets.ppv.slots import words_named
 from hoi_assets.settings import ROOT
 from hoi_assets.taxonomy import TaxonomyError, category_keys, load_taxonomy, normalise
 

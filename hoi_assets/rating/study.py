@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hoi_assets.diffusion.seeds import seed_of
+from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest
 from hoi_assets.store.disk import writing
-from hoi_assets.store.hashing import digest
 from hoi_assets.store.images import DIGEST, ImageStore
 
 if TYPE_CHECKING:

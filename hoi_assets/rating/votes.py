@@ -16,6 +16,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest, digest_file
 from hoi_assets.rating.raters import RATERS_FILE, read_raters
 from hoi_assets.rating.study import (
     ANSWERS,
@@ -31,7 +32,6 @@ from hoi_assets.rating.study import (
     study_folders,
 )
 from hoi_assets.store.disk import sync, writing
-from hoi_assets.store.hashing import digest, digest_file
 
 VOTES_FILE = "votes.jsonl"
 LOCK_FILE = "serve.lock"

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from hoi_assets.errors import HoiError
+from hoi_assets.hashing import canonical_json
 from hoi_assets.store.disk import DiskFull, writing
-from hoi_assets.store.hashing import canonical_json
 from hoi_assets.store.versions import Published, Store
 
 if TYPE_CHECKING:

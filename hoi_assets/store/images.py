@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest_pixels
 from hoi_assets.store.disk import replace_bytes, sync, writing
-from hoi_assets.store.hashing import digest_pixels
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from filelock import FileLock
 
 from hoi_assets.errors import HoiError
+from hoi_assets.hashing import canonical_json
 from hoi_assets.store.disk import DiskFull, writing
-from hoi_assets.store.hashing import canonical_json
 
 if TYPE_CHECKING:
     import polars as pl

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from hoi_assets.errors import HoiError
+from hoi_assets.hashing import canonical_json, digest_folder, files_below
 from hoi_assets.store.disk import replace_bytes, sync, writing
-from hoi_assets.store.hashing import canonical_json, digest_folder, files_below
 from hoi_assets.store.images import ImageStore
 from hoi_assets.store.ledger import Ledger
 

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest, digest_file
 from hoi_assets.settings import ModelRef
-from hoi_assets.store.hashing import digest, digest_file
 
 DIGESTED_SUFFIXES = (".safetensors", ".json", ".txt")
 

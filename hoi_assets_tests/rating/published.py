@@ -6,10 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from hoi_assets.diffusion.benchmark import SCHEMA as BENCHMARK
-from hoi_assets.diffusion.candidates import SCHEMA as CANDIDATES
-from hoi_assets.diffusion.evaluation import METHODS
-from hoi_assets.diffusion.evaluation import SCHEMA as EVALUATION
+from hoi_assets.detailscribe.benchmark_images import SCHEMA as BENCHMARK
+from hoi_assets.ppv.candidates import SCHEMA as CANDIDATES
+from hoi_assets.ppv.evaluation_images import METHODS
+from hoi_assets.ppv.evaluation_images import SCHEMA as EVALUATION
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.rating.conftest import picture
 

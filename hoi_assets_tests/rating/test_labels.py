@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hoi_assets.diffusion.labelled_pairs import labelled_pairs
 from hoi_assets.errors import HoiError
+from hoi_assets.ppv.verifier_pairs import labelled_pairs
 from hoi_assets.rating.labels import write_labels
 from hoi_assets.rating.raters import links
 from hoi_assets.rating.study import read_study

@@ -14,11 +14,11 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest_pixels
 from hoi_assets.rating.page import Desk, build_app, serve
 from hoi_assets.rating.raters import links
 from hoi_assets.rating.study import read_study, showings
 from hoi_assets.rating.votes import votes_table
-from hoi_assets.store.hashing import digest_pixels
 from hoi_assets_tests.rating.conftest import METHODS, PROMPTS, study_of, tokens
 from hoi_assets_tests.store.conftest import file_size_limit
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest_pixels
 from hoi_assets.store.disk import DiskFull
-from hoi_assets.store.hashing import digest_pixels
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.store.conftest import file_size_limit
 

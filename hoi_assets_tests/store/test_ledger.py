@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest
 from hoi_assets.store.disk import DiskFull
-from hoi_assets.store.hashing import digest
 from hoi_assets.store.ledger import Ledger
 from hoi_assets_tests.store.conftest import file_size_limit
 

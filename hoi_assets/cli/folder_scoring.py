@@ -1,0 +1,191 @@
+"""`hoi score`: a folder's pictures, their prompts taken apart, scored, ranked and put on record."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hoi_assets.progress import Say
+from hoi_assets.settings import Settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from hoi_assets.detailscribe.decompose import Decomposer
+    from hoi_assets.evaluation.folder_scores import Ask, Asked, Picture
+    from hoi_assets.evaluation.run_metrics import Rows
+    from hoi_assets.evaluation.vlm_judge import EndpointJudge
+    from hoi_assets.store.versions import Store
+
+ID_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class FolderScores:
+    """What `hoi score` made: the table's and record's places, and what to print of them.
+
+    Attributes:
+        failed: how many files or lines could not be scored.
+        reference: the set that percentiles are of, in words.
+        complaints: what of the reference pictures is not as expected.
+    """
+
+    table: Path
+    record: Path
+    summary: "pl.DataFrame"
+    failed: int
+    reference: str
+    complaints: list[str]
+
+
+def score_folder(
+    settings: Settings,
+    home: Path,
+    images: Path,
+    prompts: Path,
+    out: Path | None = None,
+    reference: Path | None = None,
+    say: Say = print,
+) -> FolderScores:
+    """Score a folder and write the table and, beside it, the reproduction record.
+
+    Args:
+        home: its ledger keeps scores, so that none is computed twice.
+        out: None takes `<home>/scores/<folder>-<hash of the inputs>.parquet`.
+        reference: a table of scores; None takes the profile's reference pictures, scored by the
+            same judges (people's and endpoints' ratings have none).
+
+    Raises:
+        HoiError: inputs that cannot be read at all, see `judging.folder.read_folder`, or judges
+            that cannot be loaded.
+    """
+    import torch
+
+    from hoi_assets.detailscribe.decompose import make_decomposer
+    from hoi_assets.evaluation import folder_scores as folder
+    from hoi_assets.evaluation import reproduction
+    from hoi_assets.evaluation.run_metrics import reference_scores
+    from hoi_assets.evaluation.vlm_judge import EndpointJudge
+    from hoi_assets.hashing import digest, digest_file
+
+    if out is not None:
+        folder.check_table_name(out)
+    ranked_by = None if reference is None else folder.read_scores(reference)
+    pictures = folder.read_folder(images, prompts)
+    torch.set_num_threads(settings.threads)
+    store = folder.folder_store(home, images, pictures)
+    decomposer = make_decomposer(settings.decomposer)
+
+    def describe(texts: Sequence[str]) -> list[dict[str, Any]]:
+        return take_apart(texts, decomposer, store, say)
+
+    judge = None if settings.judge.endpoint is None else EndpointJudge(settings.judge)
+    ask = None if judge is None else _rated(judge, say)
+    scores = folder.score_pictures(store, settings, pictures, describe, say, ask)
+    if ranked_by is None:
+        ranked_by = reference_scores(store, settings, None, say, describe)
+    scores = folder.with_percentiles(scores, ranked_by)
+    summary = folder.summarise(scores, ranked_by, settings.evaluation.bootstrap_samples)
+    inputs = _inputs(pictures, prompts)
+    if out is None:
+        out = home / "scores" / f"{images.resolve().name}-{digest(inputs)[:ID_DIGITS]}.parquet"
+    folder.write_scores(scores, out)
+    facts = {
+        "inputs": inputs,
+        "decomposer": dict(decomposer.identity),
+        "judge": None if judge is None else dict(judge.identity),
+        "reference_set": {
+            "file": reference.name if reference else settings.evaluation.reference_pool,
+            "sha256": digest_file(reference) if reference else None,
+            "scores": digest(sorted(ranked_by.items())),
+        },
+        "order": "scores depend on pixels and prompts, not on names or the order of files",
+        "summary": summary.to_dicts(),
+        "output": {
+            "file": out.name,
+            "sha256": digest_file(out),
+            "scores": folder.scores_digest(scores),
+        },
+    }
+    record, complaints = reproduction.record(settings, say, **facts)
+    place = out.with_name(f"{out.stem}.record.json")
+    folder.write_file(place, _pretty(record))
+    return FolderScores(
+        table=out,
+        record=place,
+        summary=summary,
+        failed=sum(one.pixels is None for one in pictures),
+        reference=_named(reference, settings),
+        complaints=complaints,
+    )
+
+
+def take_apart(
+    prompts: Sequence[str], decomposer: "Decomposer", store: "Store", say: Say
+) -> list[dict[str, Any]]:
+    """Fields of a row by its prompt, for `scoring.score_rows`: phrases and questions of its
+    components, and the reason where it has none."""
+    from hoi_assets.detailscribe.decompose import decompose
+    from hoi_assets.engines.blip_vqa import noun_phrases
+
+    distinct = list(dict.fromkeys(prompts))
+    rows = decompose([(text, text) for text in distinct], decomposer, store.ledger, say)
+    parts = {
+        row.prompt: {
+            "phrases": list(noun_phrases(row.components)),
+            "questions": [one.question for one in row.components],
+            "reason": row.reason,
+        }
+        for row in rows
+    }
+    return [parts[prompt] for prompt in prompts]
+
+
+def _rated(judge: "EndpointJudge", say: Say) -> "Ask":
+    """The judge's rating, 1 to 5, and its yes or no as 1 or 0."""
+    from hoi_assets.evaluation.vlm_judge import RatingRequest, rate_pictures
+    from hoi_assets.ppv.prompter import Seen
+
+    def ask(store: "Store", rows: "Rows") -> "Asked":
+        requests = [
+            RatingRequest(row["pixels"], row["prompt"], Seen.kept(store, row["pixels"]))
+            for row in rows
+        ]
+        found: Asked = []
+        for one in rate_pictures(requests, judge, store.ledger, say):
+            rating = None if one.rating is None else float(one.rating)
+            shows = None if one.shows is None else float(one.shows)
+            found.append({"judge_rating": (rating, one.reason), "judge_yes": (shows, one.reason)})
+        return found
+
+    return ask
+
+
+def _inputs(pictures: Sequence["Picture"], prompts: Path) -> dict[str, Any]:
+    """Hashes of what was read: the same however the files are called, and by name."""
+    from hoi_assets.hashing import digest, digest_file
+
+    scored = [(one.pixels, one.prompt) for one in pictures if one.pixels]
+    return {
+        "prompts": {"file": prompts.name, "sha256": digest_file(prompts)},
+        "content": digest(sorted(scored)),
+        "pixels": {one.file: one.pixels for one in pictures if one.pixels},
+        "failed": [
+            {"file": one.file, "line": one.line, "reason": one.reason}
+            for one in pictures
+            if not one.pixels
+        ],
+    }
+
+
+def _named(reference: Path | None, settings: Settings) -> str:
+    if reference is not None:
+        return reference.name
+    pool = settings.evaluation.reference_pool
+    return f"{pool} (split reference)" if pool else "no reference set"
+
+
+def _pretty(record: dict[str, Any]) -> bytes:
+    text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()

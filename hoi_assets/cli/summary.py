@@ -1,0 +1,166 @@
+"""What a run left behind, for the terminal: counts per category, reasons, scores, and places."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from hoi_assets.engines.image_cache import seconds_of
+from hoi_assets.evaluation.benchmark_scores import costs
+from hoi_assets.store.versions import Store
+
+UNSEEN_WIDTH = 120
+SHOWN_METRICS = (
+    "examiner_all",
+    "examiner_components",
+    "component_accuracy",
+    "examiner_defect_free",
+    "verifier_fidelity",
+    "verifier_alignment",
+    "clip_score",
+    "image_reward",
+)
+
+
+def summarise_line(
+    store: Store, categories: Sequence[str], scenarios: Sequence[str]
+) -> dict[str, Any]:
+    """Counts per category and scenario, scores of the whole, what methods cost, and folders, as
+    JSON-able data.
+
+    Args:
+        categories, scenarios: those without a version in force are told as such.
+    """
+    return {
+        "categories": [_category(store, category) for category in categories],
+        "scenarios": [_scenario(store, scenario) for scenario in scenarios],
+        "scores": _scores(store),
+        "costs": _costs(store),
+        "places": _places(store),
+    }
+
+
+def _category(store: Store, category: str) -> dict[str, Any]:
+    def status(asset: str, wanted: str) -> int | None:
+        published = store.current(asset, category)
+        if published is None:
+            return None
+        return published.table("rows").filter(pl.col("status") == wanted).height
+
+    verdicts = store.current("verified_pairs", category)
+    reasons: dict[str, int] = {}
+    if verdicts is not None:
+        dropped = verdicts.table("rows").filter(pl.col("status") != "accepted")
+        reasons = dict(dropped.group_by("reason").len().sort("len", "reason").rows()[::-1])
+    return {
+        "category": category,
+        "prompts": status("detailed_prompts", "accepted"),
+        "candidates": status("candidate_images", "accepted"),
+        "accepted": status("verified_pairs", "accepted"),
+        "rejected": reasons,
+    }
+
+
+def _scenario(store: Store, scenario: str) -> dict[str, Any]:
+    critiques = store.current("image_critiques", scenario)
+    refined = store.current("refined_images", scenario)
+    judged = None if critiques is None else critiques.table("rows")
+    chosen = None
+    if refined is not None:
+        own = refined.table("rows").filter((pl.col("method") == "detailscribe") & "selected")
+        chosen = own.filter(pl.col("candidate") > 0).height
+    return {
+        "scenario": scenario,
+        "prompts": None if judged is None else judged.height,
+        "components": None if judged is None else int(judged["components"].sum()),
+        "failing": None if judged is None else int(judged["failing"].sum()),
+        "nothing_to_correct": None if judged is None else int(judged["nothing_to_correct"].sum()),
+        "variant_chosen": chosen,
+        "failed": None if judged is None else judged.filter(pl.col("status") == "failed").height,
+    }
+
+
+def _scores(store: Store) -> list[dict[str, Any]]:
+    published = store.current("scorecards")
+    if published is None:
+        return []
+    card = published.table("scorecard").filter(
+        pl.col("metric").is_in(SHOWN_METRICS)
+        & (pl.col("slice_kind") == "all")
+        & ~pl.col("method").str.contains("_mean$|_oracle$")
+    )
+    names = ("suite", "method", "metric", "n", "mean", "ci_low", "ci_high")
+    return card.select(names).sort("suite", "metric", "method").to_dicts()
+
+
+def _costs(store: Store) -> list[dict[str, Any]]:
+    published = store.current("scorecards")
+    if published is None or not (published.path / "candidates.parquet").is_file():
+        return []
+    pictures = published.table("candidates")
+    return costs(pictures, seconds_of(store, pictures["image_id"].unique())).to_dicts()
+
+
+def _places(store: Store) -> dict[str, str]:
+    places = {}
+    for name, asset, file in (
+        ("report", "evaluation_report", "report.html"),
+        ("dataset", "hoi_dataset", "dataset"),
+        ("fine-tuned LoRA", "finetuned_model", "lora"),
+    ):
+        published = store.current(asset)
+        if published is not None:
+            places[name] = str(published.file(file))
+    return places
+
+
+def print_summary(told: dict[str, Any]) -> None:
+    """Print `summarise_line`'s answer as tables, and how to go on."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=UNSEEN_WIDTH)  # a log has room for whole names
+    counts = Table("category", "prompts", "candidates", "accepted", "rejected by reason")
+    for row in told["categories"]:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items())
+        numbers = [_cell(row[name]) for name in ("prompts", "candidates", "accepted")]
+        counts.add_row(row["category"], *numbers, reasons)
+    if told["categories"]:
+        console.print(counts)
+    if told["scenarios"]:
+        names = tuple(told["scenarios"][0])
+        scenarios = Table(*(name.replace("_", " ") for name in names))
+        for row in told["scenarios"]:
+            scenarios.add_row(row["scenario"], *(_cell(row[name]) for name in names[1:]))
+        console.print(scenarios)
+    if told["scores"]:
+        scores = Table("suite", "metric", "method", "n", "mean", "95% interval")
+        for row in told["scores"]:
+            interval = f"{row['ci_low']:.3f} – {row['ci_high']:.3f}"
+            scores.add_row(
+                row["suite"],
+                row["metric"],
+                row["method"],
+                str(row["n"]),
+                f"{row['mean']:.3f}",
+                interval,
+            )
+        console.print(scores)
+    if told["costs"]:
+        spent = Table("method", "denoiser passes a prompt", "seconds a prompt")
+        for row in told["costs"]:
+            seconds = None if row["seconds"] is None else f"{row['seconds']:.1f}"
+            spent.add_row(row["method"], f"{row['passes']:.0f}", _cell(seconds))
+        console.print(spent)
+    for name, place in told["places"].items():
+        console.print(f"{name}: {place}", soft_wrap=True)
+    if "dataset" in told["places"]:
+        opened = f'datasets.load_dataset("{told["places"]["dataset"]}")'
+        console.print(f"open the dataset: {opened}", soft_wrap=True)
+    console.print("look at it in the browser: make ui, then http://127.0.0.1:3000")
+
+
+def _cell(value: int | str | None) -> str:
+    return "–" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""Everything that Dagster is told: assets, partitions, resources, jobs, schedules, automation."""

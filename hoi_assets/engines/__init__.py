@@ -1,0 +1,1 @@
+"""Models, and what trains or samples them."""

@@ -1,0 +1,134 @@
+"""Loads Stable Diffusion 3 and 3.5 pipelines, each once per process, with or without T5."""
+
+from pathlib import Path
+from typing import Any
+
+from hoi_assets.engines.sdxl.loading import (
+    Loaded,
+    check_end_token,
+    check_files,
+    check_sides,
+    load_once,
+    named,
+    read_part,
+    reading_options,
+)
+from hoi_assets.errors import HoiError
+from hoi_assets.settings import ModelRef
+
+SD3_PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+T5_PARTS = ("text_encoder_3", "tokenizer_3")
+# The published runs of DetailScribe read this many tokens of T5, its padding included.
+T5_TOKENS = 512
+# Without T5 the pipeline joins zeros in its stead; one is the fewest it takes.
+TOKENS_WITHOUT_T5 = 1
+
+
+class LoadedSD3(Loaded):
+    """A Stable Diffusion 3 pipeline in memory: `diffusers.StableDiffusion3Pipeline`."""
+
+    LIBRARIES = ("torch", "diffusers", "transformers")
+
+    @property
+    def denoiser(self) -> Any:
+        """The transformer."""
+        return self.pipe.transformer
+
+    @property
+    def max_sequence_length(self) -> int:
+        """Number of tokens in T5's part of a text's embeddings."""
+        return TOKENS_WITHOUT_T5 if self.pipe.text_encoder_3 is None else T5_TOKENS
+
+    def _encode(self, text: str) -> tuple[Any, Any]:
+        embeds, _, pooled, _ = self.pipe.encode_prompt(
+            text,
+            None,
+            None,
+            device=self.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.max_sequence_length,
+        )
+        return embeds, pooled
+
+    def encode_negative(self, text: str) -> tuple[Any, Any]:
+        """Embeddings of a negative prompt; "" is encoded like any text, as the pipeline does."""
+        return self.encode(text)
+
+
+def load_sd3(ref: ModelRef, device: str = "cpu") -> LoadedSD3:
+    """Load a Stable Diffusion 3 or 3.5 pipeline, or return the one this process already has.
+
+    Weights are read from safetensors only; code that comes with a model is never run. T5 is read
+    where the model has one.
+
+    Args:
+        device: torch device name, as `hoi_assets.engines.sdxl.loading.configure` returns it.
+
+    Raises:
+        HoiError: missing folder or file, truncated or wrongly shaped weights, parts that do not
+            fit each other, a hub repository without a pinned revision or out of reach.
+    """
+    return load_once(LoadedSD3, ref, device, _read)
+
+
+def _read(ref: ModelRef, folder: Path | None) -> Any:
+    from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from transformers import CLIPTextModelWithProjection, T5EncoderModel
+
+    if folder is not None:
+        check_files(folder, SD3_PARTS)
+    where, options = str(folder or ref.source), reading_options(ref)
+    place = {name: options[name] for name in options.keys() - {"dtype", "use_safetensors"}}
+    with named(where, where):
+        index = StableDiffusion3Pipeline.load_config(where, **place)
+    classes = {
+        "transformer": SD3Transformer2DModel,
+        "vae": AutoencoderKL,
+        "text_encoder": CLIPTextModelWithProjection,
+        "text_encoder_2": CLIPTextModelWithProjection,
+    }
+    # Left unsaid, parts that are absent are asked for.
+    absent: dict[str, None] = dict.fromkeys(T5_PARTS)
+    if (index.get("text_encoder_3") or [None])[0] is not None:
+        if folder is not None:
+            check_files(folder, T5_PARTS)
+        classes["text_encoder_3"] = T5EncoderModel
+        absent = {}
+    parts = {name: read_part(cls, where, name, options) for name, cls in classes.items()}
+    with named(where, where):
+        pipe = StableDiffusion3Pipeline.from_pretrained(where, **parts, **absent, **options)
+    _check_parts_fit(pipe, where)
+    return pipe
+
+
+def _check_parts_fit(pipe: Any, where: str) -> None:
+    transformer, vae = pipe.transformer.config, pipe.vae.config
+    text, text_2 = pipe.text_encoder.config, pipe.text_encoder_2.config
+    joined = text.hidden_size + text_2.hidden_size
+    width = joined if pipe.text_encoder_3 is None else pipe.text_encoder_3.config.d_model
+    if pipe.text_encoder_3 is None and transformer.joint_attention_dim > joined:
+        width = transformer.joint_attention_dim  # trained with T5: CLIP's part is padded with zeros
+    check_sides(
+        {
+            "transformer.joint_attention_dim against the text encoders' hidden sizes": (
+                transformer.joint_attention_dim,
+                width,
+            ),
+            "transformer.pooled_projection_dim against both text encoders' projection_dim": (
+                transformer.pooled_projection_dim,
+                text.projection_dim + text_2.projection_dim,
+            ),
+            "transformer.in_channels against vae.latent_channels": (
+                transformer.in_channels,
+                vae.latent_channels,
+            ),
+        },
+        where,
+    )
+    if vae.shift_factor is None:
+        raise HoiError(
+            f"{where}/vae: shift_factor is not set, and Stable Diffusion 3 adds it to its latents",
+            "set shift_factor in its config.json (0.0 where the latents' mean is 0)",
+        )
+    check_end_token(pipe, 1, where)
+    check_end_token(pipe, 2, where)

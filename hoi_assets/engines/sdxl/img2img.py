@@ -1,0 +1,119 @@
+"""Shows a given picture as the generator would: through its VAE, and lightly re-noised.
+
+Judges are trained on renders but look at generated pictures; this puts the generator's look on a
+render while what is on it, and so its truth, stays.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from PIL import Image
+
+from hoi_assets.engines.sdxl.loading import Loaded
+from hoi_assets.engines.sdxl.sampling import (
+    bound_decoding,
+    conditions,
+    scheduler_of,
+    to_pil,
+    use_lora,
+)
+from hoi_assets.engines.seeds import generator
+from hoi_assets.errors import HoiError
+from hoi_assets.settings import Sampling
+
+
+def round_trip(
+    loaded: Loaded, images: Sequence[Image.Image], sampling: Sampling
+) -> Iterator[Image.Image]:
+    """Each picture encoded (mode of the posterior) and decoded by the VAE, at the sampling size.
+
+    Raises:
+        HoiError: the VAE gives NaN or infinity.
+    """
+    import torch
+
+    vae = loaded.pipe.vae
+    bound_decoding(loaded, sampling.width, sampling.height)
+    for start in range(0, len(images), sampling.batch_size):
+        chunk = images[start : start + sampling.batch_size]
+        pixels = _pixels(loaded, _padded(chunk, sampling.batch_size), sampling)
+        with torch.no_grad():
+            decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
+        yield from _kept(to_pil((decoded / 2 + 0.5).clamp(0, 1)), chunk, start)
+
+
+def renoise(
+    loaded: Loaded,
+    images: Sequence[Image.Image],
+    captions: Sequence[str],
+    seeds: Sequence[int],
+    strength: float,
+    sampling: Sampling,
+) -> Iterator[Image.Image]:
+    """Each picture noised to `strength` and denoised again by the base model under its caption
+    (SDEdit, arXiv 2108.01073, as diffusers' image-to-image pipeline does it).
+
+    Deterministic per picture, caption and seed; batches always hold `sampling.batch_size`.
+
+    Args:
+        seeds: one per picture, for its noise.
+        strength: share of the denoising steps that is run, in [0, 1); 0 is the VAE round trip.
+
+    Raises:
+        HoiError: the model gives NaN or infinity.
+    """
+    from diffusers import StableDiffusionXLImg2ImgPipeline
+
+    if not len(images) == len(captions) == len(seeds):
+        raise ValueError(f"{len(images)} images, {len(captions)} captions, {len(seeds)} seeds")
+    if strength * sampling.num_inference_steps < 1:
+        yield from round_trip(loaded, images, sampling)
+        return
+    use_lora(loaded, None)
+    bound_decoding(loaded, sampling.width, sampling.height)
+    size = sampling.batch_size
+    with scheduler_of(loaded, sampling.scheduler):
+        pipe = StableDiffusionXLImg2ImgPipeline(**loaded.pipe.components, add_watermarker=False)
+    pipe.set_progress_bar_config(disable=True)
+    for start in range(0, len(images), size):
+        chunk = images[start : start + size]
+        texts = _padded(captions[start : start + size], size)
+        decoded = pipe(
+            **conditions(
+                loaded,
+                texts,
+                [sampling.negative_prompt] * size,
+                guided=sampling.guidance_scale > 1,
+            ),
+            image=(_pixels(loaded, _padded(chunk, size), sampling) + 1) / 2,
+            strength=strength,
+            num_inference_steps=sampling.num_inference_steps,
+            guidance_scale=sampling.guidance_scale,
+            generator=[generator(seed) for seed in _padded(seeds[start : start + size], size)],
+            output_type="pt",
+        ).images
+        yield from _kept(to_pil(decoded), chunk, start)
+
+
+def _padded(items: Sequence[Any], size: int) -> list[Any]:
+    return [*items, *[items[-1]] * (size - len(items))]
+
+
+def _kept(
+    pictures: list[Image.Image | None], chunk: Sequence[Image.Image], start: int
+) -> Iterator[Image.Image]:
+    for place, picture in enumerate(pictures[: len(chunk)], start=start):
+        if picture is None:
+            raise HoiError(
+                f"re-noising picture {place} gave NaN or infinity",
+                "lower the strength, or use dtype float32 for the base model",
+            )
+        yield picture
+
+
+def _pixels(loaded: Loaded, images: Sequence[Image.Image], sampling: Sampling) -> Any:
+    """A tensor (n, 3, height, width) in [-1, 1] on the model's device."""
+    pixels = loaded.pipe.image_processor.preprocess(
+        [image.convert("RGB") for image in images], height=sampling.height, width=sampling.width
+    )
+    return pixels.to(loaded.device, loaded.pipe.vae.dtype)

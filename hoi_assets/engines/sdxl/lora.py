@@ -1,0 +1,385 @@
+"""LoRA training of SDXL's UNet: DreamBooth with prior preservation, and fine-tuning on captions.
+
+After diffusers' `train_dreambooth_lora_sdxl.py` and `train_text_to_image_lora_sdxl.py` (frozen
+base, AdamW, LoRA on the attention projections), DreamBooth (arXiv 2208.12242) and min-SNR loss
+weights (arXiv 2303.09556).
+
+The randomness of a step follows from the seed and the step's number, never from what ran before, so
+a checkpoint holds weights, optimiser and step, and a resumed run ends with the bits of an unbroken
+one (same machine, same number of threads).
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from hoi_assets.engines.sdxl.checkpoints import Checkpoints, State, copy_into
+from hoi_assets.engines.sdxl.denoising import DenoisingLoss, encode
+from hoi_assets.engines.sdxl.loading import Loaded
+from hoi_assets.engines.sdxl.sampling import LORA_FILE
+from hoi_assets.engines.seeds import seed_of
+from hoi_assets.engines.tensors import settle_header
+from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest, digest_pixels
+from hoi_assets.progress import Say
+from hoi_assets.settings import FineTuning, LoraTraining
+
+Pair = tuple[Image.Image, str]  # a picture and its caption
+
+TRAINING_VERSION = "1"  # part of every LoRA key: raise it when the same inputs train other weights
+TARGET_MODULES = ["to_k", "to_out.0", "to_q", "to_v"]
+ADAPTER = "default"
+SAID_EVERY_S = 10.0
+DREAMBOOTH_COLUMNS = ("step", "loss", "instance_loss", "prior_loss", "learning_rate")
+FINETUNING_COLUMNS = ("step", "loss", "validation_loss", "learning_rate")
+# Options that change how training runs, not what comes out.
+UNHASHED_OPTIONS = {"checkpointing_steps"}
+
+
+@dataclass(frozen=True)
+class LoraResult:
+    """A trained LoRA.
+
+    Attributes:
+        folder: holds `pytorch_lora_weights.safetensors`; `pipe.load_lora_weights(folder)` opens it.
+        log: one row per step, the same in every repetition. DreamBooth: step (from 1), loss
+            (instance loss plus weighted prior loss), instance_loss, prior_loss (0 without prior
+            preservation), learning_rate. Fine-tuning: step, loss, validation_loss (None where it
+            was not measured), learning_rate; step 0 has the base model's validation loss only.
+        best_step: the step whose weights are in `folder`; 0 is the untrained adapter.
+        stopped_early: whether validation loss ended the training before its last step.
+        steps_run: steps done by this call; fewer than the log's when resumed.
+        seconds: wall time of this call's steps.
+    """
+
+    folder: Path
+    log: list[dict[str, Any]]
+    best_step: int
+    stopped_early: bool
+    steps_run: int
+    seconds: float
+
+
+def lora_key(
+    train: Sequence[tuple[str, str]],
+    other: Sequence[tuple[str, str]],
+    config: LoraTraining,
+    base_digest: str,
+) -> str:
+    """Hash of all that determines the trained weights: base, options, pictures and captions.
+
+    Args:
+        train: digest of the pixels and caption of every picture, in order.
+        other: likewise, DreamBooth's class pictures or fine-tuning's validation pictures.
+    """
+    return digest(
+        {
+            "training": TRAINING_VERSION,
+            "base": base_digest,
+            "kind": type(config).__name__,
+            "options": config.model_dump(mode="json", exclude=UNHASHED_OPTIONS),
+            "train": train,
+            "other": other,
+        }
+    )
+
+
+def train_dreambooth_lora(
+    loaded: Loaded,
+    instance: Sequence[Pair],
+    class_images: Sequence[Pair],
+    config: LoraTraining,
+    work_dir: Path,
+    folder: Path,
+    say: Say = print,
+) -> LoraResult:
+    """Teach the base model a category from a few pictures (DreamBooth LoRA).
+
+    Args:
+        instance: the category's pictures; captions hold its identifier, e.g. "a photo of pwrx …".
+        class_images: pictures of the base model for the same captions without the identifier;
+            used with prior preservation.
+        work_dir: keeps checkpoints; a call with the same arguments goes on from the last one.
+        folder: takes the LoRA's file.
+
+    Raises:
+        HoiError: no pictures, or a loss that is not finite.
+    """
+    if config.with_prior_preservation and not class_images:
+        raise HoiError(
+            "prior preservation is on, but there are no class images",
+            "set lora.num_class_images above 0, or lora.with_prior_preservation to false",
+        )
+    if not config.with_prior_preservation:
+        class_images = ()
+    return _train(loaded, instance, class_images, (), config, work_dir, folder, say)
+
+
+def finetune_lora(
+    loaded: Loaded,
+    train: Sequence[Pair],
+    validation: Sequence[Pair],
+    config: FineTuning,
+    work_dir: Path,
+    folder: Path,
+    say: Say = print,
+) -> LoraResult:
+    """Fine-tune on captioned pictures; keeps the step with the lowest validation loss.
+
+    Validation loss is the training loss at fixed noise and times. Training stops when it has not
+    fallen for `early_stopping_patience` measurements.
+
+    Args:
+        validation: pictures that are not trained on; without any, the last step is kept.
+        work_dir: keeps checkpoints; a call with the same arguments goes on from the last one.
+        folder: takes the LoRA's file.
+
+    Raises:
+        HoiError: fewer than `min_train_rows` pictures, or a loss that is not finite.
+    """
+    if len(train) < config.min_train_rows:
+        raise HoiError(
+            f"{len(train)} training rows are fewer than finetuning.min_train_rows "
+            f"{config.min_train_rows}",
+            "let more candidates be accepted (candidates.per_prompt, accepted_goal), "
+            "or lower the setting",
+        )
+    return _train(loaded, train, (), validation, config, work_dir, folder, say)
+
+
+def _train(
+    loaded: Loaded,
+    train: Sequence[Pair],
+    class_images: Sequence[Pair],
+    validation: Sequence[Pair],
+    config: LoraTraining,
+    work_dir: Path,
+    folder: Path,
+    say: Say,
+) -> LoraResult:
+    import torch
+
+    if not train:
+        raise HoiError("no pictures to train on", "give at least one picture with its caption")
+    if loaded.pipe.unet.dtype == torch.float16:
+        raise HoiError(
+            f"model {loaded.ref.source!r} is loaded as float16, which training overflows",
+            "set its dtype to float32, or to bfloat16 on a GPU",
+        )
+    key = lora_key(_digests(train), _digests(class_images or validation), config, loaded.digest)
+    with _adapter(loaded, config) as parameters:
+        optimizer = torch.optim.AdamW(
+            parameters.values(), lr=config.learning_rate, weight_decay=1e-2, eps=1e-8
+        )
+        best = {name: value.detach().clone() for name, value in parameters.items()}
+        checkpoints = Checkpoints(work_dir, key, parameters, optimizer, best, say)
+        state = checkpoints.load()
+        first_step, started = state.step, time.monotonic()
+        if state.step < config.max_train_steps and not state.stopped:
+            loss = DenoisingLoss(
+                loaded, config, *(encode(loaded, p) for p in (train, class_images, validation))
+            )
+            _run(_Training(loss, config, parameters, optimizer, best, state), checkpoints, say)
+        seconds = time.monotonic() - started
+        if validation:
+            copy_into(parameters, best)
+        _save(loaded, folder)
+    columns = FINETUNING_COLUMNS if isinstance(config, FineTuning) else DREAMBOOTH_COLUMNS
+    return LoraResult(
+        folder=folder,
+        log=[{name: row[name] for name in columns} for row in state.log],
+        best_step=state.best_step,
+        stopped_early=state.stopped,
+        steps_run=state.step - first_step,
+        seconds=seconds,
+    )
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What a step works on; `parameters`, `best` and `state` change as it goes."""
+
+    loss: DenoisingLoss
+    config: LoraTraining
+    parameters: dict[str, Any]
+    optimizer: Any
+    best: dict[str, Any]
+    state: State
+
+
+def _run(training: _Training, checkpoints: Checkpoints, say: Say) -> None:
+    """Step until the last step or early stopping, keeping checkpoints."""
+    state, config = training.state, training.config
+    multiplier = _learning_rate_multiplier(config, training.optimizer)
+    first_step = state.step
+    started = said = time.monotonic()
+    validated = isinstance(config, FineTuning) and len(training.loss.held_out) > 0
+    if state.step == 0 and validated:
+        state.best_loss = training.loss.validation()
+        state.log.append(
+            dict.fromkeys(DREAMBOOTH_COLUMNS) | {"step": 0, "validation_loss": state.best_loss}
+        )
+    done = False
+    while not done:
+        _step(training, config.learning_rate * multiplier(state.step))
+        done = state.step >= config.max_train_steps
+        if not validated:
+            state.best_step = state.step
+        elif done or state.step % config.validation_steps == 0:  # type: ignore[attr-defined]
+            _validate(training)
+            done = done or state.stopped
+        if done or state.step % config.checkpointing_steps == 0:
+            checkpoints.save(state)
+        if done or time.monotonic() - said >= SAID_EVERY_S:
+            said = time.monotonic()
+            say(_progress(state, config, first_step, said - started))
+
+
+def _step(training: _Training, learning_rate: float) -> None:
+    """One step of the optimiser over all its micro-batches; adds a row to the log."""
+    import torch
+
+    state, config = training.state, training.config
+    parts_of_step = config.gradient_accumulation_steps
+    for group in training.optimizer.param_groups:
+        group["lr"] = learning_rate
+    losses = [0.0, 0.0, 0.0]
+    for part in range(parts_of_step):
+        values = training.loss(state.step * parts_of_step + part)
+        (values[0] / parts_of_step).backward()
+        losses = [
+            total + value.item() / parts_of_step
+            for total, value in zip(losses, values, strict=True)
+        ]
+    norm = torch.nn.utils.clip_grad_norm_(training.parameters.values(), config.max_grad_norm)
+    if not (math.isfinite(losses[0]) and math.isfinite(norm.item())):
+        raise HoiError(
+            f"training diverged at step {state.step + 1}: loss {losses[0]}, gradient norm "
+            f"{norm.item()}",
+            f"lower learning_rate (now {config.learning_rate:g}); "
+            "with mixed_precision bf16, try no",
+        )
+    training.optimizer.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    row = dict(zip(DREAMBOOTH_COLUMNS, (state.step, *losses, learning_rate), strict=True))
+    state.log.append(row | {"validation_loss": None})
+
+
+def _validate(training: _Training) -> None:
+    """Early stopping: keep the best weights, count measurements without improvement."""
+    state, config = training.state, training.config
+    assert isinstance(config, FineTuning)
+    loss = training.loss.validation()
+    if not math.isfinite(loss):
+        raise HoiError(
+            f"validation loss is {loss} at step {state.step}",
+            f"lower finetuning.learning_rate (now {config.learning_rate:g})",
+        )
+    state.log[-1]["validation_loss"] = loss
+    if state.best_loss is None or loss < state.best_loss:
+        state.best_loss, state.best_step, state.misses = loss, state.step, 0
+        copy_into(training.best, training.parameters)
+    else:
+        state.misses += 1
+        state.stopped = state.misses >= config.early_stopping_patience
+
+
+def _learning_rate_multiplier(config: LoraTraining, optimizer: Any) -> Callable[[int], float]:
+    """Share of the learning rate at a step (from 0), of diffusers' own schedule."""
+    from diffusers.optimization import get_scheduler
+
+    name: str = config.lr_scheduler
+    if name == "constant" and config.lr_warmup_steps:
+        name = "constant_with_warmup"
+    schedule = get_scheduler(
+        name,
+        optimizer,
+        num_warmup_steps=config.lr_warmup_steps,
+        num_training_steps=config.max_train_steps,
+    )
+    multiplier: Callable[[int], float] = schedule.lr_lambdas[0]
+    return multiplier
+
+
+@contextmanager
+def _adapter(loaded: Loaded, config: LoraTraining) -> Iterator[dict[str, Any]]:
+    """A new LoRA on the shared UNet, and the bare base again afterwards; yields its parameters."""
+    import torch
+    from diffusers.training_utils import cast_training_params
+    from peft import LoraConfig
+
+    unet = loaded.pipe.unet
+    loaded.forget_adapters()
+    on_gpu = loaded.device.startswith("cuda")
+    with torch.random.fork_rng(devices=[torch.device(loaded.device)] if on_gpu else []):
+        torch.manual_seed(seed_of(config.seed, "initial weights"))
+        unet.add_adapter(
+            LoraConfig(
+                r=config.rank,
+                lora_alpha=config.lora_alpha,
+                init_lora_weights="gaussian",
+                target_modules=TARGET_MODULES,
+            ),
+            adapter_name=ADAPTER,
+        )
+    try:
+        cast_training_params(unet, dtype=torch.float32)
+        unet.train()
+        if config.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+        yield {name: p for name, p in unet.named_parameters() if p.requires_grad}
+    finally:
+        if config.gradient_checkpointing:
+            unet.disable_gradient_checkpointing()
+        loaded.forget_adapters()
+        unet.requires_grad_(False).eval()
+
+
+def _save(loaded: Loaded, folder: Path) -> None:
+    """Write the adapter in diffusers' layout; equal weights give equal bytes."""
+    from diffusers import StableDiffusionXLPipeline
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft.utils import get_peft_model_state_dict
+
+    unet = loaded.pipe.unet
+    metadata = {
+        name: sorted(value) if isinstance(value, set) else value
+        for name, value in unet.peft_config[ADAPTER].to_dict().items()
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        StableDiffusionXLPipeline.save_lora_weights(
+            temporary,
+            unet_lora_layers=convert_state_dict_to_diffusers(
+                get_peft_model_state_dict(unet, adapter_name=ADAPTER)
+            ),
+            unet_lora_adapter_metadata=metadata,
+        )
+        written = Path(temporary) / LORA_FILE
+        settle_header(written)
+        written.chmod(0o644)
+        folder.mkdir(exist_ok=True)
+        written.replace(folder / LORA_FILE)
+
+
+def _digests(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
+    return [(digest_pixels(image), caption) for image, caption in pairs]
+
+
+def _progress(state: State, config: LoraTraining, first_step: int, seconds: float) -> str:
+    done = state.step - first_step
+    rate = done / seconds if seconds > 0 else math.inf
+    row = state.log[-1]
+    text = f"LoRA: step {state.step}/{config.max_train_steps}, loss {row['loss']:.4f}"
+    if state.best_loss is not None:
+        text += f", best validation {state.best_loss:.4f} at step {state.best_step}"
+    left = 0 if state.stopped else config.max_train_steps - state.step
+    return f"{text}, {rate:.2f} steps/s, {left / rate:.0f} s left"

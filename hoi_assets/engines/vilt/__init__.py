@@ -1,0 +1,1 @@
+"""ViLT as verifier (two heads) and as answerer of yes/no questions."""

@@ -1,0 +1,68 @@
+"""A VQA model's answers to questions about pictures, each given once per model."""
+
+from collections.abc import Sequence
+
+from hoi_assets.hashing import digest
+from hoi_assets.progress import Say
+from hoi_assets.settings import ModelRef, Settings
+from hoi_assets.store.versions import Store
+from hoi_assets.store.weights import model_digest
+
+KIND = "answer"
+ANSWERING_VERSION = "1"  # part of every answer's key: raise it when a model is asked otherwise
+CHUNK = 256
+
+Asked = tuple[str, str]
+
+
+def known_answers(
+    store: Store, settings: Settings, ref: ModelRef, asked: Sequence[Asked], say: Say
+) -> dict[Asked, float]:
+    """Probability of yes, 0 to 1, by (pixel digest, question); found, or asked of the model now.
+
+    A question longer than the model reads is answered by its beginning, and `say` tells how many
+    are.
+
+    Raises:
+        HoiError: the model cannot be loaded.
+    """
+    model = model_digest(ref)
+    keys = {
+        one: digest(
+            {
+                "answering": ANSWERING_VERSION,
+                "model": model,
+                "pixels": one[0],
+                "question": one[1],
+            }
+        )
+        for one in asked
+    }
+    known = store.ledger.made(KIND, keys.values())
+    todo = [(slot, one) for slot, one in enumerate(keys) if keys[one] not in known]
+    if todo:
+        from hoi_assets.engines.vilt.verifier import longer_than
+        from hoi_assets.engines.vilt.vqa import answers, load_vqa
+
+        vqa = load_vqa(ref, settings.device)
+        questions = list(dict.fromkeys(question for _, (_, question) in todo))
+        if cut := longer_than(vqa.tokenizer, questions, vqa.max_text_tokens):
+            say(
+                f"{len(cut)} of {len(questions)} questions are longer than the model reads; their "
+                "ends are not asked"
+            )
+    for start in range(0, len(todo), CHUNK):
+        chunk = todo[start : start + CHUNK]
+        pictures = {pixels: store.images.open(pixels) for _, (pixels, _) in chunk}
+        values = answers(
+            vqa,
+            [pictures[pixels] for _, (pixels, _) in chunk],
+            [question for _, (_, question) in chunk],
+            [slot for slot, _ in chunk],
+        )
+        known |= store.ledger.make(
+            KIND,
+            {keys[one]: float(value) for (_, one), value in zip(chunk, values, strict=True)},
+        )
+        say(f"questions about pictures: {start + len(chunk)}/{len(todo)} answered")
+    return {one: known[key] for one, key in keys.items()}

@@ -1,0 +1,328 @@
+"""Training the verifier on labelled pairs: both heads at once, resumable to the same bits."""
+
+import copy
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hoi_assets.engines.vilt.verifier import (
+    HEADS,
+    Thresholds,
+    VerifierModel,
+    forward_pairs,
+    pair_logits,
+    pixel_values,
+    text_inputs,
+)
+from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest
+from hoi_assets.progress import Say, track
+from hoi_assets.settings import Verifier
+from hoi_assets.statistics import auc
+from hoi_assets.store.disk import replace_bytes
+
+CHECKPOINT = "checkpoint.pt"
+# The learning rate rises over this share of the steps, then falls linearly to zero.
+WARMUP_SHARE = 0.1
+MAX_GRAD_NORM = 1.0
+# Looks at validation, evenly spaced; the untrained model is looked at too.
+VALIDATIONS = 6
+MAX_CACHED_PIXEL_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class LabelledPair:
+    """A picture, a text and what is true of them.
+
+    Attributes:
+        pair_id: stands for the picture too: another picture has another id.
+        open: gives the picture; called when it is needed.
+        defects: put into the picture on purpose.
+        lies: what the text says wrongly.
+        groups: further slices to report apart, e.g. {"shown_as": "vae"}.
+    """
+
+    pair_id: str
+    open: Callable[[], Image.Image]
+    text: str
+    fidelity: bool
+    alignment: bool
+    category: str | None = None
+    defects: tuple[str, ...] = ()
+    lies: tuple[str, ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+
+Pairs = Sequence[LabelledPair]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained verifier, not yet calibrated.
+
+    Attributes:
+        log: rows of step, loss, loss_fidelity, loss_alignment, learning_rate, validation_loss,
+            validation_auc_fidelity, validation_auc_alignment; None where not measured. Row 0 is
+            the model before training.
+        best_step: the step whose weights were kept; 0: training did not help.
+        seconds_per_step: of the steps made in this process; None when there were none.
+    """
+
+    verifier: VerifierModel
+    log: list[dict[str, Any]]
+    best_step: int
+    seconds_per_step: float | None
+
+
+def labels_of(pairs: Pairs) -> np.ndarray:
+    """Bool array (N, 2): fidelity, alignment."""
+    labels = [(pair.fidelity, pair.alignment) for pair in pairs]
+    return np.array(labels, dtype=bool).reshape(-1, len(HEADS))
+
+
+def logits_of(verifier: VerifierModel, pairs: Pairs) -> np.ndarray:
+    """Raw logits (N, 2) of labelled pairs; see `forward_pairs`."""
+    return forward_pairs(verifier, _Pictures(pairs), [pair.text for pair in pairs])
+
+
+class _Pictures(Sequence[Any]):
+    """The pictures of pairs, opened when they are asked for."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, item: Any) -> Any:
+        return self.pairs[item].open()
+
+
+def train_verifier(
+    verifier: VerifierModel,
+    train: Pairs,
+    validation: Pairs,
+    config: Verifier,
+    work_dir: Path,
+    say: Say = print,
+) -> Trained:
+    """Train both heads with binary cross-entropy; keep the weights of the best validation loss.
+
+    AdamW, warm-up and linear decay, gradients cut at norm 1. A step draws its rows and its dropout
+    from (seed, step) alone, so that a training killed and called again with the same arguments
+    goes on from `work_dir` and ends bit-identical.
+
+    Args:
+        verifier: where to start from; not changed.
+        work_dir: holds the checkpoint; one of another training is not used.
+
+    Returns:
+        A verifier of temperature 1 and thresholds 0.5: see `calibration`.
+
+    Raises:
+        HoiError: a split in which one head has only good or only bad pairs.
+    """
+    _require_both_classes(train, "training")
+    _require_both_classes(validation, "validation")
+    run = _Run(verifier, train, validation, config, work_dir)
+    if run.resume():
+        say(f"verifier training: going on after step {run.step} of {config.train_steps}")
+    else:
+        run.validate({"step": 0})
+    steps = range(run.step + 1, config.train_steps + 1)
+    started = monotonic()
+    for step in track(steps, "verifier training", say=say):
+        run.advance(step)
+    return run.finish((monotonic() - started) / len(steps) if len(steps) else None)
+
+
+def _require_both_classes(pairs: Pairs, split: str) -> None:
+    good = labels_of(pairs).sum(axis=0)
+    for head, count in zip(HEADS, good, strict=True):
+        if not 0 < count < len(pairs):
+            raise HoiError(
+                f"verifier {split} pairs: {count} of {len(pairs)} have {head}; both kinds are "
+                "needed",
+                "raise verifier.training_pairs, or label good and bad pairs alike",
+            )
+
+
+class _Run:
+    """A training between two steps. What `_state` names is the whole of it."""
+
+    def __init__(
+        self,
+        verifier: VerifierModel,
+        train: Pairs,
+        validation: Pairs,
+        config: Verifier,
+        work_dir: Path,
+    ) -> None:
+        import torch
+
+        self.verifier = replace(
+            verifier,
+            model=copy.deepcopy(verifier.model).float(),
+            temperature=(1.0, 1.0),
+            thresholds=Thresholds(),
+        )
+        self.model = self.verifier.model
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate)
+        self.train, self.validation = train, validation
+        self.labels = torch.from_numpy(labels_of(train)).float().to(verifier.device)
+        self.config = config
+        self.work_dir = work_dir
+        self.every = max(1, config.train_steps // VALIDATIONS)
+        self.pixels: dict[int, Any] = {}
+        self.fingerprint = digest(
+            {
+                "start": verifier.digest,
+                "config": config.model_dump(),
+                "train": [[pair.pair_id, pair.text, *_labels(pair)] for pair in train],
+                "validation": [[pair.pair_id, pair.text, *_labels(pair)] for pair in validation],
+            }
+        )
+        self.step = 0
+        self.log: list[dict[str, Any]] = []
+        self.best_step = 0
+        self.best_loss = float("inf")
+        self.best_weights: dict[str, Any] = {}
+
+    def advance(self, step: int) -> None:
+        """One optimiser step; now and then a look at validation and a checkpoint."""
+        import torch
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        rows = self._rows(step)
+        words = text_inputs(self.verifier, [self.train[row].text for row in rows])
+        pixels = torch.stack([self._pixels(row) for row in rows])
+        device = self.verifier.device
+        rate = self._learning_rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        with torch.random.fork_rng():
+            torch.manual_seed(int(digest([self.config.seed, step])[:15], 16))
+            logits = pair_logits(
+                self.model, pixels.to(device), *(words[name].to(device) for name in words)
+            )
+        losses = binary_cross_entropy_with_logits(logits, self.labels[rows], reduction="none")
+        losses = losses.mean(dim=0)
+        fidelity, alignment = losses.tolist()
+        self._require_finite(np.array([fidelity, alignment]), step)
+        losses.mean().backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.model.eval()
+        self.step = step
+        row = {
+            "step": step,
+            "loss": (fidelity + alignment) / 2,
+            "loss_fidelity": fidelity,
+            "loss_alignment": alignment,
+            "learning_rate": rate,
+        }
+        if step % self.every == 0 or step == self.config.train_steps:
+            self.validate(row)
+        else:
+            self.log.append(_log_row(row))
+
+    def validate(self, row: dict[str, Any]) -> None:
+        """Measure validation, keep the weights if they are the best, log `row`, save all."""
+        from scipy.special import expit
+
+        logits, labels = logits_of(self.verifier, self.validation), labels_of(self.validation)
+        self._require_finite(logits, self.step)
+        # log(1 + exp(-z)) for a good pair, log(1 + exp(z)) for a bad one.
+        loss = float(np.logaddexp(0, np.where(labels, -logits, logits)).mean())
+        areas = {
+            f"validation_auc_{head}": auc(labels[:, n], expit(logits[:, n])).value
+            for n, head in enumerate(HEADS)
+        }
+        if loss < self.best_loss:
+            self.best_step, self.best_loss = self.step, loss
+            self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
+        self.log.append(_log_row({**row, "validation_loss": loss, **areas}))
+        self._save()
+
+    def _require_finite(self, values: np.ndarray, step: int) -> None:
+        if not np.isfinite(values).all():
+            raise HoiError(
+                f"verifier training diverged: not a number at step {step}",
+                f"lower verifier.learning_rate, now {self.config.learning_rate}",
+            )
+
+    def finish(self, seconds_per_step: float | None) -> Trained:
+        """The best weights, as a verifier."""
+        self.model.load_state_dict(self.best_weights)
+        # A fresh object: the digest of this one may have been asked for before.
+        verifier = replace(self.verifier, model=self.model.eval())
+        return Trained(verifier, self.log, self.best_step, seconds_per_step)
+
+    def resume(self) -> bool:
+        """Take up the checkpoint, if there is one of this very training."""
+        import torch
+
+        path = self.work_dir / CHECKPOINT
+        if not path.is_file():
+            return False
+        state = torch.load(path, map_location=self.verifier.device, weights_only=True)
+        if state["fingerprint"] != self.fingerprint:
+            return False
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in ("step", "log", "best_step", "best_loss", "best_weights"):
+            setattr(self, name, state[name])
+        return True
+
+    def _save(self) -> None:
+        import torch
+
+        names = ("fingerprint", "step", "log", "best_step", "best_loss", "best_weights")
+        state = {name: getattr(self, name) for name in names}
+        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        path = self.work_dir / CHECKPOINT
+        replace_bytes(path, buffer.getvalue(), self.work_dir, durable=False, mode=0o644)
+
+    def _rows(self, step: int) -> list[int]:
+        """Rows of a step: epochs are shuffled anew and run on into each other."""
+        size = self.config.batch_size
+        wanted = range((step - 1) * size, step * size)
+        epochs = {
+            epoch: np.random.default_rng([self.config.seed, epoch]).permutation(len(self.train))
+            for epoch in {place // len(self.train) for place in wanted}
+        }
+        return [int(epochs[p // len(self.train)][p % len(self.train)]) for p in wanted]
+
+    def _learning_rate(self, step: int) -> float:
+        warm = max(1, round(WARMUP_SHARE * self.config.train_steps))
+        left = (self.config.train_steps - step + 1) / max(1, self.config.train_steps - warm + 1)
+        return self.config.learning_rate * min(step / warm, left, 1.0)
+
+    def _pixels(self, row: int) -> Any:
+        if row in self.pixels:
+            return self.pixels[row]
+        pixels = pixel_values(self.verifier, [self.train[row].open()])[0]
+        if len(self.pixels) * pixels.nbytes < MAX_CACHED_PIXEL_BYTES:
+            self.pixels[row] = pixels
+        return pixels
+
+
+def _labels(pair: LabelledPair) -> tuple[bool, bool]:
+    return pair.fidelity, pair.alignment
+
+
+def _log_row(row: dict[str, Any]) -> dict[str, Any]:
+    names = ("loss", "loss_fidelity", "loss_alignment", "learning_rate", "validation_loss")
+    areas = [f"validation_auc_{head}" for head in HEADS]
+    return {"step": row["step"], **{name: row.get(name) for name in (*names, *areas)}}

@@ -1,0 +1,326 @@
+"""The verifier: ViLT with two heads, fidelity and alignment; loading, saving, scoring, verdicts.
+
+Fidelity: the picture is free of defects. Alignment: the picture agrees with the caption.
+Training is in `training`, thresholds and calibration in `calibration`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from hoi_assets.engines.batching import map_fixed
+from hoi_assets.engines.judge_loading import (
+    Source,
+    content_digest,
+    from_pretrained,
+    once,
+    pretrained_part,
+    processor_facts,
+    require_files,
+    tokenizer_facts,
+)
+from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest
+from hoi_assets.settings import ModelRef
+
+HEADS = ("fidelity", "alignment")
+BATCH_SIZE = 32
+VERIFIER_FILE = "verifier.json"
+
+LOW_FIDELITY = "low_fidelity"
+LOW_ALIGNMENT = "low_alignment"
+BOTH = "low_fidelity_and_alignment"
+REASONS = (LOW_FIDELITY, LOW_ALIGNMENT, BOTH)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Lowest probabilities at which a pair is accepted, and how they were chosen.
+
+    `precision` is the share of truly good pairs among the accepted ones of the validation split,
+    `recall` the share of good pairs accepted there; None where nothing was accepted (or is good).
+    `idle_head` could not tell good from bad there: its threshold is 0, and only the other head's
+    label counts for precision and recall.
+    """
+
+    fidelity: float = 0.5
+    alignment: float = 0.5
+    target_precision: float | None = None
+    target_met: bool | None = None
+    precision: float | None = None
+    recall: float | None = None
+    accepted: int = 0
+    pairs: int = 0
+    idle_head: str | None = None
+
+
+@dataclass(frozen=True)
+class ViltModel:
+    """A loaded ViLT with what prepares its texts and pictures."""
+
+    model: Any
+    tokenizer: Any
+    image_processor: Any
+    device: str = "cpu"
+
+    @property
+    def max_text_tokens(self) -> int:
+        """Texts are padded to this many tokens and cut beyond."""
+        return min(
+            int(self.tokenizer.model_max_length), int(self.model.config.max_position_embeddings)
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What besides the weights determines an answer (JSON-able)."""
+        return {
+            "tokenizer": tokenizer_facts(self.tokenizer),
+            "image": processor_facts(self.image_processor),
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of weights, tokenizer, preprocessing and the other facts (64 hex digits)."""
+        return content_digest(self.model.state_dict(), self.facts())
+
+
+@dataclass(frozen=True)
+class VerifierModel(ViltModel):
+    """A loaded verifier. `temperature` divides the logits of (fidelity, alignment)."""
+
+    temperature: tuple[float, float] = (1.0, 1.0)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def facts(self) -> dict[str, Any]:
+        """Temperature and thresholds too."""
+        return {
+            **super().facts(),
+            "temperature": self.temperature,
+            "thresholds": asdict(self.thresholds),
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`reason` is None when accepted, else one of REASONS."""
+
+    status: Literal["accepted", "rejected"]
+    reason: str | None
+
+
+def load_verifier(source: Source, device: str = "cpu") -> VerifierModel:
+    """Load a verifier from a ModelRef or folder; loaded once per process.
+
+    A hub ViLT without the two heads gets fresh ones, drawn with seed 0. A folder without
+    `verifier.json` is uncalibrated: temperature 1, thresholds 0.5.
+
+    Raises:
+        HoiError: missing files, weights of another shape, or not two labels.
+    """
+    return once("verifier", source, device, _load)
+
+
+def _load(ref: ModelRef, device: str) -> VerifierModel:
+    from transformers import AutoTokenizer, ViltForQuestionAnswering, ViltImageProcessorPil
+
+    require_files(ref, ("config.json", "model.safetensors", "tokenizer_config.json"))
+    model = from_pretrained(
+        ViltForQuestionAnswering,
+        ref,
+        # A hub model is pretrained without our heads; a folder must have them.
+        allow_missing=() if ref.folder else ("classifier.",),
+        **({} if ref.folder else {"id2label": dict(enumerate(HEADS)), "num_labels": 2}),
+    )
+    if model.config.num_labels != len(HEADS):
+        raise HoiError(
+            f"verifier {ref.source}: {model.config.num_labels} labels, wanted 2 {HEADS}",
+            "name a ViLT saved with num_labels=2",
+        )
+    verifier = VerifierModel(
+        model=model.to(device),
+        tokenizer=pretrained_part(AutoTokenizer, ref),
+        image_processor=pretrained_part(ViltImageProcessorPil, ref),
+        device=device,
+    )
+    path = ref.folder / VERIFIER_FILE if ref.folder else None
+    if path is None or not path.is_file():
+        return verifier
+    return _with_facts(verifier, json.loads(path.read_text(encoding="utf-8")))
+
+
+def _with_facts(verifier: VerifierModel, facts: dict[str, Any]) -> VerifierModel:
+    fidelity, alignment = facts["temperature"]
+    return replace(
+        verifier,
+        temperature=(fidelity, alignment),
+        thresholds=Thresholds(**facts["thresholds"]),
+    )
+
+
+def save_verifier(verifier: VerifierModel, folder: Path) -> Path:
+    """Write weights (safetensors), config, tokenizer, preprocessing and `verifier.json`.
+
+    `load_verifier(folder)` gives a verifier of the same digest.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    verifier.model.save_pretrained(folder)
+    verifier.tokenizer.save_pretrained(folder)
+    verifier.image_processor.save_pretrained(folder)
+    facts = {"temperature": verifier.temperature, "thresholds": asdict(verifier.thresholds)}
+    text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    (folder / VERIFIER_FILE).write_text(text, encoding="utf-8")
+    return folder
+
+
+def pixel_values(vilt: ViltModel, images: Sequence[Image.Image]) -> Any:
+    """Pictures as the model sees them.
+
+    Args:
+        images: of any size; one that is not square is squeezed to the model's square.
+
+    Returns:
+        float32 tensor (N, 3, S, S) on the CPU, S = `config.image_size`.
+    """
+    side = int(vilt.model.config.image_size)
+    squares = [_square(image, side) for image in images]
+    return vilt.image_processor(
+        squares,
+        size={"shortest_edge": side},
+        size_divisor=int(vilt.model.config.patch_size),
+        return_tensors="pt",
+    )["pixel_values"]
+
+
+def _square(image: Image.Image, side: int) -> Image.Image:
+    image = image.convert("RGB")
+    if image.width == image.height:
+        return image
+    return image.resize((side, side), Image.Resampling.BICUBIC)
+
+
+def text_inputs(vilt: ViltModel, texts: Sequence[str]) -> dict[str, Any]:
+    """Token ids and mask, both (N, max_text_tokens); longer texts are cut (`truncated` says so)."""
+    encoded = vilt.tokenizer(
+        list(texts),
+        padding="max_length",
+        truncation=True,
+        max_length=vilt.max_text_tokens,
+        return_tensors="pt",
+    )
+    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+
+def truncated(vilt: ViltModel, texts: Sequence[str]) -> list[int]:
+    """Numbers of the texts that are longer than the model reads."""
+    return longer_than(vilt.tokenizer, texts, vilt.max_text_tokens)
+
+
+def longer_than(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[int]:
+    """Numbers of the texts of more than `max_tokens` tokens, special tokens included."""
+    ids = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
+    return [number for number, row in enumerate(ids) if len(row) > max_tokens]
+
+
+def pair_logits(model: Any, pixel_values: Any, input_ids: Any, attention_mask: Any) -> Any:
+    """Differentiable forward of ViLT without its random patch order.
+
+    transformers' ViLT shuffles the patches by the global generator, in eval mode too. The patch
+    embeddings are therefore made here, in reading order, and handed over as `image_embeds`.
+
+    Args:
+        model: ViltForQuestionAnswering.
+        pixel_values: (B, 3, S, S) with S = `config.image_size`.
+
+    Returns:
+        Logits (B, labels); of a verifier fidelity, alignment.
+    """
+    import torch
+
+    embeddings = model.vilt.embeddings
+    patches = embeddings.patch_embeddings(pixel_values).flatten(2).transpose(1, 2)
+    start = embeddings.cls_token.expand(len(patches), -1, -1)
+    image_embeds = torch.cat([start, patches], dim=1) + embeddings.position_embeddings
+    image_embeds = embeddings.dropout(image_embeds)
+    everywhere = torch.ones(image_embeds.shape[:2], dtype=torch.long, device=image_embeds.device)
+    return model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        image_embeds=image_embeds,
+        pixel_mask=everywhere,
+    ).logits
+
+
+def forward_pairs(
+    vilt: ViltModel,
+    images: Sequence[Image.Image],
+    texts: Sequence[str],
+    slots: Sequence[int] | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> np.ndarray:
+    """Raw logits of pairs, independent of what else is scored and of any random generator.
+
+    Args:
+        images: a sequence; pictures are taken from it one batch at a time.
+        slots: place of each pair in its whole table (see `batching`); None: 0, 1, 2, ...
+
+    Returns:
+        float64 array (N, labels); of a verifier fidelity, alignment, before temperature.
+    """
+    import torch
+
+    def compute(items: list[int]) -> np.ndarray:
+        words = text_inputs(vilt, [texts[item] for item in items])
+        with torch.inference_mode():
+            logits = pair_logits(
+                vilt.model,
+                pixel_values(vilt, [images[item] for item in items]).to(vilt.device),
+                words["input_ids"].to(vilt.device),
+                words["attention_mask"].to(vilt.device),
+            )
+        return logits.double().cpu().numpy()
+
+    if len(images) != len(texts):
+        raise ValueError(f"{len(images)} images for {len(texts)} texts")
+    return map_fixed(len(texts), batch_size, compute, slots).reshape(
+        -1, vilt.model.config.num_labels
+    )
+
+
+def probabilities(logits: np.ndarray, temperature: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
+    """Calibrated probabilities (N, 2) in 0..1 of logits (N, 2)."""
+    from scipy.special import expit
+
+    return expit(logits / np.asarray(temperature))
+
+
+def score_pairs(
+    verifier: VerifierModel,
+    images: Sequence[Image.Image],
+    texts: Sequence[str],
+    slots: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Calibrated probabilities (N, 2): fidelity, alignment. See `forward_pairs`."""
+    return probabilities(forward_pairs(verifier, images, texts, slots), verifier.temperature)
+
+
+def verdict(p_fidelity: float, p_alignment: float, thresholds: Thresholds) -> Verdict:
+    """Accept a pair when both probabilities reach their thresholds.
+
+    >>> verdict(0.9, 0.2, Thresholds(0.5, 0.5))
+    Verdict(status='rejected', reason='low_alignment')
+    """
+    faithful = p_fidelity >= thresholds.fidelity
+    aligned = p_alignment >= thresholds.alignment
+    if faithful and aligned:
+        return Verdict("accepted", None)
+    return Verdict("rejected", LOW_ALIGNMENT if faithful else LOW_FIDELITY if aligned else BOTH)
+
+
+def score_key(pixel_digest: str, prompt: str, verifier_digest: str) -> str:
+    """Cache key of a verdict: all that determines it, except the machine's kind."""
+    return digest({"pixels": pixel_digest, "prompt": prompt, "verifier": verifier_digest})

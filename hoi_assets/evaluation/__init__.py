@@ -1,0 +1,1 @@
+"""What pictures are worth: metrics, statistics of people and judges, scorecards, the report."""

@@ -1,0 +1,305 @@
+"""Scores of images by every judge, each image scored once per judge."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from hoi_assets.engines.vilt.answers import known_answers
+from hoi_assets.hashing import digest
+from hoi_assets.ppv.verdicts import pair_scores
+from hoi_assets.progress import Say
+from hoi_assets.settings import ROOT, ModelRef, Settings
+from hoi_assets.store.versions import Published, Store
+from hoi_assets.store.weights import model_digest
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SCORING_VERSION = "1"  # part of every score's key: raise it when a judge computes otherwise
+CHUNK = 128
+CARRIED = (
+    "suite",
+    "method",
+    "category",
+    "scenario",
+    "seen",
+    "evaluation_prompt_id",
+    "image_id",
+    "pixels",
+)
+# From which probability on the component examiner's yes counts; the critic's is in the settings.
+PRESENT = 0.5
+
+Rows = Sequence[dict[str, Any]]
+# By metric; None where the judge has nothing to say of the row.
+Values = dict[str, float | None]
+Describe = Callable[[Sequence[str]], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One judge: its name, its weights, and `score(images, rows, slots)` -> JSON-able values.
+
+    `reads`: the fields of a row that it judges the picture by.
+    """
+
+    name: str
+    ref: ModelRef
+    reads: tuple[str, ...]
+    score: Callable[[Sequence["Image.Image"], Rows, Sequence[int]], list[Values]]
+
+
+def score(
+    store: Store, settings: Settings, images: pl.DataFrame, verifier: Published | None, say: Say
+) -> pl.DataFrame:
+    """Score images with the verifier, where there is one, and as `score_rows` does.
+
+    Args:
+        images: rows of `hoi_evaluation_images` that were drawn.
+
+    Returns:
+        Long table: CARRIED, metric, value (scenario is null here). The examiner's are 0 or 1.
+    """
+    rows = images.to_dicts()
+    found = score_rows(store, settings, rows, say)
+    if verifier is not None:
+        pairs = [(row["pixels"], row["prompt"]) for row in rows]
+        verdicts = pair_scores(store, settings, pairs, verifier, say)
+        names = ("verifier_fidelity", "verifier_alignment")
+        found = [
+            {**dict(zip(names, verdicts[pair], strict=True)), **values}
+            for pair, values in zip(pairs, found, strict=True)
+        ]
+    return pl.DataFrame(
+        [
+            {
+                **{name: row.get(name) for name in CARRIED},
+                "metric": metric,
+                "value": None if value is None else float(value),
+            }
+            for row, values in zip(rows, found, strict=True)
+            for metric, value in values.items()
+        ],
+        infer_schema_length=None,
+    )
+
+
+def score_rows(store: Store, settings: Settings, rows: Rows, say: Say) -> list[Values]:
+    """Every metric of each row, by the judges that the profile names; each picture once per judge.
+
+    Args:
+        rows: with `pixels` and `prompt`. What else a judge reads decides whether it judges them:
+            `phrases` (noun phrases) BLIP-VQA; `questions` (one per component) the critic and the
+            component examiner; category, object, colour, side and suite the examiner.
+            A row's place among them is its place in the batches.
+
+    Returns:
+        clip_score, image_reward, blip_vqa (None without phrases), component_accuracy and
+        examiner_components (shares of components that hold; None without questions), and the
+        examiner's 0 or 1.
+    """
+    found: list[Values] = [{} for _ in rows]
+    if not rows:
+        return found
+    for judge in judges(settings, say):
+        if set(judge.reads) <= rows[0].keys():
+            for values, more in zip(found, _score(store, judge, rows, say), strict=True):
+                values |= more
+    if "questions" in rows[0]:
+        for name, ref, threshold in component_judges(settings):
+            shares = _components_that_hold(store, settings, ref, threshold, rows, say)
+            for values, share in zip(found, shares, strict=True):
+                values[name] = share
+    return found
+
+
+def reference_scores(
+    store: Store,
+    settings: Settings,
+    verifier: Published | None,
+    say: Say,
+    describe: Describe | None = None,
+) -> dict[str, list[float]]:
+    """Scores of the reference pictures (clean renders with true captions), by metric.
+
+    The examiners' metrics have none: they are shares already. Empty without a reference pool.
+
+    Args:
+        describe: further fields of a row by its prompt, e.g. `phrases`; see `score_rows`.
+    """
+    from hoi_assets.tinyworld.scenes.pool import open_image, read_pool
+
+    if settings.evaluation.reference_pool is None:
+        return {}
+    folder = ROOT / settings.evaluation.reference_pool
+    rows = [
+        {
+            **dict.fromkeys(CARRIED),
+            "suite": "hoi" if scene["category"] else "general",
+            "pixels": store.images.put(open_image(folder, scene)),
+            "prompt": scene["true_caption"],
+            **{name: scene[name] for name in ("category", "object", "colour", "side")},
+        }
+        for scene in read_pool(folder, "reference").iter_rows(named=True)
+    ]
+    if describe is not None:
+        for row, more in zip(rows, describe([row["prompt"] for row in rows]), strict=True):
+            row |= more
+    table = pl.DataFrame(rows, infer_schema_length=None)
+    scores = score(store, settings, table, verifier, say)
+    return {
+        str(metric): part["value"].drop_nulls().to_list()
+        for (metric,), part in scores.group_by("metric", maintain_order=True)
+        if not str(metric).startswith("examiner")
+    }
+
+
+def judges(settings: Settings, say: Say) -> list[Judge]:
+    """The judges that the profile names."""
+    models = settings.models
+    chosen = [
+        Judge("clip_score", models.clip, ("prompt",), _clip(settings, say)),
+        Judge("image_reward", models.image_reward, ("prompt",), _image_reward(settings, say)),
+    ]
+    if models.examiner is not None:
+        asked = ("category", "object", "colour", "side", "suite")
+        chosen.append(Judge("examiner", models.examiner, asked, _examiner(settings)))
+    if models.blip_vqa is not None:
+        chosen.append(Judge("blip_vqa", models.blip_vqa, ("phrases",), _blip_vqa(settings, say)))
+    return chosen
+
+
+def known_clip_scores(store: Store, settings: Settings, rows: Rows, say: Say) -> list[float]:
+    """CLIPScore of each row's `pixels` against its `prompt`; each pair scored once."""
+    judge = Judge("clip_score", settings.models.clip, ("prompt",), _clip(settings, say))
+    return [float(values["clip_score"] or 0.0) for values in _score(store, judge, rows, say)]
+
+
+def component_judges(settings: Settings) -> list[tuple[str, ModelRef, float]]:
+    """Metric, VQA model, and the probability from which on its yes counts."""
+    models = settings.models
+    critic = models.critic if settings.critic.endpoint is None else None
+    named = (
+        ("component_accuracy", critic, settings.critic.threshold),
+        ("examiner_components", models.component_examiner, PRESENT),
+    )
+    return [(name, ref, threshold) for name, ref, threshold in named if ref is not None]
+
+
+def _components_that_hold(
+    store: Store, settings: Settings, ref: ModelRef, threshold: float, rows: Rows, say: Say
+) -> list[float | None]:
+    asked = [(row["pixels"], question) for row in rows for question in row["questions"]]
+    p_yes = known_answers(store, settings, ref, asked, say)
+    shares: list[float | None] = []
+    for row in rows:
+        holds = [p_yes[row["pixels"], question] >= threshold for question in row["questions"]]
+        shares.append(sum(holds) / len(holds) if holds else None)
+    return shares
+
+
+def _clip(settings: Settings, say: Say) -> Callable[..., list[Values]]:
+    def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
+        from hoi_assets.engines.metrics import clip_scores, load_clip
+
+        model = load_clip(settings.models.clip, settings.device)
+        scores = clip_scores(model, images, [row["prompt"] for row in rows], slots)
+        _say_truncated("CLIPScore", scores.truncated, say)
+        return [{"clip_score": float(value)} for value in scores.values]
+
+    return compute
+
+
+def _image_reward(settings: Settings, say: Say) -> Callable[..., list[Values]]:
+    def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
+        from hoi_assets.engines.metrics import image_reward_scores, load_image_reward
+
+        model = load_image_reward(settings.models.image_reward, settings.device)
+        scores = image_reward_scores(model, images, [row["prompt"] for row in rows], slots)
+        _say_truncated("ImageReward", scores.truncated, say)
+        return [{"image_reward": float(value)} for value in scores.values]
+
+    return compute
+
+
+def _blip_vqa(settings: Settings, say: Say) -> Callable[..., list[Values]]:
+    def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
+        from hoi_assets.engines.blip_vqa import blip_vqa_scores, load_blip_vqa
+
+        assert settings.models.blip_vqa is not None
+        model = load_blip_vqa(settings.models.blip_vqa, settings.device)
+        scores = blip_vqa_scores(model, images, [row["phrases"] for row in rows], slots)
+        _say_truncated("BLIP-VQA", scores.truncated, say)
+        return [
+            {"blip_vqa": None if math.isnan(value) else float(value)} for value in scores.values
+        ]
+
+    return compute
+
+
+def _say_truncated(name: str, prompts: Sequence[int], say: Say) -> None:
+    if prompts:
+        say(f"{name}: {len(prompts)} prompts are longer than it reads; their ends were not judged")
+
+
+def _examiner(settings: Settings) -> Callable[..., list[Values]]:
+    def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
+        from hoi_assets.engines.examiner import agrees, examine, load_examiner
+
+        assert settings.models.examiner is not None
+        model = load_examiner(settings.models.examiner, settings.device)
+        return [
+            _examined(agrees(truth, _asked(row)), row)
+            for truth, row in zip(examine(model, images, slots), rows, strict=True)
+        ]
+
+    return compute
+
+
+def _asked(row: dict[str, Any]) -> dict[str, Any]:
+    """A general prompt asks for an object and its colour, not for a hand."""
+    if row["suite"] == "general":
+        return {"object": row["object"], "colour": row["colour"]}
+    return {name: row[name] for name in ("category", "object", "colour", "side")}
+
+
+def _examined(right: dict[str, bool], row: dict[str, Any]) -> Values:
+    if row["suite"] == "general":
+        right = {kind: value for kind, value in right.items() if kind != "defect_free"}
+    return {
+        **{f"examiner_{kind}": float(value) for kind, value in right.items()},
+        "examiner_all": float(all(right.values())),
+    }
+
+
+def _score(store: Store, judge: Judge, rows: Rows, say: Say) -> Iterable[Values]:
+    model = model_digest(judge.ref)
+    keys = [
+        digest(
+            {
+                "scoring": SCORING_VERSION,
+                "judge": judge.name,
+                "model": model,
+                "pixels": row["pixels"],
+                "asked": {name: row[name] for name in judge.reads},
+            }
+        )
+        for row in rows
+    ]
+    known = store.ledger.made("score", keys)
+    todo = [(slot, key) for slot, key in enumerate(dict.fromkeys(keys)) if key not in known]
+    place = {key: index for index, key in reversed(list(enumerate(keys)))}
+    for start in range(0, len(todo), CHUNK):
+        chunk = todo[start : start + CHUNK]
+        asked = [rows[place[key]] for _, key in chunk]
+        values = judge.score(
+            [store.images.open(row["pixels"]) for row in asked], asked, [slot for slot, _ in chunk]
+        )
+        known |= store.ledger.make(
+            "score", {key: value for (_, key), value in zip(chunk, values, strict=True)}
+        )
+        say(f"{judge.name}: {start + len(chunk)}/{len(todo)} images scored")
+    return [known[key] for key in keys]

@@ -1,1 +1,0 @@
-"""Write, audit, publish: expectation suites as Dagster asset checks."""

@@ -1,0 +1,1 @@
+"""The controlled English of the built-in prompter and decomposer, which the tiny world can draw."""

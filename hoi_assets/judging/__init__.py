@@ -1,1 +1,0 @@
-"""Verifier, metrics, examiner and statistics."""

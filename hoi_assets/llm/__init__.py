@@ -1,0 +1,1 @@
+"""One client for OpenAI-compatible endpoints, one budget, one reply cache."""

@@ -1,0 +1,92 @@
+"""Evaluation images: the same prompts and noise through base, DreamBooth LoRA and fine-tuned."""
+
+import polars as pl
+
+from hoi_assets.engines.image_cache import draw_known
+from hoi_assets.engines.sdxl.sampling import Draw, Lora, draw_row
+from hoi_assets.engines.seeds import seed_of
+from hoi_assets.ppv.candidates import SCHEMA as IMAGE_SCHEMA
+from hoi_assets.ppv.candidates import lora_of
+from hoi_assets.ppv.evaluation_prompts import EvaluationPrompt, general_prompts, held_out_prompts
+from hoi_assets.ppv.proposer import trigger
+from hoi_assets.progress import Say
+from hoi_assets.settings import Settings
+from hoi_assets.store.versions import Published, Store
+from hoi_assets.taxonomy import Taxonomy
+
+METHODS = ("base", "dreambooth", "finetuned")
+
+SCHEMA = {
+    "suite": pl.String,
+    "method": pl.String,
+    "evaluation_prompt_id": pl.String,
+    "object": pl.String,
+    "colour": pl.String,
+    "side": pl.String,
+    "seen": pl.Boolean,
+    **{
+        name: dtype
+        for name, dtype in IMAGE_SCHEMA.items()
+        if name not in ("prompt_id", "round", "lora_version")
+    },
+}
+
+
+def draw_evaluation(
+    store: Store,
+    settings: Settings,
+    taxonomy: Taxonomy,
+    category: str,
+    dreambooth: Published,
+    finetuned: Published,
+    say: Say,
+) -> pl.DataFrame:
+    """Draw the category's held-out prompts and its share of the general prompts.
+
+    A prompt's noise is the same for every method, so that differences are paired. The DreamBooth
+    method draws each prompt with the category's LoRA, the general ones too: an ensemble draws a
+    category's prompts with the category's member.
+
+    Returns:
+        Table of `SCHEMA`, one row an image.
+    """
+    config = settings.evaluation
+    member = taxonomy.categories[category]
+    prompts: list[EvaluationPrompt] = [
+        *held_out_prompts(taxonomy, category, config.hoi_prompts_per_category),
+        *general_prompts(taxonomy, category, config.general_prompts),
+    ]
+    weights: dict[str, Lora | None] = {
+        "base": None,
+        "dreambooth": lora_of(dreambooth),
+        "finetuned": lora_of(finetuned),
+    }
+    planned: list[tuple[str, EvaluationPrompt, Draw]] = []
+    for method in METHODS:
+        for prompt in prompts:
+            for number in range(config.images_per_prompt):
+                text = trigger(member, prompt.text) if method == "dreambooth" else prompt.text
+                seed = seed_of("evaluation", config.seed, prompt.evaluation_prompt_id, number)
+                row = draw_row(settings.sampling, text, seed, len(planned), weights[method])
+                planned.append((method, prompt, row))
+    drawn = draw_known(
+        store, settings, [row for *_, row in planned], f"evaluation of {category}", say
+    )
+    return pl.DataFrame(
+        [
+            known.as_record()
+            | {
+                "suite": prompt.suite,
+                "method": method,
+                "category": category,
+                "evaluation_prompt_id": prompt.evaluation_prompt_id,
+                "prompt": prompt.text,
+                "object": prompt.object,
+                "colour": prompt.colour,
+                "side": prompt.side,
+                "seen": prompt.seen,
+            }
+            for (method, prompt, _), known in zip(planned, drawn, strict=True)
+        ],
+        schema=SCHEMA,
+    )

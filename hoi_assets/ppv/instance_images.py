@@ -1,0 +1,182 @@
+"""The DreamBooth reference pictures: renders of the tiny world, or a user's own folder.
+
+A user's folder is `<folder>/<category>/*.png|jpg|jpeg|webp`; the caption of `a.png` is the text of
+`a.txt` beside it, where there is one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest, digest_file
+from hoi_assets.settings import ROOT, InstanceImages
+from hoi_assets.store.images import ImageStore
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One reference picture; `pixels` None where the file was rejected."""
+
+    pixels: str | None
+    caption: str | None
+    category: str
+    object: str | None
+    source: str
+    width: int | None
+    height: int | None
+    status: str
+    reason: str | None
+
+
+SCHEMA = {
+    "pixels": pl.String,
+    "caption": pl.String,
+    "category": pl.String,
+    "object": pl.String,
+    "source": pl.String,
+    "width": pl.Int64,
+    "height": pl.Int64,
+    "status": pl.String,
+    "reason": pl.String,
+}
+
+
+def source_digest(category: str, settings: InstanceImages) -> str:
+    """Digest of the files the category's instance images come from.
+
+    Raises:
+        HoiError: the folder or pool is missing or empty.
+    """
+    if settings.folder is None:
+        return digest_file(_pool_folder(settings) / "scenes.parquet")
+    return digest([[path.name, digest_file(path)] for path in _files(category, settings)])
+
+
+def read_instances(category: str, settings: InstanceImages, images: ImageStore) -> pl.DataFrame:
+    """Put the category's reference pictures into the image store; one row a file.
+
+    Returns:
+        Table with the columns of `Instance`; unreadable or unsuitable files are rejected rows.
+
+    Raises:
+        HoiError: the folder or pool is missing, or holds nothing for the category.
+    """
+    rows = (
+        _from_pool(category, settings, images)
+        if settings.folder is None
+        else _from_folder(category, settings, images)
+    )
+    return pl.DataFrame([asdict(row) for row in rows], schema=SCHEMA)
+
+
+def _pool_folder(settings: InstanceImages) -> Path:
+    folder = ROOT / settings.pool
+    if not (folder / "scenes.parquet").is_file():
+        raise HoiError(
+            f"no pool of rendered scenes at {folder}",
+            "restore data/pool from git, render it with `make world`, or name your own pictures "
+            "under instance_images.folder in the profile",
+        )
+    return folder
+
+
+def _from_pool(category: str, settings: InstanceImages, images: ImageStore) -> Iterator[Instance]:
+    from hoi_assets.tinyworld.scenes.pool import open_image, read_pool
+
+    folder = _pool_folder(settings)
+    scenes = read_pool(folder, "instance").filter(pl.col("category") == category).sort("scene_id")
+    if scenes.is_empty():
+        raise HoiError(
+            f"the pool {folder} holds no instance images of {category!r}",
+            f"render them with `make world`, or put your own pictures of {category!r} into a "
+            "folder and name it under instance_images.folder in the profile",
+        )
+    for row in scenes.head(settings.per_category).iter_rows(named=True):
+        picture = open_image(folder, row)
+        yield Instance(
+            pixels=images.put(picture),
+            caption=row["caption"],
+            category=category,
+            object=row["object"],
+            source=row["scene_id"],
+            width=picture.width,
+            height=picture.height,
+            status="accepted",
+            reason=None,
+        )
+
+
+def _files(category: str, settings: InstanceImages) -> list[Path]:
+    folder = Path(settings.folder or "").expanduser() / category
+    if not folder.is_dir():
+        raise HoiError(
+            f"instance folder {folder} does not exist",
+            f"make it and put reference pictures of {category!r} into it, or unset "
+            "instance_images.folder in the profile",
+        )
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    if not any(path.suffix.lower() in PICTURE_SUFFIXES for path in files):
+        raise HoiError(
+            f"instance folder {folder} holds no pictures",
+            f"put {settings.per_category} pictures (png, jpg or webp) of {category!r} into it",
+        )
+    return files
+
+
+def _from_folder(category: str, settings: InstanceImages, images: ImageStore) -> Iterator[Instance]:
+    accepted = 0
+    for path in _files(category, settings):
+        if path.suffix.lower() == ".txt" or accepted == settings.per_category:
+            continue
+        row = _read_file(path, category, settings, images)
+        accepted += row.status == "accepted"
+        yield row
+
+
+def _read_file(path: Path, category: str, settings: InstanceImages, images: ImageStore) -> Instance:
+    from PIL import Image
+
+    from hoi_assets.pictures import BROKEN, as_rgb
+
+    def rejected(reason: str, width: int | None = None, height: int | None = None) -> Instance:
+        return Instance(None, None, category, None, path.name, width, height, "rejected", reason)
+
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        return rejected(f"{path.name}: not a picture (png, jpg or webp)")
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            # The header is enough to refuse a picture that would fill the memory.
+            if max(width, height) > settings.max_side_px:
+                return rejected(
+                    f"{path.name}: {width}x{height} px is over {settings.max_side_px} px a side",
+                    width,
+                    height,
+                )
+            if min(width, height) < settings.min_side_px:
+                return rejected(
+                    f"{path.name}: {width}x{height} px is under {settings.min_side_px} px a side",
+                    width,
+                    height,
+                )
+            picture = as_rgb(opened)
+    except (Image.DecompressionBombError, *BROKEN) as error:
+        return rejected(f"{path.name}: unreadable picture: {error}")
+    text = path.with_suffix(".txt")
+    caption = text.read_text(encoding="utf-8").strip() if text.is_file() else None
+    return Instance(
+        pixels=images.put(picture),
+        caption=caption or None,
+        category=category,
+        object=None,
+        source=path.name,
+        width=picture.width,
+        height=picture.height,
+        status="accepted",
+        reason=None,
+    )

@@ -1,0 +1,180 @@
+"""A category's proposer: SDXL with a DreamBooth LoRA trained on its instance images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from hoi_assets.engines.image_cache import draw_known
+from hoi_assets.engines.sdxl.sampling import Lora, draw_row, lora_digest
+from hoi_assets.engines.seeds import seed_of
+from hoi_assets.errors import HoiError
+from hoi_assets.progress import Say
+from hoi_assets.settings import Settings
+from hoi_assets.store.trained import trained
+from hoi_assets.store.versions import Store
+from hoi_assets.store.weights import model_digest
+from hoi_assets.taxonomy import Category
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """A trained LoRA.
+
+    Attributes:
+        folder: in diffusers' layout.
+        log: step, loss, instance_loss, prior_loss, learning_rate.
+        summary: one row of facts.
+        samples: base and LoRA pictures from the same noise: method, prompt, seed, pixels.
+        trigger: what the prompts begin with.
+    """
+
+    folder: Path
+    log: pl.DataFrame
+    summary: pl.DataFrame
+    samples: pl.DataFrame
+    trigger: str
+
+
+def trigger(category: Category, prompt: str) -> str:
+    """The prompt as the category's LoRA knows it: its identifier first (DreamBooth §3.1)."""
+    return f"{category.identifier} {prompt}"
+
+
+def train_proposer(
+    store: Store, settings: Settings, category: Category, instances: pl.DataFrame, say: Say
+) -> Proposer:
+    """Train the category's LoRA, or find the one trained from the same inputs.
+
+    Args:
+        instances: rows of `instance_images`.
+
+    Raises:
+        HoiError: no accepted instance image, or the loss is not finite.
+    """
+    kept = instances.filter(pl.col("status") == "accepted")
+    if kept.is_empty():
+        raise HoiError(
+            f"category {category.key!r} has no accepted instance image",
+            "look at the reasons in instance_images and mend the folder they come from",
+        )
+    captions = [caption or class_prompt(category) for caption in kept["caption"]]
+    classes = _class_images(store, settings, category, say)
+    from hoi_assets.engines.sdxl.lora import lora_key
+
+    instance = [
+        (pixels, trigger(category, caption))
+        for pixels, caption in zip(kept["pixels"], captions, strict=True)
+    ]
+    base = model_digest(settings.models.base)
+    key = lora_key(instance, classes, settings.lora, base)
+
+    def train(work: Path, result: Path) -> None:
+        from hoi_assets.engines.sdxl.loading import configure, load_sdxl
+        from hoi_assets.engines.sdxl.lora import train_dreambooth_lora
+
+        say(f"{category.key}: training a LoRA, {settings.lora.max_train_steps} steps")
+        done = train_dreambooth_lora(
+            load_sdxl(settings.models.base, configure(settings)),
+            _opened(store, instance),
+            _opened(store, classes),
+            settings.lora,
+            work,
+            result / "lora",
+            say,
+        )
+        pl.DataFrame(done.log).write_parquet(result / "log.parquet")
+
+    folder = trained(store, "lora", key, train)
+    log = pl.read_parquet(folder / "log.parquet")
+    lora = Lora(folder=str(folder / "lora"), digest=lora_digest(folder / "lora"))
+    summary = {
+        "category": category.key,
+        "lora_digest": lora.digest,
+        "base_digest": base,
+        "identifier": category.identifier,
+        "steps": log.height,
+        "instance_images": len(instance),
+        "class_images": len(classes),
+        "first_loss": _mean_loss(log.head(10)),
+        "last_loss": _mean_loss(log.tail(10)),
+        "width": settings.sampling.width,
+        "height": settings.sampling.height,
+    }
+    return Proposer(
+        folder=folder / "lora",
+        log=log,
+        summary=pl.DataFrame([summary]),
+        samples=_samples(store, settings, category, lora, captions, say),
+        trigger=trigger(category, "").strip(),
+    )
+
+
+def class_prompt(category: Category) -> str:
+    """What a picture of the class is called when nobody captioned it."""
+    return "two hands with an object" if category.hands == 2 else "a hand with an object"
+
+
+def _opened(store: Store, pairs: list[tuple[str, str]]) -> list[tuple["Image.Image", str]]:
+    return [(store.images.open(pixels), caption) for pixels, caption in pairs]
+
+
+def _class_images(
+    store: Store, settings: Settings, category: Category, say: Say
+) -> list[tuple[str, str]]:
+    """The base model's own pictures of the category's base prompts: what must not be forgotten."""
+    if not settings.lora.with_prior_preservation:
+        return []
+    texts = [prompt.text for prompt in category.base_prompts]
+    rows = [
+        draw_row(
+            settings.sampling,
+            texts[position % len(texts)],
+            seed_of("class", settings.lora.seed, category.key, position),
+            position,
+        )
+        for position in range(settings.lora.num_class_images)
+    ]
+    drawn = draw_known(store, settings, rows, f"class images of {category.key}", say)
+    return [(known.pixels, known.row.prompt) for known in drawn if known.pixels is not None]
+
+
+def _samples(
+    store: Store,
+    settings: Settings,
+    category: Category,
+    lora: Lora,
+    captions: list[str],
+    say: Say,
+) -> pl.DataFrame:
+    methods: list[tuple[str, Lora | None]] = [("base", None), ("lora", lora)]
+    rows: list[Any] = []
+    for number in range(SAMPLES):
+        prompt = captions[number % len(captions)]
+        seed = seed_of("sample", category.key, number)
+        for method, weights in methods:
+            text = trigger(category, prompt) if weights else prompt
+            rows.append((method, draw_row(settings.sampling, text, seed, number, weights)))
+    drawn = draw_known(store, settings, [row for _, row in rows], f"samples of {category.key}", say)
+    return pl.DataFrame(
+        [
+            {
+                "method": method,
+                "prompt": known.row.prompt,
+                "seed": known.row.seed,
+                "pixels": known.pixels,
+            }
+            for (method, _), known in zip(rows, drawn, strict=True)
+            if known.pixels is not None
+        ]
+    )
+
+
+def _mean_loss(log: pl.DataFrame) -> float:
+    return float(log["loss"].mean())  # type: ignore[arg-type]

@@ -1,0 +1,236 @@
+"""What the verifier learns from: pictures with a prompt and two labels, fidelity and alignment.
+
+Renders of the tiny world carry their truth; people's labels come from a folder with `labels.csv`
+(file, prompt, fidelity, alignment, and optionally category; 0 or 1).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hoi_assets.engines.seeds import seed_of
+from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest, digest_file
+from hoi_assets.progress import Say, track
+from hoi_assets.settings import ROOT, Settings
+from hoi_assets.store.versions import Store
+from hoi_assets.store.weights import model_digest
+from hoi_assets.taxonomy import Taxonomy
+
+POOL_SPLITS = {"judge_train": "train", "judge_val": "validation", "judge_test": "test"}
+LABELS_FILE = "labels.csv"
+VIEWS = ("render", "vae", "renoised")
+VIEW_KIND = "view"
+
+SCHEMA: dict[str, Any] = {
+    "pair_id": pl.String,
+    "split": pl.String,
+    "pixels": pl.String,
+    "prompt": pl.String,
+    "category": pl.String,
+    "fidelity": pl.Boolean,
+    "alignment": pl.Boolean,
+    "defects": pl.List(pl.String),
+    "lies": pl.List(pl.String),
+    "shown_as": pl.String,
+    "scene_id": pl.String,
+    "grasp_id": pl.String,
+    "seen": pl.Boolean,
+}
+
+
+def source_digest(settings: Settings) -> str:
+    """Digest of the table that the labels come from.
+
+    Raises:
+        HoiError: it is not there.
+    """
+    return digest_file(_source(settings))
+
+
+def _source(settings: Settings) -> Path:
+    labels = settings.verifier.labels_folder
+    path = (
+        ROOT / settings.instance_images.pool / "scenes.parquet"
+        if labels is None
+        else Path(labels).expanduser() / LABELS_FILE
+    )
+    if not path.is_file():
+        raise HoiError(
+            f"no labelled pictures for the verifier at {path}",
+            "restore data/pool from git or render it with `make world`; or name a folder with "
+            f"{LABELS_FILE} under verifier.labels_folder in the profile",
+        )
+    return path
+
+
+def labelled_pairs(store: Store, settings: Settings, taxonomy: Taxonomy, say: Say) -> pl.DataFrame:
+    """The labelled pairs, in three splits that share no scene and no grasp.
+
+    Renders are shown plain, through the VAE, or lightly re-noised and denoised by the base model,
+    because the verifier will look at generated pictures (`verifier.generator_view_share`).
+
+    Raises:
+        HoiError: the source is missing, empty, or names an unreadable picture.
+    """
+    if settings.verifier.labels_folder is not None:
+        rows = list(_people(store, settings))
+    else:
+        rows = _renders(store, settings, taxonomy, say)
+    if not rows:
+        raise HoiError(
+            f"{_source(settings)} holds no labelled picture", "add some, or use another source"
+        )
+    return pl.DataFrame(rows, schema=SCHEMA).sort("split", "pair_id")
+
+
+def _renders(
+    store: Store, settings: Settings, taxonomy: Taxonomy, say: Say
+) -> list[dict[str, Any]]:
+    from hoi_assets.tinyworld.scenes.pool import open_image, read_pool
+
+    folder = _source(settings).parent
+    scenes = read_pool(folder).filter(pl.col("split").is_in(list(POOL_SPLITS))).sort("scene_id")
+    train = scenes.filter(pl.col("split") == "judge_train")
+    surplus = train.height - settings.verifier.training_pairs
+    if surplus > 0:
+        # By hash, so that the choice does not lean on the order of rendering.
+        order = sorted(train["scene_id"], key=lambda name: seed_of(settings.verifier.seed, name))
+        scenes = scenes.filter(~pl.col("scene_id").is_in(order[:surplus]))
+    rows = []
+    for scene in scenes.iter_rows(named=True):
+        category = scene["category"]
+        rows.append(
+            {
+                "pair_id": digest([scene["scene_id"], scene["caption"]])[:16],
+                "split": POOL_SPLITS[scene["split"]],
+                "pixels": store.images.put(open_image(folder, scene)),
+                "prompt": scene["caption"],
+                "category": category,
+                "fidelity": scene["fidelity"],
+                "alignment": scene["alignment"],
+                "defects": scene["defects"],
+                "lies": scene["lies"],
+                "shown_as": _view(settings, scene["scene_id"]),
+                "scene_id": scene["scene_id"],
+                "grasp_id": scene["grasp_id"],
+                "seen": category in taxonomy.categories
+                and scene["object"] in taxonomy.categories[category].objects,
+            }
+        )
+    _show(store, settings, rows, say)
+    return rows
+
+
+def _view(settings: Settings, scene_id: str) -> str:
+    """Plain, or as the generator shows it: chosen by hash, both generator views alike often."""
+    part = seed_of("view", settings.verifier.seed, scene_id) % 10_000 / 10_000
+    share = settings.verifier.generator_view_share
+    if part >= share:
+        return "render"
+    return "vae" if part < share / 2 else "renoised"
+
+
+def _show(store: Store, settings: Settings, rows: list[dict[str, Any]], say: Say) -> None:
+    """Replace the pixels of rows that are shown as the generator would."""
+    base = model_digest(settings.models.base)
+    for view in VIEWS[1:]:
+        chosen = [row for row in rows if row["shown_as"] == view]
+        keys = [
+            digest(
+                {
+                    "view": view,
+                    "pixels": row["pixels"],
+                    "prompt": row["prompt"] if view == "renoised" else None,
+                    "strength": settings.verifier.renoise_strength if view == "renoised" else None,
+                    "sampling": settings.sampling.model_dump(exclude={"batch_size"}),
+                    "base": base,
+                }
+            )
+            for row in chosen
+        ]
+        known = store.ledger.made(VIEW_KIND, keys)
+        lost = set(store.images.missing(known.values()))
+        todo = [
+            (key, row)
+            for key, row in zip(keys, chosen, strict=True)
+            if key not in known or known[key] in lost
+        ]
+        if todo:
+            seen = track(_views(store, settings, view, todo), f"{view} views", len(todo), say)
+            for (key, _), pixels in zip(todo, seen, strict=True):
+                known[key] = store.ledger.make(VIEW_KIND, {key: pixels})[key]
+        for key, row in zip(keys, chosen, strict=True):
+            row["pixels"] = known[key]
+
+
+def _views(
+    store: Store, settings: Settings, view: str, todo: list[tuple[str, dict[str, Any]]]
+) -> Iterator[str]:
+    from hoi_assets.engines.sdxl.img2img import renoise, round_trip
+    from hoi_assets.engines.sdxl.loading import configure, load_sdxl
+
+    loaded = load_sdxl(settings.models.base, configure(settings))
+    images = [store.images.open(row["pixels"]) for _, row in todo]
+    if view == "vae":
+        shown = round_trip(loaded, images, settings.sampling)
+    else:
+        shown = renoise(
+            loaded,
+            images,
+            [row["prompt"] for _, row in todo],
+            [seed_of("renoise", row["scene_id"]) for _, row in todo],
+            settings.verifier.renoise_strength,
+            settings.sampling,
+        )
+    for picture in shown:
+        yield store.images.put(picture)
+
+
+def _people(store: Store, settings: Settings) -> Iterator[dict[str, Any]]:
+    from PIL import Image
+
+    path = _source(settings)
+    try:
+        table = pl.read_csv(path, schema_overrides={"fidelity": pl.Int8, "alignment": pl.Int8})
+    except pl.exceptions.PolarsError as error:
+        raise HoiError(
+            f"{path}: {error}", "mend the CSV; see hoi_assets/ppv/verifier_pairs.py"
+        ) from error
+    missing = {"file", "prompt", "fidelity", "alignment"} - set(table.columns)
+    if missing:
+        raise HoiError(
+            f"{path} lacks the column(s) {', '.join(sorted(missing))}",
+            "give file, prompt, fidelity and alignment (0 or 1)",
+        )
+    for line, row in enumerate(table.iter_rows(named=True), start=2):
+        if row["fidelity"] not in (0, 1) or row["alignment"] not in (0, 1):
+            raise HoiError(f"{path} line {line}: labels must be 0 or 1", "mend that line")
+        picture = path.parent / row["file"]
+        try:
+            with Image.open(picture) as opened:
+                pixels = store.images.put(opened.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise HoiError(
+                f"{path} line {line}: {picture} is unreadable: {error}",
+                "replace the picture or delete the line",
+            ) from error
+        part = seed_of("people", settings.verifier.seed, pixels) % 100
+        yield {
+            "pair_id": digest([pixels, row["prompt"]])[:16],
+            # By picture, so that one picture never stands in two splits.
+            "split": "train" if part < 70 else "validation" if part < 85 else "test",
+            "pixels": pixels,
+            "prompt": row["prompt"],
+            "category": row.get("category"),
+            "fidelity": bool(row["fidelity"]),
+            "alignment": bool(row["alignment"]),
+            "defects": [],
+            "lies": [],
+            "shown_as": "render",
+            "scene_id": pixels[:16],
+            "grasp_id": pixels[:16],
+            "seen": True,
+        }

@@ -1,1 +1,0 @@
-"""Base prompts to detailed prompts: slot grammar or any OpenAI-compatible endpoint."""

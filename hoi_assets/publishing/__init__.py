@@ -1,0 +1,1 @@
+"""Write-audit-publish: what happens around an asset's function."""

@@ -1,0 +1,113 @@
+"""What the gate said of each version, and how the latest attempt ended: `<home>/gates/…`.
+
+Kept beside the versions, not inside: a version's hash is of its content alone, and the same content
+may be judged again by other rules. In `<asset>/<partition or _>/`: `<version>.json`,
+`<version>.metadata.json` (apart, for its pictures are large) and `attempt.json`.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hoi_assets.publishing.validation import Verdict
+from hoi_assets.store.disk import writing
+from hoi_assets.store.versions import Store
+
+State = Literal["started", "published", "unchanged", "rejected", "failed"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was found of a version when it passed.
+
+    Attributes:
+        verdict: findings of the gate.
+        rows: number of rows of each table.
+        failed_rows: rows that ended failed and are to be tried again.
+        only_tables: the gate looked at nothing but the version's own tables.
+    """
+
+    verdict: Verdict
+    rows: Mapping[str, int]
+    failed_rows: int = 0
+    only_tables: bool = True
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How the latest attempt at (asset, partition) ended."""
+
+    state: State
+    reason: str = ""
+    run_id: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+Metadata = Mapping[str, Mapping[str, Any]]
+
+
+def keep(
+    store: Store,
+    asset: str,
+    partition: str | None,
+    version: str,
+    found: Evidence,
+    metadata: Metadata,
+) -> None:
+    """Write a version's evidence, and what the UI shows of it (as `values.plain` gives it)."""
+    content = {
+        "findings": found.verdict.as_json(),
+        "rows": found.rows,
+        "failed_rows": found.failed_rows,
+        "only_tables": found.only_tables,
+    }
+    _write(_folder(store, asset, partition) / f"{version}.metadata.json", metadata)
+    _write(_folder(store, asset, partition) / f"{version}.json", content)
+
+
+def find(store: Store, asset: str, partition: str | None, version: str) -> Evidence | None:
+    """A version's evidence, or None where it is not kept."""
+    content = _read(_folder(store, asset, partition) / f"{version}.json")
+    if content is None:
+        return None
+    return Evidence(
+        verdict=Verdict.from_json(content["findings"]),
+        rows=content["rows"],
+        failed_rows=content["failed_rows"],
+        only_tables=content["only_tables"],
+    )
+
+
+def metadata_of(store: Store, asset: str, partition: str | None, version: str) -> Metadata:
+    """What the UI shows of a version; empty where it is not kept."""
+    return _read(_folder(store, asset, partition) / f"{version}.metadata.json") or {}
+
+
+def note(store: Store, asset: str, partition: str | None, attempt: Attempt) -> None:
+    """Remember how the latest attempt stands."""
+    _write(_folder(store, asset, partition) / "attempt.json", asdict(attempt))
+
+
+def latest(store: Store, asset: str, partition: str | None) -> Attempt | None:
+    """How the latest attempt stands, or None where there was none."""
+    content = _read(_folder(store, asset, partition) / "attempt.json")
+    return None if content is None else Attempt(**content)
+
+
+def _folder(store: Store, asset: str, partition: str | None) -> Path:
+    return store.home / "gates" / asset / (partition or "_")
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        partial.replace(path)
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

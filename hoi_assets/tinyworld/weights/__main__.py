@@ -1,0 +1,75 @@
+"""Make the tiny weights: `init` writes untrained ones, `train` trains, `examine` measures,
+`pages` draws what is labelled by eye."""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from hoi_assets.errors import HoiError
+from hoi_assets.settings import ROOT
+from hoi_assets.tinyworld.weights.eye import FOLDER, draw_pages
+from hoi_assets.tinyworld.weights.store import TRAINING, WEIGHTS, WORLD, write_fresh
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hoi_assets.tinyworld.weights", description=__doc__
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    init = commands.add_parser("init", help="write untrained weights of every model")
+    init.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the models")
+    init.add_argument("--seed", type=int, default=0)
+    train = commands.add_parser("train", help="train models; interrupted, it resumes")
+    train.add_argument("names", nargs="*", help="models to train, default all in order")
+    train.add_argument("--max-minutes", type=float, help="outer stop of each training")
+    train.add_argument(
+        "--go-on", action="store_true", help="start from the stored weights, not from fresh ones"
+    )
+    train.add_argument(
+        "--interactions", type=Path, help="folder of the interaction scenes, default the world"
+    )
+    examine = commands.add_parser("examine", help="measure what the stored SDXL draws")
+    pages = commands.add_parser("pages", help="draw pictures to be labelled by eye")
+    pages.add_argument("--pool", type=Path, default=ROOT / "data" / "pool", help="of the captions")
+    pages.add_argument("--folder", type=Path, default=FOLDER, help="where pages and table go")
+    pages.add_argument("--count", type=int, default=192)
+    pages.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the models")
+    for command in (train, examine):
+        command.add_argument("--world", type=Path, default=WORLD, help="folder of the pictures")
+        command.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the models")
+        command.add_argument("--state", type=Path, default=TRAINING, help="folder of checkpoints")
+    options = parser.parse_args(arguments)
+    say = partial(print, flush=True)
+    try:
+        if options.command == "init":
+            write_fresh(options.out, options.seed, say)
+            return 0
+        if options.command == "pages":
+            draw_pages(options.weights, options.pool, options.folder, options.count)
+            return 0
+        from hoi_assets.tinyworld.weights.train import Run, add_truth_rates
+        from hoi_assets.tinyworld.weights.train import train as train_models
+
+        if options.command == "examine":
+            add_truth_rates(Run(options.world, options.out, options.state, say))
+            return 0
+        run = Run(
+            options.world,
+            options.out,
+            options.state,
+            say,
+            options.max_minutes,
+            go_on=options.go_on,
+            interactions=options.interactions,
+        )
+        train_models(options.names, run)
+    except HoiError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

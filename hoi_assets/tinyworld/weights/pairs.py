@@ -1,0 +1,108 @@
+"""Pairs of a picture and a caption that may lie: what verifier and reward model learn from."""
+
+import random
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hoi_assets.grammar.captions import caption, lies_for
+from hoi_assets.statistics import auc
+from hoi_assets.tinyworld.weights.pictures import Pictures
+
+OTHER = "other_picture"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A batch: numbers of pictures, what is said of them, and which lie it holds (None: none).
+
+    An empty text says nothing, hence neither lies nor agrees.
+
+    Attributes:
+        claims: what each text says, as rows that `truth.targets` reads; of an empty text the truth.
+    """
+
+    chosen: list[int]
+    texts: list[str]
+    claims: list[dict[str, Any]]
+    lies: list[str | None]
+    spoilt: list[bool]
+
+    @property
+    def said(self) -> list[bool]:
+        """Whether there is a text at all."""
+        return [bool(text) for text in self.texts]
+
+    @property
+    def faults(self) -> list[int]:
+        """0 for a clean picture under a true caption; a caption of another picture counts twice."""
+        return [
+            int(spoilt) + (0 if lie is None else 2 if lie == OTHER else 1)
+            for spoilt, lie in zip(self.spoilt, self.lies, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Dealer:
+    """Deals batches of pairs.
+
+    Attributes:
+        spoilt_share: of pictures with a planted defect.
+        lie_share: of captions with one lie; `other_share`: captions of another picture;
+        blank_share: empty texts.
+    """
+
+    pictures: Pictures
+    spoilt_share: float = 0.4
+    lie_share: float = 0.4
+    other_share: float = 0.1
+    blank_share: float = 0.0
+
+    @cached_property
+    def _spoilt(self) -> list[int]:
+        return [i for i, row in enumerate(self.pictures.rows) if not row["fidelity"]]
+
+    @cached_property
+    def _clean(self) -> list[int]:
+        return [i for i, row in enumerate(self.pictures.rows) if row["fidelity"]]
+
+    def deal(self, size: int, generator: Any) -> Pairs:
+        """A batch of `size` pairs that depends on `generator` alone."""
+        import torch
+
+        rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+        chosen, texts, claims, lies = [], [], [], []
+        for _ in range(size):
+            spoilt = bool(self._spoilt) and rng.random() < self.spoilt_share
+            index = rng.choice(self._spoilt if spoilt else self._clean)
+            slots, lie = self._say(index, rng)
+            seed, silent = rng.randrange(2**31), rng.random() < self.blank_share
+            chosen.append(index)
+            texts.append("" if silent else caption(slots, seed))
+            claims.append(self._claim(self.pictures.slots(index) if silent else slots))
+            lies.append(None if silent else lie)
+        faulty = [not self.pictures.rows[i]["fidelity"] for i in chosen]
+        return Pairs(chosen, texts, claims, lies, faulty)
+
+    def _say(self, index: int, rng: random.Random) -> tuple[dict[str, Any], str | None]:
+        """Slots to put into words, and the lie among them."""
+        seed, chance = rng.randrange(2**31), rng.random()
+        if chance < self.lie_share:
+            kind = rng.choice(lies_for(self.pictures.slots(index)))
+            return self.pictures.lying_slots(index, seed, kind), kind
+        if chance < self.lie_share + self.other_share:
+            other = rng.randrange(len(self.pictures))
+            if self.pictures.slots(other) != self.pictures.slots(index):
+                return self.pictures.slots(other), OTHER
+        return self.pictures.slots(index), None
+
+    def _claim(self, slots: dict[str, Any]) -> dict[str, Any]:
+        category = {grip: key for key, grip in self.pictures.grips.items()}.get(slots["grip"])
+        said = {name: slots[name] for name in ("object", "colour", "side")}
+        return {"category": category, **said}
+
+
+def area(truth: Any, scores: Any) -> float:
+    """Area under the ROC curve; 0.5 when a class is missing."""
+    value = auc(truth, scores).value
+    return 0.5 if value is None else value

@@ -1,0 +1,127 @@
+"""The tiny world's verifier base: ViLT with a fidelity and an alignment head."""
+
+from pathlib import Path
+from typing import Any
+
+from hoi_assets.engines.vilt.verifier import HEADS, VerifierModel, save_verifier
+from hoi_assets.tinyworld.weights.tokenizers import MAX_LENGTH, bert_tokenizer
+from hoi_assets.tinyworld.weights.vae import IMAGE_SIZE
+
+WIDTH = 160
+PATCH_SIZE = 16
+
+
+def build(tokenizer: Any) -> Any:
+    """A fresh ViltForQuestionAnswering with two labels."""
+    from transformers import ViltConfig, ViltForQuestionAnswering
+
+    config = ViltConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        num_hidden_layers=5,
+        num_attention_heads=5,
+        intermediate_size=4 * WIDTH,
+        max_position_embeddings=MAX_LENGTH,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        # -1: no resampling of patches, which would draw from the global generator.
+        max_image_length=-1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        id2label=dict(enumerate(HEADS)),
+        label2id={name: index for index, name in enumerate(HEADS)},
+    )
+    return ViltForQuestionAnswering(config)
+
+
+def wrap(model: Any) -> VerifierModel:
+    """`model` with its tokenizer and preprocessing, as `hoi_assets.engines` takes it."""
+    from transformers import ViltImageProcessorPil
+
+    processor = ViltImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, size_divisor=PATCH_SIZE)
+    return VerifierModel(model=model, tokenizer=bert_tokenizer(), image_processor=processor)
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write fp16 weights, tokenizer and preprocessing."""
+    save_verifier(wrap(model.half()), folder)
+
+
+def trainable(model: Any) -> Any:
+    """ViLT and a throw-away head that reads picture and text: both are learnt sooner."""
+    from torch import nn
+
+    from hoi_assets.tinyworld.weights.truth import reader
+
+    return nn.ModuleDict({"vilt": model, "reader": reader(WIDTH)})
+
+
+def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
+    """The loss of a step: both heads' binary cross-entropy, and the throw-away head's."""
+    import torch
+    from torch.nn import functional
+
+    from hoi_assets.engines.vilt.verifier import pair_logits
+    from hoi_assets.tinyworld.weights.pairs import Dealer
+    from hoi_assets.tinyworld.weights.pictures import as_float, jitter
+    from hoi_assets.tinyworld.weights.tokenizers import token_ids
+    from hoi_assets.tinyworld.weights.truth import reader_loss, targets
+
+    dealer = Dealer(
+        pictures,
+        spoilt_share=recipe["spoilt_share"],
+        lie_share=recipe["lie_share"],
+        blank_share=recipe["blank_share"],
+    )
+    tokenizer, truth = bert_tokenizer(), targets(pictures.rows)
+    pooled: dict[str, Any] = {}
+    model["vilt"].vilt.pooler.register_forward_hook(
+        lambda module, inputs, output: pooled.update(now=output)
+    )
+
+    def loss(generator: Any) -> Any:
+        pairs = dealer.deal(recipe.batch_size, generator)
+        pixels = jitter(as_float(pictures.pixels[pairs.chosen]), generator)
+        ids, mask = token_ids(tokenizer, pairs.texts)
+        logits = pair_logits(model["vilt"], pixels, ids, mask).float()
+        wanted = torch.tensor([not spoilt for spoilt in pairs.spoilt]).float()
+        fidelity = functional.binary_cross_entropy_with_logits(logits[:, 0], wanted)
+        told = torch.tensor([lie is None for lie in pairs.lies]).float()
+        said = torch.tensor(pairs.said).float()
+        alignment = functional.binary_cross_entropy_with_logits(logits[:, 1], told, weight=said)
+        read = reader_loss(model["reader"](pooled["now"]), truth, pairs.chosen, pairs.claims)
+        return fidelity + alignment + recipe["reader_weight"] * read
+
+    return loss
+
+
+def measure(model: Any, pictures: Any, seed: int = 0, count: int = 1200) -> dict[str, float]:
+    """AUC of both heads on `count` pairs, and alignment's for each kind of lie."""
+    import numpy as np
+    import torch
+
+    from hoi_assets.engines.vilt.verifier import pair_logits
+    from hoi_assets.tinyworld.weights.pairs import OTHER, Dealer, area
+    from hoi_assets.tinyworld.weights.pictures import as_float
+    from hoi_assets.tinyworld.weights.tokenizers import token_ids
+
+    dealer = Dealer(pictures, spoilt_share=0.4, lie_share=0.5)
+    pairs = dealer.deal(count, torch.Generator().manual_seed(seed))
+    ids, mask = token_ids(bert_tokenizer(), pairs.texts)
+    rows = []
+    with torch.inference_mode():
+        for start in range(0, count, 64):
+            part = slice(start, start + 64)
+            pixels = as_float(pictures.pixels[pairs.chosen[part]])
+            rows.append(pair_logits(model, pixels, ids[part], mask[part]))
+    logits = torch.cat(rows).numpy()
+    lies = np.array([lie or "" for lie in pairs.lies])
+    found = {
+        "fidelity_auc": area([not spoilt for spoilt in pairs.spoilt], logits[:, 0]),
+        "alignment_auc": area(lies == "", logits[:, 1]),
+    }
+    for kind in sorted(set(lies) - {""}):
+        among = (lies == "") | (lies == kind)
+        name = "other_caption" if kind == OTHER else kind
+        found[f"{name}_auc"] = area(lies[among] == "", logits[among, 1])
+    return found

@@ -1,0 +1,130 @@
+"""The UI in a real browser: a category materialised by clicks, its contact sheet visible."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hoi_assets.settings import ROOT
+from hoi_assets.store.versions import Store
+from hoi_assets_tests.pipeline_fixture import environment, write_profile
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+START_S = 180
+STEP_MS = 90_000
+CATEGORY = "hook"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="module")
+def url(home: Path) -> Iterator[str]:
+    """Dagster's UI and daemon, as `make ui` starts them, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = (home / "ui.log").open("w", encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hoi_assets.cli.main", "ui", "--port", str(port)],
+        cwd=ROOT,
+        env=environment(home / "home", write_profile(home)),
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(f"{address}/server_info", process, home / "ui.log")
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            # Dagster interrupts its children; started in the background, they do not hear it.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        log.close()
+
+
+def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.5)
+    raise AssertionError(f"the UI did not start:\n{log.read_text(encoding='utf-8')}")
+
+
+@pytest.fixture
+def page(home: Path) -> Iterator["object"]:
+    from playwright.sync_api import sync_playwright
+
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium: `make chromium` installs it")
+        pytest.skip("no Chromium: `make chromium` installs it")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--disable-background-networking",
+            ],
+        )
+        opened = browser.new_page(viewport={"width": 1300, "height": 900})
+        opened.set_default_timeout(STEP_MS)
+        yield opened
+        browser.close()
+
+
+def test_category_materialised_by_clicks_shows_its_contact_sheet(page, url, home) -> None:  # type: ignore[no-untyped-def]
+    store = Store(home / "home")
+    page.goto(f"{url}/assets/base_prompt_taxonomy")
+    page.get_by_role("button", name="Materialize").first.click()
+    _until(lambda: store.current("base_prompt_taxonomy"))
+
+    page.goto(f"{url}/assets/instance_images")
+    page.get_by_role("button", name="Materialize").first.click()
+    page.get_by_text("Select a partition or create one").first.click()
+    page.locator("label").filter(has_text=CATEGORY).first.click()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name=re.compile("^Launch 1 run")).click()
+    _until(lambda: store.current("instance_images", CATEGORY))
+
+    page.goto(f"{url}/assets/instance_images?view=partitions&partition={CATEGORY}")
+    page.get_by_text("[Show Markdown]").first.click()
+    sheet = page.locator('img[src^="data:image/"]').first
+    sheet.wait_for(state="visible")
+    width, height = sheet.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    assert width > 300 and height > 100
+    shot = page.screenshot(path=home / "contact_sheet.png")
+    assert shot[:4] == b"\x89PNG"
+
+
+def _until(found) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if found() is not None:
+            return
+        time.sleep(0.5)
+    raise AssertionError("the run did not publish in time")

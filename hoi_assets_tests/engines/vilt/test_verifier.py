@@ -1,0 +1,178 @@
+"""Promises of the verifier's scores, files and verdicts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hoi_assets.engines.vilt.verifier import (
+    BOTH,
+    LOW_ALIGNMENT,
+    LOW_FIDELITY,
+    Thresholds,
+    forward_pairs,
+    load_verifier,
+    pixel_values,
+    save_verifier,
+    score_key,
+    score_pairs,
+    text_inputs,
+    truncated,
+    verdict,
+)
+from hoi_assets.errors import HoiError
+from hoi_assets_tests.engines.small_judges import make_vilt, picture
+
+TEXTS = ["a red ball", "right hand holds a blue box", "a green ball on wall"]
+
+
+def _pairs(count: int):
+    return [picture(n) for n in range(count)], [TEXTS[n % len(TEXTS)] for n in range(count)]
+
+
+def test_scores_equal_those_of_plain_transformers(vilt_folder: Path) -> None:
+    verifier = load_verifier(vilt_folder)
+    images, texts = _pairs(5)
+    pixels = pixel_values(verifier, images)
+    with torch.no_grad():
+        plain = verifier.model(
+            **text_inputs(verifier, texts),
+            pixel_values=pixels,
+            pixel_mask=torch.ones(5, 32, 32, dtype=torch.long),
+        ).logits
+    np.testing.assert_allclose(forward_pairs(verifier, images, texts), plain.numpy(), atol=1e-5)
+
+
+def test_scores_neither_use_nor_move_the_random_generator(vilt_folder: Path) -> None:
+    verifier = load_verifier(vilt_folder)
+    images, texts = _pairs(4)
+    torch.manual_seed(1)
+    first = forward_pairs(verifier, images, texts)
+    state = torch.get_rng_state()
+    torch.manual_seed(2)
+    second = forward_pairs(verifier, images, texts)
+    torch.manual_seed(1)
+    assert np.array_equal(first, second)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_score_of_a_pair_does_not_depend_on_what_else_is_scored(vilt_folder: Path) -> None:
+    verifier = load_verifier(vilt_folder)
+    images, texts = _pairs(11)
+    whole = forward_pairs(verifier, images, texts, batch_size=4)
+    some = [9, 2, 6]
+    part = forward_pairs(
+        verifier, [images[n] for n in some], [texts[n] for n in some], slots=some, batch_size=4
+    )
+    assert np.array_equal(part, whole[some])
+
+
+def test_score_depends_on_picture_and_on_text(vilt_folder: Path) -> None:
+    verifier = load_verifier(vilt_folder)
+    logits = forward_pairs(
+        verifier, [picture(0), picture(1), picture(0)], [TEXTS[0], TEXTS[0], TEXTS[1]]
+    )
+    assert len({tuple(row) for row in logits.round(4)}) == 3
+
+
+def test_picture_of_another_size_is_scored(vilt_folder: Path) -> None:
+    verifier = load_verifier(vilt_folder)
+    assert forward_pairs(verifier, [picture(0, (90, 41))], TEXTS[:1]).shape == (1, 2)
+
+
+def test_nothing_to_score_gives_an_empty_table(vilt_folder: Path) -> None:
+    assert forward_pairs(load_verifier(vilt_folder), [], []).shape == (0, 2)
+
+
+def test_saved_verifier_loads_with_equal_bits(vilt_folder: Path, tmp_path: Path) -> None:
+    verifier = replace(
+        load_verifier(vilt_folder),
+        temperature=(1.7, 1 / 3),
+        thresholds=Thresholds(0.61, 0.1 + 0.2, 0.8, True, 0.82, 0.4, 37, 90),
+    )
+    again = load_verifier(save_verifier(verifier, tmp_path / "saved"))
+    images, texts = _pairs(3)
+    assert again.digest == verifier.digest
+    assert again.thresholds == verifier.thresholds
+    assert np.array_equal(score_pairs(again, images, texts), score_pairs(verifier, images, texts))
+
+
+def test_digest_names_weights_temperature_and_thresholds(vilt_folder: Path) -> None:
+    verifier = load_verifier(vilt_folder)
+    others = [
+        replace(verifier, temperature=(1.0, 1.1)),
+        replace(verifier, thresholds=Thresholds(0.5, 0.51)),
+    ]
+    assert len({verifier.digest, *(other.digest for other in others)}) == 3
+
+
+def test_verifier_is_loaded_once_and_anew_when_its_files_change(tmp_path: Path) -> None:
+    folder = make_vilt(tmp_path / "vilt")
+    first = load_verifier(folder)
+    assert load_verifier(folder) is first
+    save_verifier(replace(first, temperature=(2.0, 2.0)), folder)
+    assert load_verifier(folder).temperature == (2.0, 2.0)
+
+
+def test_long_texts_are_named(vilt_folder: Path) -> None:
+    verifier = load_verifier(vilt_folder)
+    assert truncated(verifier, ["a red ball", "red ball " * 10, "a"]) == [1]
+
+
+def test_missing_weights_are_named_with_folder_and_remedy(tmp_path: Path) -> None:
+    folder = make_vilt(tmp_path / "vilt")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(HoiError, match=r"vilt: model.safetensors is missing\n  restore"):
+        load_verifier(folder)
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HoiError, match="nowhere"):
+        load_verifier(tmp_path / "nowhere")
+
+
+def test_weights_of_wrong_shape_are_named(tmp_path: Path) -> None:
+    folder = make_vilt(tmp_path / "vilt")
+    config = (folder / "config.json").read_text(encoding="utf-8")
+    altered = config.replace('"intermediate_size": 64', '"intermediate_size": 48')
+    (folder / "config.json").write_text(altered, encoding="utf-8")
+    with pytest.raises(HoiError, match=r"vilt does not load .*dense.bias is .64,., wanted .48,."):
+        load_verifier(folder)
+
+
+def test_truncated_weights_are_named(tmp_path: Path) -> None:
+    folder = make_vilt(tmp_path / "vilt")
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(HoiError, match="vilt does not load"):
+        load_verifier(folder)
+
+
+def test_verifier_of_three_labels_is_refused(tmp_path: Path) -> None:
+    folder = make_vilt(tmp_path / "vilt", ("fidelity", "alignment", "beauty"))
+    with pytest.raises(HoiError, match="3 labels, wanted 2"):
+        load_verifier(folder)
+
+
+@pytest.mark.parametrize(
+    ("p_fidelity", "p_alignment", "status", "reason"),
+    [
+        (0.7, 0.6, "accepted", None),
+        (0.69, 0.6, "rejected", LOW_FIDELITY),
+        (0.7, 0.59, "rejected", LOW_ALIGNMENT),
+        (0.1, 0.1, "rejected", BOTH),
+    ],
+)
+def test_verdict_names_what_was_too_low(
+    p_fidelity: float, p_alignment: float, status: str, reason: str | None
+) -> None:
+    found = verdict(p_fidelity, p_alignment, Thresholds(0.7, 0.6))
+    assert (found.status, found.reason) == (status, reason)
+
+
+def test_score_key_names_picture_prompt_and_verifier() -> None:
+    keys = {score_key(*key) for key in ("abc", "xbc", "axc", "abx")}
+    assert len(keys) == 4
+    assert score_key("a", "b", "c") == score_key("a", "b", "c")

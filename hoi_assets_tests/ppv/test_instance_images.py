@@ -1,0 +1,108 @@
+"""Reference pictures: what a user's folder may hold, and what is refused with which words."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from hoi_assets.errors import HoiError
+from hoi_assets.ppv.instance_images import read_instances, source_digest
+from hoi_assets.settings import InstanceImages
+from hoi_assets.store.versions import Store
+
+CATEGORY = "hook"
+
+
+def picture(seed: int, side: int = 96) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    return Image.fromarray(noise)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two good pictures, one with a caption, and one of every kind of bad file."""
+    own = tmp_path / "pictures" / CATEGORY
+    own.mkdir(parents=True)
+    picture(1).save(own / "a.png")
+    (own / "a.txt").write_text("a left hand carries a bag\n", encoding="utf-8")
+    picture(2).save(own / "b.jpg")
+    whole = (own / "a.png").read_bytes()
+    (own / "c_truncated.png").write_bytes(whole[: len(whole) // 2])
+    (own / "d_text.png").write_text("this is no picture", encoding="utf-8")
+    picture(3, side=20).save(own / "e_small.png")
+    Image.new("L", (50_000, 70)).save(own / "f_huge.png")
+    (own / "g_notes.pdf").write_bytes(b"%PDF-1.4")
+    return own.parent
+
+
+@pytest.fixture
+def read(folder: Path, tmp_path: Path) -> pl.DataFrame:
+    settings = InstanceImages(folder=str(folder))
+    return read_instances(CATEGORY, settings, Store(tmp_path / "home").images)
+
+
+def test_good_pictures_are_kept_with_their_captions(read: pl.DataFrame) -> None:
+    kept = read.filter(pl.col("status") == "accepted")
+    assert kept["source"].to_list() == ["a.png", "b.jpg"]
+    assert kept["caption"].to_list() == ["a left hand carries a bag", None]
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("c_truncated.png", "unreadable"),
+        ("d_text.png", "unreadable"),
+        ("e_small.png", "20x20 px is under 64 px"),
+        ("f_huge.png", "50000x70 px is over 16384 px"),
+        ("g_notes.pdf", "not a picture"),
+    ],
+)
+def test_bad_file_is_rejected_by_name_and_the_rest_goes_on(
+    read: pl.DataFrame, file: str, words: str
+) -> None:
+    row = read.filter(pl.col("source") == file).row(0, named=True)
+    assert row["status"] == "rejected"
+    assert file in row["reason"] and words in row["reason"]
+
+
+def test_only_as_many_as_asked_are_read(folder: Path, tmp_path: Path) -> None:
+    settings = InstanceImages(folder=str(folder), per_category=1)
+    rows = read_instances(CATEGORY, settings, Store(tmp_path / "home").images)
+    assert rows.filter(pl.col("status") == "accepted")["source"].to_list() == ["a.png"]
+
+
+def test_missing_and_empty_folders_say_what_to_do(folder: Path, tmp_path: Path) -> None:
+    settings = InstanceImages(folder=str(folder))
+    images = Store(tmp_path / "home").images
+    with pytest.raises(HoiError, match="worn does not exist"):
+        read_instances("worn", settings, images)
+    (folder / "worn").mkdir()
+    with pytest.raises(HoiError, match="holds no pictures"):
+        read_instances("worn", settings, images)
+
+
+def test_source_digest_follows_the_files(folder: Path) -> None:
+    settings = InstanceImages(folder=str(folder))
+    before = source_digest(CATEGORY, settings)
+    assert source_digest(CATEGORY, settings) == before
+    (folder / CATEGORY / "a.txt").write_text("another caption", encoding="utf-8")
+    assert source_digest(CATEGORY, settings) != before
+
+
+def test_pool_gives_clean_true_pictures_of_the_category(tmp_path: Path) -> None:
+    rows = read_instances(CATEGORY, InstanceImages(), Store(tmp_path / "home").images)
+    assert rows.height == InstanceImages().per_category
+    assert set(rows["category"]) == {CATEGORY}
+    assert rows["caption"].null_count() == 0
+
+
+def test_pool_without_the_category_names_it(tmp_path: Path) -> None:
+    with pytest.raises(HoiError, match="no instance images of 'juggling'"):
+        read_instances("juggling", InstanceImages(), Store(tmp_path / "home").images)
+
+
+def test_missing_pool_says_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(HoiError, match="make world"):
+        source_digest(CATEGORY, InstanceImages(pool=str(tmp_path)))

@@ -1,0 +1,136 @@
+"""The suites of the line: complete, resolvable, and able to tell a collapsed version."""
+
+import polars as pl
+import pytest
+
+from hoi_assets.publishing.expectations import resolve
+from hoi_assets.publishing.graph import stages_in
+from hoi_assets.publishing.suites import SUITES
+from hoi_assets.publishing.validation import evaluate
+from hoi_assets.settings import load_settings
+
+SETTINGS = load_settings("tiny")
+
+
+def passes(name: str, **tables: pl.DataFrame) -> bool:
+    rules = [r for r in resolve(SUITES[name], SETTINGS) if r.table in tables]
+    assert rules
+    return evaluate(tables, rules).passed
+
+
+def candidates(count: int = 20) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "image_id": [f"i{n}" for n in range(count)],
+            "prompt_id": [f"p{n}" for n in range(count)],
+            "category": "hook",
+            "prompt": "a hand",
+            "seed": range(count),
+            "base_digest": "b",
+            "lora_digest": "l",
+            "width": SETTINGS.sampling.width,
+            "height": SETTINGS.sampling.height,
+            "pixels": [f"{n:064x}" for n in range(count)],
+            "pixel_std": 50.0,
+            "status": "accepted",
+        }
+    )
+
+
+def verdicts(accepted: int, count: int = 20) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "image_id": [f"i{n}" for n in range(count)],
+            "category": "hook",
+            "prompt": "a hand",
+            "verifier_version": "v",
+            "p_fidelity": 0.5,
+            "p_alignment": 0.5,
+            "status": ["accepted" if n < accepted else "rejected" for n in range(count)],
+            "reason": [None if n < accepted else "fidelity" for n in range(count)],
+        },
+        schema_overrides={"reason": pl.String},
+    )
+
+
+def test_every_stage_of_the_line_has_a_suite_and_every_suite_a_stage():
+    assert {stage.name for stage in stages_in("hoi_assets.defs")} == set(SUITES)
+
+
+@pytest.mark.parametrize("profile", ["tiny", "full"])
+def test_every_threshold_is_a_setting_of_the_profile(profile):
+    for rules in SUITES.values():
+        resolve(rules, load_settings(profile))
+
+
+def test_good_candidates_pass():
+    assert passes("candidate_images", rows=candidates())
+
+
+@pytest.mark.parametrize(
+    "collapse",
+    [
+        pl.lit("same").alias("pixels"),
+        pl.lit(1.0).alias("pixel_std"),
+        pl.lit("failed").alias("status"),
+        pl.lit(64).alias("width"),
+        pl.lit("i0").alias("image_id"),
+        pl.lit(None, dtype=pl.String).alias("pixels"),
+    ],
+    ids=["duplicated", "flat", "failed", "wrong shape", "ids repeat", "no pixels"],
+)
+def test_collapsed_candidates_block(collapse):
+    assert not passes("candidate_images", rows=candidates().with_columns(collapse))
+
+
+def test_empty_candidates_block():
+    assert not passes("candidate_images", rows=candidates(0))
+
+
+def test_single_failed_candidate_does_not_block():
+    one = pl.col("image_id") == "i0"
+    table = candidates().with_columns(
+        status=pl.when(one).then(pl.lit("failed")).otherwise("status"),
+        pixels=pl.when(one).then(None).otherwise("pixels"),
+    )
+    assert passes("candidate_images", rows=table)
+
+
+def test_category_without_an_accepted_pair_blocks():
+    assert passes("verified_pairs", rows=verdicts(3))
+    assert not passes("verified_pairs", rows=verdicts(0))
+
+
+def test_verdict_without_a_reason_blocks():
+    table = verdicts(3).with_columns(reason=pl.lit(None, dtype=pl.String))
+    assert not passes("verified_pairs", rows=table)
+
+
+def dataset(split: list[str], prompt: list[str]) -> pl.DataFrame:
+    count = SETTINGS.gates.min_dataset_rows
+    return pl.DataFrame(
+        {
+            "image_id": [f"i{n}" for n in range(count)],
+            "base_prompt_id": [prompt[n % len(prompt)] for n in range(count)],
+            "category": "hook",
+            "prompt": "a hand",
+            "pixels": [f"{n:064x}" for n in range(count)],
+            "split": [split[n % len(split)] for n in range(count)],
+            "status": "accepted",
+        }
+    )
+
+
+def test_base_prompt_in_two_splits_blocks():
+    assert passes("hoi_dataset", rows=dataset(["train", "test"], ["a", "b"]))
+    assert not passes("hoi_dataset", rows=dataset(["train", "test"], ["a"]))
+
+
+def test_dataset_too_small_blocks():
+    assert not passes("hoi_dataset", rows=dataset(["train"], ["a"]).head(3))
+
+
+def test_diverged_training_blocks():
+    log = pl.DataFrame({"step": [1, 2], "loss": [0.5, float("nan")]})
+    assert not passes("category_loras", log=log)
+    assert passes("category_loras", log=log.head(1))

@@ -1,0 +1,314 @@
+"""The stored pool held against its own truth, and the render's promises: resume, equal bits."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from hoi_assets.errors import HoiError
+from hoi_assets.grammar.vocabulary import COLOURS, DEFECTS, FINGERS, LIES
+from hoi_assets.hashing import digest_pixels
+from hoi_assets.taxonomy import load_taxonomy
+from hoi_assets.tinyworld.scenes.pool import SCHEMA, TAXONOMY, open_image, read_mask, read_pool
+from hoi_assets.tinyworld.scenes.sample import REFERENCE_PICTURES, STORED_COUNTS
+
+POOL = TAXONOMY.parent / "pool"
+MAX_POOL_BYTES = 6_000_000
+JUDGES = ("judge_train", "judge_val", "judge_test")
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return read_pool(POOL)
+
+
+@pytest.fixture(scope="module")
+def taxonomy():
+    return load_taxonomy(TAXONOMY)
+
+
+def joined(kind):
+    return pl.col(kind).list.join(",")
+
+
+# --- the stored pool -----------------------------------------------------------------------------
+
+
+def test_pool_is_read_without_the_renderer():
+    script = (
+        "import sys\n"
+        "for name in ('mitsuba', 'anny', 'trimesh', 'torch', 'dagster'): sys.modules[name] = None\n"
+        "from pathlib import Path\n"
+        "from hoi_assets.tinyworld.scenes.pool import open_image, read_pool\n"
+        f"rows = read_pool(Path({str(POOL)!r}), 'instance')\n"
+        f"print(len(rows), open_image(Path({str(POOL)!r}), rows.row(0, named=True)).size)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().endswith("(128, 128)")
+
+
+def test_pool_has_the_promised_columns_splits_and_size(pool, taxonomy):
+    assert dict(pool.schema) == SCHEMA
+    counts = {
+        (split, category): n
+        for split, category, n in pool.group_by("split", "category").len().iter_rows()
+    }
+    for category in taxonomy.categories:
+        for split, (count, _) in STORED_COUNTS.items():
+            assert counts[(split, category)] == count
+    assert (pool["split"] == "reference").sum() == REFERENCE_PICTURES
+    stored = sum(path.stat().st_size for path in POOL.rglob("*") if path.is_file())
+    assert stored <= MAX_POOL_BYTES
+
+
+def test_splits_share_neither_scene_nor_grasp_nor_picture(pool):
+    assert pool["scene_id"].is_unique().all()
+    for column in ("grasp_id", "digest"):
+        per_split = pool.group_by("split").agg(pl.col(column).unique())
+        sets = [set(values) for values in per_split[column]]
+        for one, other in itertools.combinations(sets, 2):
+            assert not one & other
+
+
+def test_instance_pictures_are_clean_true_and_of_train_objects(pool, taxonomy):
+    rows = pool.filter(pl.col("split").is_in(["instance", "reference"]))
+    assert rows["fidelity"].all() and rows["alignment"].all()
+    assert (rows["caption"] == rows["true_caption"]).all()
+    for row in rows.iter_rows(named=True):
+        assert row["object"] in taxonomy.categories[row["category"]].objects
+
+
+def test_held_out_objects_are_tested_only(pool, taxonomy):
+    for key, category in taxonomy.categories.items():
+        rows = pool.filter(pl.col("category") == key)
+        held_out = rows.filter(pl.col("object").is_in(list(category.held_out_objects)))
+        assert set(held_out["split"]) <= {"judge_test"}
+        assert held_out["object"].n_unique() == len(category.held_out_objects)
+
+
+@pytest.mark.parametrize("split", JUDGES)
+def test_judges_see_every_defect_and_lie_about_as_often(pool, split):
+    rows = pool.filter(pl.col("split") == split)
+    bad = 1 - (rows["fidelity"] & rows["alignment"]).mean()
+    assert 0.38 <= bad <= 0.52
+    for column, kinds in (("defects", DEFECTS), ("lies", LIES)):
+        counts = rows[column].explode().value_counts().drop_nulls()
+        found = dict(counts.iter_rows())
+        assert set(found) == set(kinds)
+        if split == "judge_train":
+            assert max(found.values()) <= 2 * min(found.values())
+
+
+def test_labels_follow_from_defects_and_lies(pool):
+    assert (pool["fidelity"] == (pool["defects"].list.len() == 0)).all()
+    assert (pool["alignment"] == (pool["lies"].list.len() == 0)).all()
+    assert ((pool["caption"] == pool["true_caption"]) == pool["alignment"]).all()
+
+
+def test_files_hold_the_pixels_that_the_rows_name(pool):
+    for row in pool.sample(60, seed=1).iter_rows(named=True):
+        image = open_image(POOL, row)
+        assert image.size == (128, 128)
+        assert digest_pixels(image) == row["digest"]
+    assert {path.name for path in (POOL / "images").iterdir()} == {
+        Path(file).name for file in pool["file"]
+    }
+
+
+def test_mask_areas_are_those_of_the_masks(pool):
+    for row in pool.sample(60, seed=2).iter_rows(named=True):
+        hand, thing = read_mask(row["hand_mask"]), read_mask(row["object_mask"])
+        assert hand.sum() == row["hand_area"] > 300
+        assert thing.sum() == row["object_area"] > 0
+        assert not (hand & thing).any()
+
+
+def test_joints_lie_in_hand_or_object_as_the_picture_shows_them(pool):
+    shares = []
+    clean = pool.filter(pl.col("fidelity") & (pl.col("hands") > 0))
+    for row in clean.sample(150, seed=3).iter_rows(named=True):
+        joints = np.asarray(row["joints_2d"]).reshape(-1, 2)
+        assert len(joints) == 21 * row["hands"]
+        assert len(row["joint_angles"]) == 60 * row["hands"]
+        shown = read_mask(row["hand_mask"]) | read_mask(row["object_mask"])
+        shown = np.asarray(Image.fromarray(shown).filter(_grow()))
+        inside = ((joints >= 0) & (joints < 128)).all(axis=1)
+        at = joints[inside].astype(int)
+        shares.append(shown[at[:, 1], at[:, 0]].mean())
+    assert np.mean(shares) > 0.98 and min(shares) > 0.85
+
+
+def _grow():
+    from PIL import ImageFilter
+
+    return ImageFilter.MaxFilter(5)
+
+
+def test_camera_projects_the_stored_joints_where_the_row_says(pool):
+    from hoi_assets.tinyworld.scenes.render import Camera
+
+    for row in pool.filter(pl.col("hands") > 0).sample(40, seed=4).iter_rows(named=True):
+        numbers = [float(value) for value in row["camera"]]
+        camera = Camera(tuple(numbers[:3]), tuple(numbers[3:6]), tuple(numbers[6:9]), numbers[9])
+        points = np.asarray(row["joints_3d"]).reshape(-1, 3)
+        stored = np.asarray(row["joints_2d"]).reshape(-1, 2)
+        assert np.abs(camera.project(points, 128) - stored).max() < 0.1
+
+
+def test_clean_grasps_touch_and_floating_objects_do_not(pool):
+    held = pool.filter(pl.col("fidelity") & (pl.col("category") != "worn"))
+    assert (held["contacts"].list.len() > 0).all()
+    clean = pool.filter(pl.col("fidelity"))
+    assert clean["contact_mm"].max() <= 4.0
+    assert clean["penetration_mm"].max() <= 5.0
+    floating = pool.filter(joined("defects") == "floating")
+    assert (floating["contacts"].list.len() == 0).all()
+    sunk = pool.filter(joined("defects") == "penetrating")
+    assert sunk["penetration_mm"].median() > 2 * clean["penetration_mm"].median()
+
+
+def test_visible_fingers_are_fingers_and_most_pictures_show_some(pool):
+    assert set(pool["visible_fingers"].explode().drop_nulls()) == set(FINGERS)
+    assert (pool["visible_fingers"].list.len() >= 2).mean() > 0.8
+
+
+def test_object_pixels_are_nearest_to_the_asked_colour(pool):
+    from hoi_assets.tinyworld.scenes.render import COLOUR_SRGB
+
+    tones = np.array([COLOUR_SRGB[name] for name in COLOURS], dtype=float)
+    rows = pool.filter(
+        (pl.col("light") == "soft light")
+        & (pl.col("object_area") > 400)
+        & (pl.col("material") != "metal")
+        # Their painted part is small beside screen, base or strap.
+        & ~pl.col("object").is_in(["phone", "button", "watch", "bucket", "bag", "brush"])
+    )
+    right = []
+    for row in rows.iter_rows(named=True):
+        pixels = np.asarray(open_image(POOL, row))[read_mask(row["object_mask"])]
+        gap = np.linalg.norm(pixels[:, None].astype(float) - tones[None], axis=-1)
+        votes = np.bincount(gap.argmin(axis=1), minlength=len(COLOURS))
+        right.append(COLOURS[int(votes.argmax())] == row["colour"])
+    assert len(right) > 50
+    assert np.mean(right) > 0.85
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+def test_missing_pool_and_unknown_split_name_the_remedy(tmp_path):
+    with pytest.raises(HoiError, match="no pool of scenes"):
+        read_pool(tmp_path)
+    with pytest.raises(HoiError, match="'dreams'"):
+        read_pool(POOL, "dreams")
+
+
+def test_unreadable_picture_names_file_and_scene(tmp_path):
+    (tmp_path / "broken.webp").write_bytes(b"not a picture")
+    with pytest.raises(HoiError, match=r"broken\.webp.*scene 's1'"):
+        open_image(tmp_path, {"file": "broken.webp", "scene_id": "s1"})
+
+
+# --- rendering -----------------------------------------------------------------------------------
+
+RENDER = """
+import sys
+from pathlib import Path
+from hoi_assets.tinyworld.scenes.pool import Drawing, render_stream
+render_stream(Path(sys.argv[1]), "pretrain", 15, int(sys.argv[2]), Drawing(32, 1), shard_scenes=5)
+"""
+
+
+def start_render(out, workers=1):
+    return subprocess.Popen(
+        [sys.executable, "-c", RENDER, str(out), str(workers)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.slow
+def test_killed_render_resumes_and_ends_with_equal_bits(tmp_path):
+    pytest.importorskip("mitsuba")
+    pytest.importorskip("anny")
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start_render(killed)
+    first = killed / "pretrain-00000.parquet"
+    while not (first.is_file() and list((killed / "images").glob("pretrain-00001.*.part"))):
+        assert process.poll() is None, "the render ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "pretrain-00002.parquet").is_file()
+    assert len(read_pool(killed, "pretrain")) in (5, 10)
+    made_at = first.stat().st_mtime_ns
+
+    again, unbroken = start_render(killed), start_render(whole, workers=2)
+    said, _ = again.communicate()
+    unbroken.communicate()
+    assert again.returncode == unbroken.returncode == 0
+    assert "shards are there already" in said
+    assert first.stat().st_mtime_ns == made_at
+    assert contents(killed) == contents(whole)
+    assert len(read_pool(whole, "pretrain")) == 15
+
+
+@pytest.mark.slow
+def test_stored_scene_is_drawn_again_with_equal_pixels(pool):
+    pytest.importorskip("mitsuba")
+    pytest.importorskip("anny")
+    import io
+
+    from hoi_assets.tinyworld.scenes import sample
+    from hoi_assets.tinyworld.scenes.pool import WEBP_OPTIONS
+
+    world = sample.load_world(TAXONOMY)
+    group = next(
+        group
+        for group in sample.plan_stored(world.taxonomy)
+        if group.split == "judge_val" and group.category == "platform"
+    )
+    scene = next(sample.draw_group(world, group))
+    row = pool.filter(pl.col("scene_id") == scene.row["scene_id"]).row(0, named=True)
+    buffer = io.BytesIO()
+    scene.image.save(buffer, "WEBP", **WEBP_OPTIONS)
+    assert scene.row["true_caption"] == row["true_caption"]
+    assert digest_pixels(Image.open(buffer)) == row["digest"]
+
+
+def test_streams_stay_close_to_their_stated_shares(taxonomy):
+    pytest.importorskip("mitsuba")
+    from hoi_assets.tinyworld.scenes import sample
+
+    groups = sample.plan_stream(taxonomy, "pretrain", 0, 8000)
+    plans = [plan for group in groups for plan in group.plans]
+    assert len(plans) == 8000
+    assert 0.12 < plans.count("defect") / 8000 < 0.17
+    assert 0.07 < plans.count("lie") / 8000 < 0.12
+    alone = sum(len(group.plans) for group in groups if group.category is None)
+    assert 0.06 < alone / 8000 < 0.10
+    held_out = {
+        (key, name)
+        for key, category in taxonomy.categories.items()
+        for name in category.held_out_objects
+    }
+    assert not {(g.category, name) for g in groups for name in g.objects} & held_out

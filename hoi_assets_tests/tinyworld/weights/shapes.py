@@ -1,0 +1,110 @@
+"""A stand-in for the rendered world: coloured shapes with its rows, drawn in milliseconds."""
+
+import random
+from pathlib import Path
+
+import polars as pl
+from PIL import Image, ImageDraw
+
+from hoi_assets.grammar.captions import caption, lie, lies_for
+from hoi_assets.grammar.interactions import plan_interactions, say
+from hoi_assets.grammar.vocabulary import (
+    BACKGROUNDS,
+    COLOURS,
+    DEFECTS,
+    LIGHTS,
+    MATERIALS,
+    OBJECTS,
+    SKIN_TONES,
+    VIEWS,
+)
+from hoi_assets.hashing import digest_pixels
+from hoi_assets.tinyworld.scenes.pool import INTERACTION_SCHEMA, SCHEMA
+from hoi_assets.tinyworld.weights.words import grip_phrases
+
+
+def write_shapes(folder: Path, split: str, count: int) -> None:
+    """Write one shard of `count` pictures, five to a grasp, some spoilt or with a lying caption."""
+    rng, grips = random.Random(split), grip_phrases()
+    pictures = folder / "images" / f"{split}-00000"
+    pictures.mkdir(parents=True)
+    rows = []
+    for number in range(count):
+        category = rng.choice([*grips, None])
+        slots = {
+            "side": rng.choice(("left", "right")) if category else None,
+            "skin_tone": rng.choice(SKIN_TONES) if category else None,
+            "grip": grips.get(category or ""),
+            "colour": rng.choice(COLOURS),
+            "material": rng.choice(MATERIALS),
+            "object": rng.choice(OBJECTS),
+            "view": rng.choice(VIEWS),
+            "light": rng.choice(LIGHTS),
+            "background": rng.choice(BACKGROUNDS),
+        }
+        told, lies, defects = slots, [], []
+        if category and rng.random() < 0.3:
+            defects = [rng.choice(DEFECTS)]
+        elif rng.random() < 0.2:
+            lies = [rng.choice(lies_for(slots))]
+            told = lie(slots, lies[0], rng, list(grips.values()))
+        image = Image.new("RGB", (128, 128), slots["background"].split()[0])
+        x = 20 if slots["side"] == "left" else 50
+        ImageDraw.Draw(image).ellipse((x, 30, x + 50, 90), fill=slots["colour"])
+        name = f"{split}-{number:06d}"
+        image.save(pictures / f"{name}.webp", "WEBP")
+        rows.append(
+            {column: None for column in SCHEMA}
+            | {k: v for k, v in slots.items() if k != "grip"}
+            | {
+                "scene_id": name,
+                "split": split,
+                "file": f"images/{pictures.name}/{name}.webp",
+                "caption": caption(told, number),
+                "true_caption": caption(slots, number),
+                "category": category,
+                "hands": int(category is not None),
+                "defects": defects,
+                "lies": lies,
+                "fidelity": not defects,
+                "alignment": not lies,
+                "seed": number,
+                "grasp_id": f"{split}-{number // 5}",
+                "digest": digest_pixels(image),
+            }
+        )
+    pl.DataFrame(rows, schema=SCHEMA).write_parquet(folder / f"{split}-00000.parquet")
+
+
+def write_plans(folder: Path, split: str, count: int) -> None:
+    """Write one shard of `count` interactions: planned, told and asked about as rendered ones are,
+    drawn as a disc per thing."""
+    pictures = folder / "images" / f"{split}-00000"
+    pictures.mkdir(parents=True)
+    rows = []
+    for item in plan_interactions(split, 0, count):
+        plan, name = item.drawn, f"{split}-{item.index:06d}"
+        image = Image.new("RGB", (128, 128), plan.background.split()[0])
+        pen = ImageDraw.Draw(image)
+        for place, thing in enumerate(plan.things):
+            for number in range(thing.count):
+                x, y = 4 + 13 * number, 10 + 40 * place
+                pen.ellipse((x, y, x + 12, y + 30), fill=thing.colour)
+        for place, hand in enumerate(plan.hands):
+            x = 10 if hand.side == "left" else 90
+            pen.rectangle((x, 80 + 20 * place, x + 28, 95 + 20 * place), fill="tan")
+        image.save(pictures / f"{name}.webp", "WEBP")
+        rows.append(
+            {column: None for column in INTERACTION_SCHEMA}
+            | item.row()
+            | {
+                "file": f"images/{pictures.name}/{name}.webp",
+                "scenario": plan.scenario,
+                "pattern": plan.pattern,
+                "caption": say(plan),
+                "plan": plan.as_json(),
+                "digest": digest_pixels(image),
+            }
+        )
+    table = pl.DataFrame(rows, schema=INTERACTION_SCHEMA)
+    table.write_parquet(folder / f"{split}-00000.parquet")
