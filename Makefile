@@ -26,6 +26,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # Renders the stored pool of the tiny world anew, bit-equal on the same versions.
 world: $(VENV)/.test

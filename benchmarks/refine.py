@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import report, tiny
-from hoi_assets.grammar.interactions import SCENARIOS, make_plan, say, triples
+from hoi_assets.grammar.interactions import SCENARIOS, make_plan, sentence, triples
 from hoi_assets.settings import ModelRef
 from hoi_assets.tinyworld.weights.store import WEIGHTS
 
@@ -61,7 +61,7 @@ def _prompt(number: int) -> tuple[str, str]:
     """A prompt, and the same with its first component asked for again."""
     plan = make_plan(SCENARIOS[number % len(SCENARIOS)], number)
     first = triples(plan)[0]
-    return say(plan), f"{say(plan)}, {first.subject} {first.relation} {first.object}"
+    return sentence(plan), f"{sentence(plan)}, {first.subject} {first.relation} {first.object}"
 
 
 def _per_prompt(loaded: Any, draw: Any, prompts: list[tuple[str, str]]) -> tuple[float, float]:

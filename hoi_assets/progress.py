@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def track(
     items: Iterable[Item],
     label: str,
     total: int | None = None,
-    say: Say = print,
+    log: Log = print,
     every_s: float = 10.0,
 ) -> Iterator[Item]:
     """Yield `items`, saying done/total, rate (items per second) and ETA at most every `every_s`.
@@ -29,9 +29,9 @@ def track(
         now = time.monotonic()
         if now - last >= every_s:
             last = now
-            say(_line(label, done, total, now - start))
+            log(_line(label, done, total, now - start))
     if done:
-        say(_line(label, done, total, time.monotonic() - start))
+        log(_line(label, done, total, time.monotonic() - start))
 
 
 def _line(label: str, done: int, total: int | None, seconds: float) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hoi_assets.errors import HoiError
 
 ROOT = Path(__file__).resolve().parent.parent
+LABELS_FILE = "labels.csv"  # inside the folder of `verifier.labels_folder`
 PROFILES = ROOT / "data" / "profiles"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def score_folder(
     prompts: Path,
     out: Path | None = None,
     reference: Path | None = None,
-    say: Say = print,
+    log: Log = print,
 ) -> FolderScores:
     """Score a folder and write the table and, beside it, the reproduction record.
 
@@ -78,13 +78,13 @@ def score_folder(
     decomposer = make_decomposer(settings.decomposer)
 
     def describe(texts: Sequence[str]) -> list[dict[str, Any]]:
-        return take_apart(texts, decomposer, store, say)
+        return take_apart(texts, decomposer, store, log)
 
     judge = None if settings.judge.endpoint is None else EndpointJudge(settings.judge)
-    ask = None if judge is None else _rated(judge, say)
-    scores = folder.score_pictures(store, settings, pictures, describe, say, ask)
+    ask = None if judge is None else _rated(judge, log)
+    scores = folder.score_pictures(store, settings, pictures, describe, log, ask)
     if ranked_by is None:
-        ranked_by = reference_scores(store, settings, None, say, describe)
+        ranked_by = reference_scores(store, settings, None, log, describe)
     scores = folder.with_percentiles(scores, ranked_by)
     summary = folder.summarise(scores, ranked_by, settings.evaluation.bootstrap_samples)
     inputs = _inputs(pictures, prompts)
@@ -108,7 +108,7 @@ def score_folder(
             "scores": folder.scores_digest(scores),
         },
     }
-    record, complaints = reproduction.record(settings, say, **facts)
+    record, complaints = reproduction.record(settings, log, **facts)
     place = out.with_name(f"{out.stem}.record.json")
     folder.write_file(place, _pretty(record))
     return FolderScores(
@@ -122,7 +122,7 @@ def score_folder(
 
 
 def take_apart(
-    prompts: Sequence[str], decomposer: "Decomposer", store: "Store", say: Say
+    prompts: Sequence[str], decomposer: "Decomposer", store: "Store", log: Log
 ) -> list[dict[str, Any]]:
     """Fields of a row by its prompt, for `scoring.score_rows`: phrases and questions of its
     components, and the reason where it has none."""
@@ -130,7 +130,7 @@ def take_apart(
     from hoi_assets.engines.blip_vqa import noun_phrases
 
     distinct = list(dict.fromkeys(prompts))
-    rows = decompose([(text, text) for text in distinct], decomposer, store.ledger, say)
+    rows = decompose([(text, text) for text in distinct], decomposer, store.ledger, log)
     parts = {
         row.prompt: {
             "phrases": list(noun_phrases(row.components)),
@@ -142,18 +142,18 @@ def take_apart(
     return [parts[prompt] for prompt in prompts]
 
 
-def _rated(judge: "EndpointJudge", say: Say) -> "Ask":
+def _rated(judge: "EndpointJudge", log: Log) -> "Ask":
     """The judge's rating, 1 to 5, and its yes or no as 1 or 0."""
     from hoi_assets.evaluation.vlm_judge import RatingRequest, rate_pictures
-    from hoi_assets.ppv.prompter import Seen
+    from hoi_assets.llm.shown_image import ShownImage
 
     def ask(store: "Store", rows: "Rows") -> "Asked":
         requests = [
-            RatingRequest(row["pixels"], row["prompt"], Seen.kept(store, row["pixels"]))
+            RatingRequest(row["pixels"], row["prompt"], ShownImage.of_store(store, row["pixels"]))
             for row in rows
         ]
         found: Asked = []
-        for one in rate_pictures(requests, judge, store.ledger, say):
+        for one in rate_pictures(requests, judge, store.ledger, log):
             rating = None if one.rating is None else float(one.rating)
             shows = None if one.shows is None else float(one.shows)
             found.append({"judge_rating": (rating, one.reason), "judge_yes": (shows, one.reason)})

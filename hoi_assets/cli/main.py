@@ -457,7 +457,7 @@ def rate_serve(options: argparse.Namespace) -> int:
     from hoi_assets.rating.study import study_folder
 
     folder = study_folder(home_folder(), options.name)
-    serve(folder, options.host, options.port, say=partial(print, flush=True))
+    serve(folder, options.host, options.port, log=partial(print, flush=True))
     return 0
 
 
@@ -505,7 +505,7 @@ def score(options: argparse.Namespace) -> int:
         options.prompts.expanduser(),
         out=options.out.expanduser() if options.out else None,
         reference=options.reference.expanduser() if options.reference else None,
-        say=print,
+        log=print,
     )
     folder.print_summary(made.summary, made.failed, made.reference)
     for line in made.complaints:

@@ -22,7 +22,7 @@ from dagster._core.execution.plan.objects import ErrorSource
 
 from hoi_assets.defs.resources import Platform
 from hoi_assets.errors import HoiError
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.publishing.asset import FORCE_TAG, said_to
 from hoi_assets.publishing.graph import Graph, Phase, State, Status
 from hoi_assets.publishing.stage import Partitions
@@ -200,7 +200,7 @@ def drive(
     *,
     only: Only = "all",
     force: bool = False,
-    say: Say = print,
+    log: Log = print,
     parent_run_id: str | None = None,
 ) -> Report:
     """Run the graph phase by phase, the partitions one after the other, in this process.
@@ -219,7 +219,7 @@ def drive(
     Returns:
         What was done; `report.held` is empty when all went well.
     """
-    report_dead_runs(instance, say)
+    report_dead_runs(instance, log)
     tags = {**process_tags(), DRIVER_TAG: parent_run_id or str(uuid.uuid4())}
     if force:
         tags[FORCE_TAG] = "true"
@@ -244,8 +244,8 @@ def drive(
             if not (force or only == "all" or follows) and not _asked_for(line, phase, key, only):
                 report.done.append(Done(name, key, "skipped", reason=f"nothing {only}"))
                 continue
-            done = _run(line, instance, name, key, tags, partial(_said, say, where))
-            say(f"{where}: {done.end} in {done.seconds:.1f} s" + _why(done))
+            done = _run(line, instance, name, key, tags, partial(_said, log, where))
+            log(f"{where}: {done.end} in {done.seconds:.1f} s" + _why(done))
             report.done.append(done)
             if done.end == "made":
                 touched.add(key)
@@ -276,8 +276,8 @@ def _nothing_to_read(line: Line, phase: Phase) -> str:
     return "" if found or not kinds else f"no {' or '.join(sorted(set(kinds.values())))} is made"
 
 
-def _said(say: Say, where: str, text: str) -> None:
-    say(f"{where}: {text}")
+def _said(log: Log, where: str, text: str) -> None:
+    log(f"{where}: {text}")
 
 
 def _why(done: Done) -> str:
@@ -308,10 +308,10 @@ def _run(
     job: str,
     partition: str | None,
     tags: Mapping[str, str],
-    say: Say,
+    log: Log,
 ) -> Done:
     start = time.monotonic()
-    with said_to(say):
+    with said_to(log):
         result = line.defs.resolve_job_def(job).execute_in_process(
             partition_key=partition,
             instance=instance,
@@ -373,7 +373,7 @@ def process_tags() -> dict[str, str]:
     }
 
 
-def report_dead_runs(instance: DagsterInstance, say: Say = print) -> list[str]:
+def report_dead_runs(instance: DagsterInstance, log: Log = print) -> list[str]:
     """Report runs of `drive` whose process died as failed; returns their ids.
 
     Dagster's run monitoring cannot see them, and a run that stays STARTED blocks its category.
@@ -383,7 +383,7 @@ def report_dead_runs(instance: DagsterInstance, say: Say = print) -> list[str]:
         if run.tags.get(HOST_TAG) == socket.gethostname() and not _alive(run.tags):
             message = f"its process {run.tags[PID_TAG]} ended without finishing it"
             instance.report_run_failed(run, message)
-            say(f"run {run.run_id} of {run.job_name}: {message}; reported as failed")
+            log(f"run {run.run_id} of {run.job_name}: {message}; reported as failed")
             dead.append(run.run_id)
     return dead
 
@@ -428,7 +428,7 @@ def loop_job(line: Line, name: str, only: Only, description: str) -> dg.JobDefin
                 chosen,
                 only=config["only"],
                 force=config["force"],
-                say=context.log.info,
+                log=context.log.info,
                 parent_run_id=context.run_id,
             )
         except HoiError as error:

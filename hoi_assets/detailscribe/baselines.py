@@ -30,7 +30,7 @@ from hoi_assets.detailscribe.variants import (
 from hoi_assets.engines.sd3.redenoising import multi_seed, passes, pictures_within, refining_passes
 from hoi_assets.engines.sdxl.sampling import Draw
 from hoi_assets.llm.image_endpoint import EndpointPainter, paint
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 
@@ -51,7 +51,7 @@ def baseline_table(
     initial: pl.DataFrame,
     components: Components,
     critiqued: pl.DataFrame,
-    say: Say,
+    log: Log,
 ) -> pl.DataFrame:
     """Every baseline's candidates for every initial picture, one `selected` each.
 
@@ -68,17 +68,17 @@ def baseline_table(
     Returns:
         Table of SCHEMA.
     """
-    painted = _painted(store, settings, initial.to_dicts(), say)
+    painted = _painted(store, settings, initial.to_dicts(), log)
     methods = (MULTI_SEED, MULTI_SEED_CLIP, REWRITE, REFINE)
     records, corrected, failed = split_failed(initial, critiqued, components, methods)
-    seeds = _more_seeds(store, settings, records, say)
-    rewritten, unwritten = _rewritten(store, settings, records, components, say)
+    seeds = _more_seeds(store, settings, records, log)
+    rewritten, unwritten = _rewritten(store, settings, records, components, log)
     made = [
-        *_chosen(store, settings, seeds, components, say),
-        *_by_clip(store, settings, seeds, say),
-        *_chosen(store, settings, rewritten, components, say),
+        *_chosen(store, settings, seeds, components, log),
+        *_by_clip(store, settings, seeds, log),
+        *_chosen(store, settings, rewritten, components, log),
         *unwritten,
-        *_refined(store, settings, records, components, corrected, say),
+        *_refined(store, settings, records, components, corrected, log),
         *failed,
         *painted,
     ]
@@ -96,14 +96,14 @@ def _count(settings: Settings, row: Draw) -> int:
 
 
 def _more_seeds(
-    store: Store, settings: Settings, initial: Sequence[Record], say: Say
+    store: Store, settings: Settings, initial: Sequence[Record], log: Log
 ) -> dict[str, list[Record]]:
     wanted = {
         row["row_id"]: multi_seed(plain, _count(settings, plain))[1:]
         for row in initial
         for plain in [row_to_vary(row, settings)]
     }
-    drawn = _drawn(store, settings, initial, wanted, MULTI_SEED, 1, "more seeds", say)
+    drawn = _drawn(store, settings, initial, wanted, MULTI_SEED, 1, "more seeds", log)
     return {
         row["row_id"]: [
             row | {"method": MULTI_SEED, "candidate": 0},
@@ -114,12 +114,12 @@ def _more_seeds(
 
 
 def _rewritten(
-    store: Store, settings: Settings, initial: Sequence[Record], components: Components, say: Say
+    store: Store, settings: Settings, initial: Sequence[Record], components: Components, log: Log
 ) -> tuple[dict[str, list[Record]], list[Record]]:
     """Candidates by row, and a failed record for each prompt that the endpoint did not rewrite."""
     wanted: dict[str, list[Draw]] = {}
     failed: list[Record] = []
-    told = _rewordings(store, settings, initial, components, say)
+    told = _rewordings(store, settings, initial, components, log)
     for row in initial:
         text, reason = told[row["row_id"]]
         if text is None:
@@ -129,17 +129,17 @@ def _rewritten(
         first = replace(row_to_vary(row, settings), prompt=text)
         wanted[row["row_id"]] = multi_seed(first, _count(settings, first))
     able = [row for row in initial if row["row_id"] in wanted]
-    drawn = _drawn(store, settings, able, wanted, REWRITE, 0, "rewritten prompts", say)
+    drawn = _drawn(store, settings, able, wanted, REWRITE, 0, "rewritten prompts", log)
     return drawn, failed
 
 
 def _rewordings(
-    store: Store, settings: Settings, initial: Sequence[Record], components: Components, say: Say
+    store: Store, settings: Settings, initial: Sequence[Record], components: Components, log: Log
 ) -> dict[str, tuple[str | None, str | None]]:
     """By row_id the rewritten prompt, or the reason why there is none."""
     if settings.rewriter.endpoint is not None:
         rewriter = EndpointRewriter(settings.rewriter)
-        found = rewrite((row["prompt"] for row in initial), rewriter, store.ledger, say)
+        found = rewrite((row["prompt"] for row in initial), rewriter, store.ledger, log)
         return {
             row["row_id"]: (found[row["prompt"]].value, found[row["prompt"]].reason)
             for row in initial
@@ -161,7 +161,7 @@ def _refined(
     initial: Sequence[Record],
     components: Components,
     corrected: Mapping[str, str | None],
-    say: Say,
+    log: Log,
 ) -> list[Record]:
     wanted: dict[str, list[Draw]] = {}
     for row in initial:
@@ -170,14 +170,14 @@ def _refined(
         wanted[row["row_id"]] = (
             [] if prompt is None or not more else multi_seed(replace(plain, prompt=prompt), more)
         )
-    drawn = _drawn(store, settings, initial, wanted, REFINE, 1, "refined prompts", say)
+    drawn = _drawn(store, settings, initial, wanted, REFINE, 1, "refined prompts", log)
     candidates = {
         row["row_id"]: [row | {"method": REFINE, "candidate": 0}, *drawn[row["row_id"]]]
         for row in initial
     }
     return [
         one | ({"why": NOTHING} if one["selected"] and not drawn[one["row_id"]] else {})
-        for one in _chosen(store, settings, candidates, components, say)
+        for one in _chosen(store, settings, candidates, components, log)
     ]
 
 
@@ -189,10 +189,10 @@ def _drawn(
     method: str,
     first_number: int,
     label: str,
-    say: Say,
+    log: Log,
 ) -> dict[str, list[Record]]:
     rows = [row for own in wanted.values() for row in own]
-    known = iter(draw_benchmark(store, settings, rows, label, say) if rows else [])
+    known = iter(draw_benchmark(store, settings, rows, label, log) if rows else [])
     return {
         row["row_id"]: [
             candidate_of(row, method, number, picture_record(next(known)))
@@ -202,13 +202,13 @@ def _drawn(
     }
 
 
-def _painted(store: Store, settings: Settings, initial: Sequence[Record], say: Say) -> list[Record]:
+def _painted(store: Store, settings: Settings, initial: Sequence[Record], log: Log) -> list[Record]:
     if settings.painter.endpoint is None:
         return []
     options = settings.refining
     painter = EndpointPainter(settings.painter, store.images)
     prompts = [row["prompt"] for row in initial]
-    painted = paint(prompts, painter, store, (options.width, options.height), say)
+    painted = paint(prompts, painter, store, (options.width, options.height), log)
     return [
         candidate_of(
             row,
@@ -238,20 +238,20 @@ def _chosen(
     settings: Settings,
     candidates: Mapping[str, list[Record]],
     components: Components,
-    say: Say,
+    log: Log,
 ) -> list[Record]:
     every = [one for own in candidates.values() for one in own]
-    told = iter(judged(store, settings, every, components, say))
+    told = iter(judged(store, settings, every, components, log))
     return [one for own in candidates.values() for one in choose(own, [next(told) for _ in own])]
 
 
 def _by_clip(
-    store: Store, settings: Settings, candidates: Mapping[str, list[Record]], say: Say
+    store: Store, settings: Settings, candidates: Mapping[str, list[Record]], log: Log
 ) -> list[Record]:
     from hoi_assets.evaluation.run_metrics import known_clip_scores
 
     every = [one for own in candidates.values() for one in own if one["pixels"] is not None]
-    told = known_clip_scores(store, settings, every, say)
+    told = known_clip_scores(store, settings, every, log)
     scores = {
         (one["row_id"], one["candidate"]): score for one, score in zip(every, told, strict=True)
     }

@@ -24,7 +24,7 @@ from hoi_assets.engines.sd3.redenoising import (
 from hoi_assets.engines.sdxl.sampling import Draw, image_key
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import ModelRef, Settings
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
@@ -119,7 +119,7 @@ def draw_benchmark(
     settings: Settings,
     rows: Sequence[Draw],
     label: str,
-    say: Say,
+    log: Log,
     keep_latents: bool = False,
 ) -> list[Known]:
     """The pictures of `rows`, in order; those never made (or lost on disk) are drawn now.
@@ -148,7 +148,7 @@ def draw_benchmark(
         drawn,
         options.batch_size,
         label,
-        say,
+        log,
         len(rows),
     )
     return [
@@ -158,7 +158,7 @@ def draw_benchmark(
 
 
 def draw_variants(
-    store: Store, settings: Settings, refinements: Sequence[Refinement], label: str, say: Say
+    store: Store, settings: Settings, refinements: Sequence[Refinement], label: str, log: Log
 ) -> list[list[Variant]]:
     """Per refinement its pictures, one for each switch step of the settings; found or drawn."""
     ref, options = benchmark_model(settings), settings.refining
@@ -181,7 +181,7 @@ def draw_variants(
                 spent = made.compute.seconds
                 yield Picture(key, slot, made.image, made.reason, facts, spent)
 
-    kept = found_or_drawn(store, wanted, drawn, options.batch_size, label, say)
+    kept = found_or_drawn(store, wanted, drawn, options.batch_size, label, log)
     return [
         [
             Variant(one, step, reference, Known(one.row, own[step][:16], base, kept[own[step]]))

@@ -24,8 +24,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from hoi_assets.errors import HoiError
 from hoi_assets.grammar.vocabulary import RELATIONS
 from hoi_assets.llm.prompt_templates import told
-from hoi_assets.ppv.slots import MAX_SLOT_CHARACTERS
 
+MAX_PHRASE_CHARACTERS = 120
 MAX_QUESTION_CHARACTERS = 300
 SHOWN = "is shown"
 # `<(concept: sawing) = (hand holds saw)>` is how a reply of the published prompt looks.
@@ -84,7 +84,7 @@ def _line(text: str, most: int) -> str:
 def _phrase(text: str) -> str:
     if re.search(r"[()<>+]", text):
         raise ValueError("holds one of ( ) < > +, which the flat form keeps for itself")
-    return _line(text.strip(" .,;\t\n"), MAX_SLOT_CHARACTERS)
+    return _line(text.strip(" .,;\t\n"), MAX_PHRASE_CHARACTERS)
 
 
 def _phrase_or_nothing(text: str) -> str:

@@ -13,8 +13,8 @@ from hoi_assets.detailscribe.critique import (
 )
 from hoi_assets.engines.vilt.answers import known_answers
 from hoi_assets.errors import HoiError
-from hoi_assets.ppv.prompter import Seen
-from hoi_assets.progress import Say
+from hoi_assets.llm.shown_image import ShownImage
+from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
@@ -46,7 +46,7 @@ class Merit:
 
 
 def critiques(
-    store: Store, settings: Settings, pictures: Sequence[Picture], say: Say
+    store: Store, settings: Settings, pictures: Sequence[Picture], log: Log
 ) -> list[Critique]:
     """The critique of each picture, in their order; one that is known is not asked for again.
 
@@ -56,16 +56,16 @@ def critiques(
     options, ref = settings.critic, settings.models.critic
     if options.endpoint is not None:
         requests = [
-            CritiqueRequest(p.row_id, p.prompt, p.components, Seen.kept(store, p.pixels))
+            CritiqueRequest(p.row_id, p.prompt, p.components, ShownImage.of_store(store, p.pixels))
             for p in pictures
         ]
-        return critique_pictures(requests, EndpointCritic(options), store.ledger, say)
+        return critique_pictures(requests, EndpointCritic(options), store.ledger, log)
     if ref is None:
         raise HoiError(
             "no critic is set", "name a VQA model under models.critic, or critic.endpoint"
         )
     asked = [(p.pixels, one.question) for p in pictures for one in p.components]
-    p_yes = known_answers(store, settings, ref, asked, say)
+    p_yes = known_answers(store, settings, ref, asked, log)
     name = model_digest(ref)[:16]
     return [
         critique_from_answers(

@@ -16,10 +16,10 @@ from hoi_assets.hashing import digest
 from hoi_assets.llm import prompt_templates as wording
 from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.client import Unusable, one_json_object
-from hoi_assets.llm.reply_cache import Outcome, found_or_asked
+from hoi_assets.llm.reply_cache import Cache, Outcome, found_or_asked
+from hoi_assets.llm.shown_image import ShownImage
 from hoi_assets.llm.structured_output import Asker
-from hoi_assets.ppv.prompter import Cache, Seen
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Critic as CriticSettings
 from hoi_assets.taxonomy import ID_LENGTH
 
@@ -242,7 +242,7 @@ class CritiqueRequest:
     row_id: str
     prompt: str
     components: tuple[Component, ...]
-    seen: Seen
+    seen: ShownImage
 
     def key(self, identity: Mapping[str, Any]) -> str:
         """Hash of all that determines the critique: 16 hex digits."""
@@ -259,7 +259,7 @@ def critique_pictures(
     requests: Sequence[CritiqueRequest],
     critic: "EndpointCritic",
     cache: Cache | None = None,
-    say: Say = print,
+    log: Log = print,
 ) -> list[Critique]:
     """The endpoint's critique of each picture, in their order; equal requests are asked once.
 
@@ -274,10 +274,10 @@ def critique_pictures(
         cache,
         REPLY_KIND,
         dict(zip(keys, requests, strict=True)),
-        lambda missing, keep: critic.ask(missing, keep, say),
+        lambda missing, keep: critic.ask(missing, keep, log),
         dump=lambda findings: [vars(finding) for finding in findings],
         load=lambda records: tuple(Finding(**record) for record in records),
-        say=say,
+        log=log,
     )
     made = [
         _critique(
@@ -292,7 +292,7 @@ def critique_pictures(
     ]
     nothing = sum(one.nothing_to_correct for one in made)
     failed = sum(one.status == "failed" for one in made)
-    say(f"{len(made)} pictures judged, {nothing} with nothing to correct, {failed} failed")
+    log(f"{len(made)} pictures judged, {nothing} with nothing to correct, {failed} failed")
     return made
 
 

@@ -24,10 +24,9 @@ from hoi_assets.grammar.interactions import parse, question
 from hoi_assets.hashing import digest
 from hoi_assets.llm import prompt_templates as wording
 from hoi_assets.llm.client import Unusable, one_json_object
-from hoi_assets.llm.reply_cache import Keep, Outcome, found_or_asked
+from hoi_assets.llm.reply_cache import Cache, Keep, Outcome, found_or_asked
 from hoi_assets.llm.structured_output import Asker
-from hoi_assets.ppv.prompter import Cache
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Decomposer as DecomposerSettings
 from hoi_assets.taxonomy import ID_LENGTH, normalise
 
@@ -90,7 +89,7 @@ class Decomposer(Protocol):
     def caches(self) -> bool: ...
 
     def ask(
-        self, prompts: Mapping[str, str], keep: Keep[Components], say: Say
+        self, prompts: Mapping[str, str], keep: Keep[Components], log: Log
     ) -> Mapping[str, Outcome[Components]]: ...
 
 
@@ -107,7 +106,7 @@ def decompose(
     prompts: Iterable[tuple[str, str]],
     decomposer: Decomposer,
     cache: Cache | None = None,
-    say: Say = print,
+    log: Log = print,
 ) -> list[DecomposedRow]:
     """The components of each (row_id, prompt), in their order. Equal prompts are asked once.
 
@@ -123,14 +122,14 @@ def decompose(
         cache if decomposer.caches else None,
         REPLY_KIND,
         {key: prompt for prompt, key in keys.items()},
-        lambda missing, keep: decomposer.ask(missing, keep, say),
+        lambda missing, keep: decomposer.ask(missing, keep, log),
         dump=lambda components: [one.model_dump() for one in components],
         load=lambda records: tuple(Component.model_validate(record) for record in records),
-        say=say,
+        log=log,
     )
     made = [_row(row_id, prompt, outcomes[keys[prompt]], decomposer) for row_id, prompt in rows]
     failed = sum(row.status == "failed" for row in made)
-    say(f"{len(made)} prompts decomposed, {failed} failed")
+    log(f"{len(made)} prompts decomposed, {failed} failed")
     return made
 
 
@@ -261,7 +260,7 @@ class RuleDecomposer:
         return {"model": self.grammar, "template_version": self.template_version}
 
     def ask(
-        self, prompts: Mapping[str, str], keep: Keep[Components], say: Say
+        self, prompts: Mapping[str, str], keep: Keep[Components], log: Log
     ) -> Mapping[str, Outcome[Components]]:
         """An outcome per prompt, by key."""
         return {key: self._outcome(prompt) for key, prompt in prompts.items()}

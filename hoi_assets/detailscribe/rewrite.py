@@ -9,10 +9,9 @@ from hoi_assets.hashing import digest
 from hoi_assets.llm import prompt_templates as wording
 from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.client import Unusable, one_json_object
-from hoi_assets.llm.reply_cache import Outcome, found_or_asked
+from hoi_assets.llm.reply_cache import Cache, Outcome, found_or_asked
 from hoi_assets.llm.structured_output import Asker
-from hoi_assets.ppv.prompter import Cache
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Rewriter
 from hoi_assets.taxonomy import ID_LENGTH
 
@@ -74,7 +73,7 @@ def rewrite(
     prompts: Iterable[str],
     rewriter: EndpointRewriter,
     cache: Cache | None = None,
-    say: Say = print,
+    log: Log = print,
 ) -> dict[str, Outcome[str]]:
     """Each prompt rewritten, or the reason why it is not, by prompt.
 
@@ -92,9 +91,9 @@ def rewrite(
         cache,
         REPLY_KIND,
         {key: prompt for prompt, key in keys.items()},
-        lambda missing, keep: rewriter.ask(missing, keep, say),
+        lambda missing, keep: rewriter.ask(missing, keep, log),
         dump=str,
         load=str,
-        say=say,
+        log=log,
     )
     return {prompt: outcomes[key] for prompt, key in keys.items()}

@@ -31,7 +31,7 @@ from hoi_assets.detailscribe.critics import (
 )
 from hoi_assets.detailscribe.critique import Critique, no_critique
 from hoi_assets.engines.sd3.redenoising import Refinement
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 
@@ -47,7 +47,7 @@ def judged(
     settings: Settings,
     records: Sequence[Record],
     components: Components,
-    say: Say,
+    log: Log,
 ) -> list[Critique | None]:
     """The critic's view of drawn pictures by their *original* prompts; None where not drawn."""
     drawn = [one for one in records if one["pixels"] is not None]
@@ -58,7 +58,7 @@ def judged(
             Picture(one["row_id"], one["prompt"], components[one["row_id"]], one["pixels"])
             for one in drawn
         ],
-        say,
+        log,
     )
     told = iter(found)
     return [next(told) if one["pixels"] is not None else None for one in records]
@@ -86,7 +86,7 @@ def choose(candidates: Sequence[Record], found: Sequence[Critique | None]) -> li
 
 
 def initial_table(
-    store: Store, settings: Settings, prompts: pl.DataFrame, say: Say
+    store: Store, settings: Settings, prompts: pl.DataFrame, log: Log
 ) -> pl.DataFrame:
     """The plain picture of each usable row of `interacting_prompts`; a table of SCHEMA."""
     asked = prompts.to_dicts()
@@ -95,7 +95,7 @@ def initial_table(
         for position, one in enumerate(asked)
     ]
     label = f"initial pictures of {asked[0]['scenario']}" if asked else "initial pictures"
-    drawn = draw_benchmark(store, settings, rows, label, say, keep_latents=True)
+    drawn = draw_benchmark(store, settings, rows, label, log, keep_latents=True)
     return pl.DataFrame(
         [
             candidate_of(one, PLAIN, 0, picture_record(known)) | {"selected": True}
@@ -110,14 +110,14 @@ def critique_initial(
     settings: Settings,
     initial: pl.DataFrame,
     components: Components,
-    say: Say,
+    log: Log,
 ) -> list[Critique]:
     """The critique of every initial picture; it fails for one not drawn or without components."""
     records = initial.to_dicts()
     able = [one for one in records if one["pixels"] is not None and one["row_id"] in components]
     told = {
         one["row_id"]: critique
-        for one, critique in zip(able, judged(store, settings, able, components, say), strict=True)
+        for one, critique in zip(able, judged(store, settings, able, components, log), strict=True)
     }
     made = []
     for one in records:
@@ -168,7 +168,7 @@ def refined_table(
     initial: pl.DataFrame,
     components: Components,
     critiqued: pl.DataFrame,
-    say: Say,
+    log: Log,
 ) -> pl.DataFrame:
     """Both arms' candidates of every initial picture.
 
@@ -182,8 +182,8 @@ def refined_table(
     """
     records, corrected, failed = split_failed(initial, critiqued, components, (DETAILSCRIBE, CRAFT))
     made = [
-        *_detailscribe(store, settings, records, components, corrected, say),
-        *_craft(store, settings, records, components, say),
+        *_detailscribe(store, settings, records, components, corrected, log),
+        *_craft(store, settings, records, components, log),
         *failed,
     ]
     return pl.DataFrame(made, schema=SCHEMA)
@@ -195,7 +195,7 @@ def _detailscribe(
     initial: Sequence[Record],
     components: Components,
     corrected: Mapping[str, str | None],
-    say: Say,
+    log: Log,
 ) -> list[Record]:
     label = f"variants of {initial[0]['scenario']}" if initial else "variants"
     wanted = {
@@ -206,7 +206,7 @@ def _detailscribe(
     drawn = dict(
         zip(
             wanted,
-            draw_variants(store, settings, list(wanted.values()), label, say),
+            draw_variants(store, settings, list(wanted.values()), label, log),
             strict=True,
         )
     )
@@ -221,7 +221,7 @@ def _detailscribe(
         for row in initial
     }
     every = [one for own in candidates.values() for one in own]
-    told = iter(judged(store, settings, every, components, say))
+    told = iter(judged(store, settings, every, components, log))
     records = []
     for row_id, own in candidates.items():
         chosen = choose(own, [next(told) for _ in own])
@@ -236,7 +236,7 @@ def _craft(
     settings: Settings,
     initial: Sequence[Record],
     components: Components,
-    say: Say,
+    log: Log,
 ) -> list[Record]:
     """Rounds of all rows side by side, so that a round's pictures are drawn in batches."""
     first = {row["row_id"]: row for row in initial}
@@ -249,7 +249,7 @@ def _craft(
         number = fresh[0]["candidate"] + 1
         edits: dict[str, str] = {}
         for record, critique in zip(
-            fresh, judged(store, settings, fresh, components, say), strict=True
+            fresh, judged(store, settings, fresh, components, log), strict=True
         ):
             row_id = record["row_id"]
             records[row_id].append(record)
@@ -276,7 +276,7 @@ def _craft(
             for row_id, text in edits.items()
         ]
         label = f"edits of round {number}"
-        drawn = draw_benchmark(store, settings, rows, label, say) if rows else []
+        drawn = draw_benchmark(store, settings, rows, label, log) if rows else []
         fresh = [
             candidate_of(first[row_id], CRAFT, number, picture_record(known))
             for row_id, known in zip(edits, drawn, strict=True)

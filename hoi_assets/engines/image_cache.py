@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hoi_assets.engines.sdxl.sampling import Draw, image_key
-from hoi_assets.progress import Say, track
+from hoi_assets.progress import Log, track
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 from hoi_assets.taxonomy import ID_LENGTH
@@ -103,11 +103,11 @@ def image_id(row: Draw, base_digest: str) -> str:
 
 def seconds_of(store: Store, image_ids: Iterable[str]) -> dict[str, float]:
     """Wall time that drawing each image took, where it was measured when it was drawn first."""
-    return store.ledger.made(SECONDS_KIND, image_ids)
+    return store.ledger.get(SECONDS_KIND, image_ids)
 
 
 def draw_known(
-    store: Store, settings: Settings, rows: Sequence[Draw], label: str, say: Say
+    store: Store, settings: Settings, rows: Sequence[Draw], label: str, log: Log
 ) -> list[Known]:
     """The SDXL images of `rows`, in order; those never made (or lost on disk) are drawn now.
 
@@ -129,7 +129,7 @@ def draw_known(
             yield Picture(image_key(one.row, base), one.row.slot, one.image, one.reason, facts)
 
     kept = found_or_drawn(
-        store, dict(zip(keys, rows, strict=True)), drawn, batch_size, label, say, len(rows)
+        store, dict(zip(keys, rows, strict=True)), drawn, batch_size, label, log, len(rows)
     )
     return [
         Known(row=row, image_id=key[:ID_LENGTH], base_digest=base, kept=kept[key])
@@ -146,7 +146,7 @@ def found_or_drawn(
     draw: Callable[[Sequence[Asked]], Iterator[Picture]],
     keep_every: int,
     label: str,
-    say: Say,
+    log: Log,
     rows: int | None = None,
 ) -> dict[str, Kept]:
     """Images by key; those never made (or lost on disk) are drawn now.
@@ -159,22 +159,22 @@ def found_or_drawn(
         draw: draws what is missing; called only where something is.
         rows: how many ask for them, for the message.
     """
-    made = store.ledger.made(KIND, wanted)
+    made = store.ledger.get(KIND, wanted)
     lost = set(store.images.missing(value["pixels"] for value in made.values()))
     todo = [
         asked for key, asked in wanted.items() if key not in made or made[key]["pixels"] in lost
     ]
     failed: dict[str, Kept] = {}
     if todo:
-        fresh, failed = _drawn(store, draw(todo), len(todo), keep_every, label, say)
+        fresh, failed = _drawn(store, draw(todo), len(todo), keep_every, label, log)
         made |= fresh
     else:
-        say(f"{label}: all {rows or len(wanted)} found, none drawn")
+        log(f"{label}: all {rows or len(wanted)} found, none drawn")
     return {key: failed[key] if key in failed else Kept(**made[key]) for key in wanted}
 
 
 def _drawn(
-    store: Store, pictures: Iterator[Picture], total: int, keep_every: int, label: str, say: Say
+    store: Store, pictures: Iterator[Picture], total: int, keep_every: int, label: str, log: Log
 ) -> tuple[dict[str, Any], dict[str, Kept]]:
     import numpy as np
 
@@ -182,7 +182,7 @@ def _drawn(
     failed: dict[str, Kept] = {}
     batch: dict[str, Any] = {}
     seconds: dict[str, float] = {}
-    for one in track(pictures, label, total=total, say=say):
+    for one in track(pictures, label, total=total, log=log):
         if one.image is None:
             failed[one.key] = _nothing(one.slot, one.reason or "not drawn")
             continue
@@ -195,11 +195,11 @@ def _drawn(
             "environment": {"slot": one.slot, **facts},
         }
         if len(batch) >= keep_every:
-            store.ledger.make(SECONDS_KIND, seconds)
-            fresh |= store.ledger.make(KIND, batch)
+            store.ledger.put(SECONDS_KIND, seconds)
+            fresh |= store.ledger.put(KIND, batch)
             batch, seconds = {}, {}
-    store.ledger.make(SECONDS_KIND, seconds)
-    fresh |= store.ledger.make(KIND, batch)
+    store.ledger.put(SECONDS_KIND, seconds)
+    fresh |= store.ledger.put(KIND, batch)
     lost = set(store.images.missing(value["pixels"] for value in fresh.values()))
     for key, value in fresh.items():
         if value["pixels"] in lost:

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from hoi_assets.evaluation.run_metrics import CARRIED, score_rows
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 
@@ -63,7 +63,7 @@ def candidates(
 
 
 def score_candidates(
-    store: Store, settings: Settings, rows: Sequence[Mapping[str, Any]], say: Say
+    store: Store, settings: Settings, rows: Sequence[Mapping[str, Any]], log: Log
 ) -> pl.DataFrame:
     """Every metric of every candidate; a picture that several methods share is scored once.
 
@@ -75,7 +75,7 @@ def score_candidates(
     """
     places = [(row["pixels"], row["evaluation_prompt_id"]) for row in rows]
     distinct = {place: dict(row) for place, row in zip(places, rows, strict=True)}
-    values = score_rows(store, settings, list(distinct.values()), say)
+    values = score_rows(store, settings, list(distinct.values()), log)
     found = dict(zip(distinct, values, strict=True))
     if settings.critic.endpoint is not None:
         for place, row in zip(places, rows, strict=True):

@@ -25,7 +25,7 @@ import polars as pl
 from hoi_assets.errors import HoiError
 from hoi_assets.evaluation.run_metrics import Describe, Rows, score_rows
 from hoi_assets.hashing import digest, digest_pixels, files_below
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.statistics import (
     SAMPLES,
@@ -360,7 +360,7 @@ def score_pictures(
     settings: Settings,
     pictures: Sequence[Picture],
     describe: Describe,
-    say: Say,
+    log: Log,
     ask: Ask | None = None,
 ) -> pl.DataFrame:
     """Every metric of every picture.
@@ -383,7 +383,7 @@ def score_pictures(
     rows = [{**row, **part} for row, part in zip(rows, parts, strict=True)]
     found: Asked = [
         {name: (value, _why(value, row)) for name, value in values.items()}
-        for row, values in zip(rows, score_rows(store, settings, rows, say), strict=True)
+        for row, values in zip(rows, score_rows(store, settings, rows, log), strict=True)
     ]
     if ask is not None:
         found = [own | more for own, more in zip(found, ask(store, rows), strict=True)]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hoi_assets.errors import HoiError
 from hoi_assets.evaluation.run_metrics import SCORING_VERSION, component_judges, judges
 from hoi_assets.hashing import digest_pixels
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import ROOT, ModelRef, Settings, load_settings
 from hoi_assets.store.weights import model_digest
 
@@ -106,7 +106,7 @@ def _judges_any(reads: tuple[str, ...]) -> bool:
     return set(reads) <= {"prompt", "phrases"}
 
 
-def check_reference(settings: Settings, say: Say) -> tuple[list[Checked], str | None]:
+def check_reference(settings: Settings, log: Log) -> tuple[list[Checked], str | None]:
     """Score the reference pictures, without what is known of earlier runs, and hold them to
     REFERENCE_FILE.
 
@@ -129,7 +129,7 @@ def check_reference(settings: Settings, say: Say) -> tuple[list[Checked], str | 
     tolerance = SAME_KIND_TOLERANCE if same else OTHER_KIND_TOLERANCE
     found = [
         _checked(metric, model_digest(ref), values, kept["expected"].get(metric), tolerance)
-        for metric, (ref, values) in _score(settings, images, pictures, say).items()
+        for metric, (ref, values) in _score(settings, images, pictures, log).items()
     ]
     return found, f"other pixels: {', '.join(wrong)}" if wrong else None
 
@@ -150,7 +150,7 @@ def read_reference() -> dict[str, Any]:
 
 
 def _open(picture: Mapping[str, Any]) -> "Image.Image":
-    from hoi_assets.tinyworld.scenes.pool import open_image
+    from hoi_assets.store.scene_pool import open_image
 
     return open_image(ROOT / "data" / "pool", dict(picture))
 
@@ -181,14 +181,14 @@ def _checked(
 
 
 def _score(
-    settings: Settings, images: list["Image.Image"], rows: list[dict[str, Any]], say: Say
+    settings: Settings, images: list["Image.Image"], rows: list[dict[str, Any]], log: Log
 ) -> dict[str, tuple[ModelRef, tuple[float | None, ...]]]:
     """By metric the weights and a value per picture; of components the mean probability of yes
     (`<metric>_p_yes`), in which more shows than in the share that holds."""
     places = range(len(rows))
     found = {
         judge.name: (judge.ref, tuple(v[judge.name] for v in judge.score(images, rows, places)))
-        for judge in judges(settings, say)
+        for judge in judges(settings, log)
         if _judges_any(judge.reads)
     }
     for name, ref, _ in component_judges(settings):
@@ -242,7 +242,7 @@ def complaints(checked: list[Checked], problem: str | None) -> list[str]:
     return lines
 
 
-def record(settings: Settings, say: Say, **facts: Any) -> tuple[dict[str, Any], list[str]]:
+def record(settings: Settings, log: Log, **facts: Any) -> tuple[dict[str, Any], list[str]]:
     """The reproduction record, and what in it is not as expected.
 
     Args:
@@ -250,7 +250,7 @@ def record(settings: Settings, say: Say, **facts: Any) -> tuple[dict[str, Any], 
     """
     from hoi_assets.engines.judge_loading import resolve_device
 
-    checked, problem = check_reference(settings, say)
+    checked, problem = check_reference(settings, log)
     kept = {
         "scoring_version": SCORING_VERSION,
         "profile": settings.profile,
@@ -271,13 +271,13 @@ def _silent(line: str) -> None:
     pass
 
 
-def write_expectations(settings: Settings, say: Say) -> Path:
+def write_expectations(settings: Settings, log: Log) -> Path:
     """Score the reference pictures with the profile's weights and keep that as what to expect."""
     kept = read_reference()
     images = [_open(one) for one in kept["pictures"]]
     for one, image in zip(kept["pictures"], images, strict=True):
         one["pixels"] = digest_pixels(image)
-    found = _score(settings, images, kept["pictures"], say)
+    found = _score(settings, images, kept["pictures"], log)
     expected = {
         metric: {"model": model_digest(ref), "values": list(values)}
         for metric, (ref, values) in sorted(found.items())

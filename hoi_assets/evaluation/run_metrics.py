@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from hoi_assets.engines.vilt.answers import known_answers
+from hoi_assets.engines.vilt.pair_scores import pair_scores
 from hoi_assets.hashing import digest
-from hoi_assets.ppv.verdicts import pair_scores
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import ROOT, ModelRef, Settings
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.store.weights import model_digest
@@ -53,7 +53,7 @@ class Judge:
 
 
 def score(
-    store: Store, settings: Settings, images: pl.DataFrame, verifier: Published | None, say: Say
+    store: Store, settings: Settings, images: pl.DataFrame, verifier: Published | None, log: Log
 ) -> pl.DataFrame:
     """Score images with the verifier, where there is one, and as `score_rows` does.
 
@@ -64,10 +64,10 @@ def score(
         Long table: CARRIED, metric, value (scenario is null here). The examiner's are 0 or 1.
     """
     rows = images.to_dicts()
-    found = score_rows(store, settings, rows, say)
+    found = score_rows(store, settings, rows, log)
     if verifier is not None:
         pairs = [(row["pixels"], row["prompt"]) for row in rows]
-        verdicts = pair_scores(store, settings, pairs, verifier, say)
+        verdicts = pair_scores(store, settings, pairs, verifier, log)
         names = ("verifier_fidelity", "verifier_alignment")
         found = [
             {**dict(zip(names, verdicts[pair], strict=True)), **values}
@@ -87,7 +87,7 @@ def score(
     )
 
 
-def score_rows(store: Store, settings: Settings, rows: Rows, say: Say) -> list[Values]:
+def score_rows(store: Store, settings: Settings, rows: Rows, log: Log) -> list[Values]:
     """Every metric of each row, by the judges that the profile names; each picture once per judge.
 
     Args:
@@ -104,13 +104,13 @@ def score_rows(store: Store, settings: Settings, rows: Rows, say: Say) -> list[V
     found: list[Values] = [{} for _ in rows]
     if not rows:
         return found
-    for judge in judges(settings, say):
+    for judge in judges(settings, log):
         if set(judge.reads) <= rows[0].keys():
-            for values, more in zip(found, _score(store, judge, rows, say), strict=True):
+            for values, more in zip(found, _score(store, judge, rows, log), strict=True):
                 values |= more
     if "questions" in rows[0]:
         for name, ref, threshold in component_judges(settings):
-            shares = _components_that_hold(store, settings, ref, threshold, rows, say)
+            shares = _components_that_hold(store, settings, ref, threshold, rows, log)
             for values, share in zip(found, shares, strict=True):
                 values[name] = share
     return found
@@ -120,7 +120,7 @@ def reference_scores(
     store: Store,
     settings: Settings,
     verifier: Published | None,
-    say: Say,
+    log: Log,
     describe: Describe | None = None,
 ) -> dict[str, list[float]]:
     """Scores of the reference pictures (clean renders with true captions), by metric.
@@ -130,7 +130,7 @@ def reference_scores(
     Args:
         describe: further fields of a row by its prompt, e.g. `phrases`; see `score_rows`.
     """
-    from hoi_assets.tinyworld.scenes.pool import open_image, read_pool
+    from hoi_assets.store.scene_pool import open_image, read_pool
 
     if settings.evaluation.reference_pool is None:
         return {}
@@ -149,7 +149,7 @@ def reference_scores(
         for row, more in zip(rows, describe([row["prompt"] for row in rows]), strict=True):
             row |= more
     table = pl.DataFrame(rows, infer_schema_length=None)
-    scores = score(store, settings, table, verifier, say)
+    scores = score(store, settings, table, verifier, log)
     return {
         str(metric): part["value"].drop_nulls().to_list()
         for (metric,), part in scores.group_by("metric", maintain_order=True)
@@ -157,25 +157,25 @@ def reference_scores(
     }
 
 
-def judges(settings: Settings, say: Say) -> list[Judge]:
+def judges(settings: Settings, log: Log) -> list[Judge]:
     """The judges that the profile names."""
     models = settings.models
     chosen = [
-        Judge("clip_score", models.clip, ("prompt",), _clip(settings, say)),
-        Judge("image_reward", models.image_reward, ("prompt",), _image_reward(settings, say)),
+        Judge("clip_score", models.clip, ("prompt",), _clip(settings, log)),
+        Judge("image_reward", models.image_reward, ("prompt",), _image_reward(settings, log)),
     ]
     if models.examiner is not None:
         asked = ("category", "object", "colour", "side", "suite")
         chosen.append(Judge("examiner", models.examiner, asked, _examiner(settings)))
     if models.blip_vqa is not None:
-        chosen.append(Judge("blip_vqa", models.blip_vqa, ("phrases",), _blip_vqa(settings, say)))
+        chosen.append(Judge("blip_vqa", models.blip_vqa, ("phrases",), _blip_vqa(settings, log)))
     return chosen
 
 
-def known_clip_scores(store: Store, settings: Settings, rows: Rows, say: Say) -> list[float]:
+def known_clip_scores(store: Store, settings: Settings, rows: Rows, log: Log) -> list[float]:
     """CLIPScore of each row's `pixels` against its `prompt`; each pair scored once."""
-    judge = Judge("clip_score", settings.models.clip, ("prompt",), _clip(settings, say))
-    return [float(values["clip_score"] or 0.0) for values in _score(store, judge, rows, say)]
+    judge = Judge("clip_score", settings.models.clip, ("prompt",), _clip(settings, log))
+    return [float(values["clip_score"] or 0.0) for values in _score(store, judge, rows, log)]
 
 
 def component_judges(settings: Settings) -> list[tuple[str, ModelRef, float]]:
@@ -190,10 +190,10 @@ def component_judges(settings: Settings) -> list[tuple[str, ModelRef, float]]:
 
 
 def _components_that_hold(
-    store: Store, settings: Settings, ref: ModelRef, threshold: float, rows: Rows, say: Say
+    store: Store, settings: Settings, ref: ModelRef, threshold: float, rows: Rows, log: Log
 ) -> list[float | None]:
     asked = [(row["pixels"], question) for row in rows for question in row["questions"]]
-    p_yes = known_answers(store, settings, ref, asked, say)
+    p_yes = known_answers(store, settings, ref, asked, log)
     shares: list[float | None] = []
     for row in rows:
         holds = [p_yes[row["pixels"], question] >= threshold for question in row["questions"]]
@@ -201,38 +201,38 @@ def _components_that_hold(
     return shares
 
 
-def _clip(settings: Settings, say: Say) -> Callable[..., list[Values]]:
+def _clip(settings: Settings, log: Log) -> Callable[..., list[Values]]:
     def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
         from hoi_assets.engines.metrics import clip_scores, load_clip
 
         model = load_clip(settings.models.clip, settings.device)
         scores = clip_scores(model, images, [row["prompt"] for row in rows], slots)
-        _say_truncated("CLIPScore", scores.truncated, say)
+        _say_truncated("CLIPScore", scores.truncated, log)
         return [{"clip_score": float(value)} for value in scores.values]
 
     return compute
 
 
-def _image_reward(settings: Settings, say: Say) -> Callable[..., list[Values]]:
+def _image_reward(settings: Settings, log: Log) -> Callable[..., list[Values]]:
     def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
         from hoi_assets.engines.metrics import image_reward_scores, load_image_reward
 
         model = load_image_reward(settings.models.image_reward, settings.device)
         scores = image_reward_scores(model, images, [row["prompt"] for row in rows], slots)
-        _say_truncated("ImageReward", scores.truncated, say)
+        _say_truncated("ImageReward", scores.truncated, log)
         return [{"image_reward": float(value)} for value in scores.values]
 
     return compute
 
 
-def _blip_vqa(settings: Settings, say: Say) -> Callable[..., list[Values]]:
+def _blip_vqa(settings: Settings, log: Log) -> Callable[..., list[Values]]:
     def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
         from hoi_assets.engines.blip_vqa import blip_vqa_scores, load_blip_vqa
 
         assert settings.models.blip_vqa is not None
         model = load_blip_vqa(settings.models.blip_vqa, settings.device)
         scores = blip_vqa_scores(model, images, [row["phrases"] for row in rows], slots)
-        _say_truncated("BLIP-VQA", scores.truncated, say)
+        _say_truncated("BLIP-VQA", scores.truncated, log)
         return [
             {"blip_vqa": None if math.isnan(value) else float(value)} for value in scores.values
         ]
@@ -240,9 +240,9 @@ def _blip_vqa(settings: Settings, say: Say) -> Callable[..., list[Values]]:
     return compute
 
 
-def _say_truncated(name: str, prompts: Sequence[int], say: Say) -> None:
+def _say_truncated(name: str, prompts: Sequence[int], log: Log) -> None:
     if prompts:
-        say(f"{name}: {len(prompts)} prompts are longer than it reads; their ends were not judged")
+        log(f"{name}: {len(prompts)} prompts are longer than it reads; their ends were not judged")
 
 
 def _examiner(settings: Settings) -> Callable[..., list[Values]]:
@@ -275,7 +275,7 @@ def _examined(right: dict[str, bool], row: dict[str, Any]) -> Values:
     }
 
 
-def _score(store: Store, judge: Judge, rows: Rows, say: Say) -> Iterable[Values]:
+def _score(store: Store, judge: Judge, rows: Rows, log: Log) -> Iterable[Values]:
     model = model_digest(judge.ref)
     keys = [
         digest(
@@ -289,7 +289,7 @@ def _score(store: Store, judge: Judge, rows: Rows, say: Say) -> Iterable[Values]
         )
         for row in rows
     ]
-    known = store.ledger.made("score", keys)
+    known = store.ledger.get("score", keys)
     todo = [(slot, key) for slot, key in enumerate(dict.fromkeys(keys)) if key not in known]
     place = {key: index for index, key in reversed(list(enumerate(keys)))}
     for start in range(0, len(todo), CHUNK):
@@ -298,8 +298,8 @@ def _score(store: Store, judge: Judge, rows: Rows, say: Say) -> Iterable[Values]
         values = judge.score(
             [store.images.open(row["pixels"]) for row in asked], asked, [slot for slot, _ in chunk]
         )
-        known |= store.ledger.make(
+        known |= store.ledger.put(
             "score", {key: value for (_, key), value in zip(chunk, values, strict=True)}
         )
-        say(f"{judge.name}: {start + len(chunk)}/{len(todo)} images scored")
+        log(f"{judge.name}: {start + len(chunk)}/{len(todo)} images scored")
     return [known[key] for key in keys]

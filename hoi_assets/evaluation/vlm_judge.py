@@ -13,10 +13,10 @@ from hoi_assets.llm.client import (
     Unusable,
     one_json_object,
 )
-from hoi_assets.llm.reply_cache import Outcome, found_or_asked
+from hoi_assets.llm.reply_cache import Cache, Outcome, found_or_asked
+from hoi_assets.llm.shown_image import ShownImage
 from hoi_assets.llm.structured_output import Asker
-from hoi_assets.ppv.prompter import Cache, Seen
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Judge as JudgeSettings
 from hoi_assets.taxonomy import ID_LENGTH
 
@@ -68,7 +68,7 @@ class RatingRequest:
 
     row_id: str
     prompt: str
-    seen: Seen
+    seen: ShownImage
 
     def key(self, identity: Mapping[str, Any]) -> str:
         """Hash of all that determines the rating: 16 hex digits."""
@@ -84,7 +84,7 @@ def rate_pictures(
     requests: Sequence[RatingRequest],
     judge: "EndpointJudge",
     cache: Cache | None = None,
-    say: Say = print,
+    log: Log = print,
 ) -> list[Rating]:
     """The endpoint's rating of each picture, in their order; equal requests are asked once.
 
@@ -99,16 +99,16 @@ def rate_pictures(
         cache,
         REPLY_KIND,
         dict(zip(keys, requests, strict=True)),
-        lambda missing, keep: judge.ask(missing, keep, say),
+        lambda missing, keep: judge.ask(missing, keep, log),
         dump=lambda reply: reply.model_dump(),
         load=_Reply.model_validate,
-        say=say,
+        log=log,
     )
     made = [
         _rating(request, outcomes[key], judge) for key, request in zip(keys, requests, strict=True)
     ]
     failed = sum(one.status == "failed" for one in made)
-    say(f"{len(made)} pictures rated, {failed} failed")
+    log(f"{len(made)} pictures rated, {failed} failed")
     return made
 
 

@@ -1,8 +1,9 @@
 """Interactions of the tiny world: what a picture is planned to show, how it is said, and asked.
 
 A `Plan` is the truth of one picture. Its sentence is a chain of clauses, one per component
-(subject, relation, object), so it is read back without loss: `parse(say(plan)) == triples(plan)`. A
-thing is named in full where it is mentioned first ("a red spoon"), then by "the" ("the spoon").
+(subject, relation, object), so it is read back without loss:
+`parse(sentence(plan)) == triples(plan)`. A thing is named in full where it is mentioned first
+("a red spoon"), then by "the" ("the spoon").
 
 `python -m hoi_assets.grammar.interactions --out data/interacting` writes the built-in benchmark.
 """
@@ -302,11 +303,11 @@ def _plan(
 # --- saying ---------------------------------------------------------------------------------------
 
 
-def say(plan: Plan) -> str:
+def sentence(plan: Plan) -> str:
     """The plan in one sentence of at most 30 words.
 
     >>> plan = make_plan("functional", 1)
-    >>> parse(say(plan)) == triples(plan)
+    >>> parse(sentence(plan)) == triples(plan)
     True
     """
     rng = random.Random(f"say:{plan.seed}")
@@ -531,7 +532,7 @@ class Spoilt:
 
 
 def spoil(plan: Plan, seed: int) -> Spoilt:
-    """A plan like `plan` in whose picture exactly one component of `say(plan)` is false.
+    """A plan like `plan` in whose picture exactly one component of `sentence(plan)` is false.
 
     Components take their turn evenly, and so do the faults that belie a component.
     """
@@ -652,7 +653,7 @@ class Item:
         return {
             "scene_id": f"{self.split}-{self.index:06d}",
             "split": self.split,
-            "prompt": say(self.told),
+            "prompt": sentence(self.told),
             "alignment": self.fault is None,
             "fault": self.fault,
             "triples": [[each.subject, each.relation, each.object] for each in told],
@@ -730,7 +731,7 @@ def benchmark_row(plan: Plan) -> dict[str, str]:
         for ref in (relation.subject, relation.object)
     ]
     topic = "-".join(head for head in dict.fromkeys(heads) if head != "hand")
-    return {"topic": topic, "prompt": say(plan)}
+    return {"topic": topic, "prompt": sentence(plan)}
 
 
 def write_benchmark(out: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from hoi_assets.errors import HoiError
 from hoi_assets.llm.budget import Budget
-from hoi_assets.progress import Say, track
+from hoi_assets.progress import Log, track
 from hoi_assets.settings import Endpoint
 
 if TYPE_CHECKING:
@@ -501,7 +501,7 @@ def ask_all(
     ask_one: Callable[[Item, bool], Result],
     done: Callable[[Item, Result], None],
     label: str,
-    say: Say,
+    log: Log,
 ) -> list[Result]:
     """Ask for all items side by side, as many at once as `concurrency` says; in their order.
 
@@ -526,14 +526,14 @@ def ask_all(
     with ThreadPoolExecutor(caller.options.concurrency) as pool:
         asked = {pool.submit(ask_one, items[n], False): n for n in range(1, len(items))}
         try:
-            for answered in track(as_completed(asked), label, total=len(asked), say=say):
+            for answered in track(as_completed(asked), label, total=len(asked), log=log):
                 take(asked[answered], answered.result())
         except BaseException:
             caller.stopped = "stopped: the run ended"
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     if caller.stopped:
-        say(f"{label}: {caller.stopped}")
+        log(f"{label}: {caller.stopped}")
     return [results[n] for n in range(len(items))]
 
 

@@ -15,7 +15,7 @@ from hoi_assets.hashing import digest
 from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.client import Bill, Caller, Transient, Unusable, Usage, ask_all
 from hoi_assets.llm.reply_cache import Keep, Outcome, found_or_asked
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Painter
 from hoi_assets.store.images import DIGEST, ImageStore
 from hoi_assets.store.versions import Store
@@ -56,7 +56,7 @@ def paint(
     painter: "EndpointPainter",
     store: Store,
     size: tuple[int, int],
-    say: Say = print,
+    log: Log = print,
 ) -> list[Painted]:
     """The endpoint's picture of each prompt, in their order; equal prompts are asked once.
 
@@ -74,10 +74,10 @@ def paint(
         store.ledger,
         KIND,
         dict(zip(keys, prompts, strict=True)),
-        lambda missing, keep: painter.ask(missing, keep, say),
+        lambda missing, keep: painter.ask(missing, keep, log),
         dump=str,
         load=_digest,
-        say=say,
+        log=log,
     )
     drawn_by = f"{painter.model}, {painter.size} brought to {size[0]}x{size[1]}"
     made = {key: _brought(store, key, outcomes[key], size, drawn_by) for key in outcomes}
@@ -85,7 +85,7 @@ def paint(
     spent = (
         "price unknown" if painter.price is None else f"{painter.budget.spent_usd:.4f} USD spent"
     )
-    say(f"{len(keys)} pictures by {painter.model}, {failed} failed, {spent}")
+    log(f"{len(keys)} pictures by {painter.model}, {failed} failed, {spent}")
     return [made[key] for key in keys]
 
 
@@ -158,7 +158,7 @@ class EndpointPainter(Caller):
         return digest(determined_by)[:ID_LENGTH]
 
     def ask(
-        self, prompts: Mapping[str, str], keep: Keep[str], say: Say
+        self, prompts: Mapping[str, str], keep: Keep[str], log: Log
     ) -> Mapping[str, Outcome[str]]:
         """The digest of a picture per prompt, by key; `keep` is called with each at once.
 
@@ -169,14 +169,14 @@ class EndpointPainter(Caller):
             return {}
         cost = None if self.price is None else self.price * len(prompts)
         what = f"{len(prompts)} pictures of {self.size} by {self.model} at {self.endpoint}"
-        say(f"painter: {self.said_before(what, cost)}")
+        log(f"painter: {self.said_before(what, cost)}")
         outcomes = ask_all(
             self,
             list(prompts.items()),
             lambda item, first: self._outcome(item[1], first),
             lambda item, outcome: keep(item[0], outcome),
             "painter",
-            say,
+            log,
         )
         return dict(zip(prompts, outcomes, strict=True))
 
@@ -228,10 +228,10 @@ class EndpointPainter(Caller):
 
 
 def _forget_lost(store: Store, keys: Sequence[str]) -> None:
-    made = store.ledger.made(KIND, keys)
+    made = store.ledger.get(KIND, keys)
     digests = {key: record["value"] for key, record in made.items()}
     lost = set(store.images.missing(digests.values()))
-    store.ledger.forget(KIND, [key for key, pixels in digests.items() if pixels in lost])
+    store.ledger.delete(KIND, [key for key, pixels in digests.items() if pixels in lost])
 
 
 def _brought(

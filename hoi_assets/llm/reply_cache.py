@@ -1,17 +1,24 @@
-"""Replies of an endpoint, kept by the hash of all that determines them, never asked for twice."""
+"""The reply cache: an endpoint's replies by the hash of all that determines them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import ValidationError
 
 from hoi_assets.llm.client import Answer
-from hoi_assets.ppv.prompter import Cache
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 
 Value = TypeVar("Value")
 Request = TypeVar("Request")
+
+
+class Cache(Protocol):
+    """What stores replies: `hoi_assets.store.ledger.Ledger`, or anything with these two calls."""
+
+    def get(self, kind: str, keys: Iterable[str]) -> dict[str, Any]: ...
+
+    def put(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ def found_or_asked(
     ask: Callable[[Mapping[str, Request], Keep[Value]], Mapping[str, Outcome[Value]]],
     dump: Callable[[Value], Any],
     load: Callable[[Any], Value],
-    say: Say,
+    log: Log,
 ) -> dict[str, Outcome[Value]]:
     """Outcomes by key: those the cache has, and those asked for now; each value is kept at once.
 
@@ -64,16 +71,16 @@ def found_or_asked(
         dump, load: a value as JSON and back; `load` may raise on what it cannot read.
     """
     found: dict[str, Outcome[Value]] = {}
-    kept = cache.made(kind, list(requests)) if cache else {}
+    kept = cache.get(kind, list(requests)) if cache else {}
     for key, record in kept.items():
         try:
             found[key] = Outcome(**{**record, "value": load(record["value"])})
         except (ValidationError, TypeError, KeyError, ValueError):
-            say(f"{kind}: kept reply {key} cannot be read; it is asked for again")
+            log(f"{kind}: kept reply {key} cannot be read; it is asked for again")
 
     def keep(key: str, outcome: Outcome[Value]) -> None:
         if cache and outcome.value is not None:
-            cache.make(kind, {key: {**vars(outcome), "value": dump(outcome.value)}})
+            cache.put(kind, {key: {**vars(outcome), "value": dump(outcome.value)}})
 
     missing = {key: request for key, request in requests.items() if key not in found}
     found.update(ask(missing, keep))

@@ -18,7 +18,7 @@ from hoi_assets.llm.client import (
     text_part,
 )
 from hoi_assets.llm.reply_cache import Keep, Outcome
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Endpoint
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Asker(ABC, Generic[Request, Value]):
         }
 
     def ask(
-        self, requests: Mapping[str, Request], keep: Keep[Value], say: Say
+        self, requests: Mapping[str, Request], keep: Keep[Value], log: Log
     ) -> Mapping[str, Outcome[Value]]:
         """An outcome per request, by key; `keep` is called with each at once.
 
@@ -97,14 +97,14 @@ class Asker(ABC, Generic[Request, Value]):
         characters = sum(len("".join(self.words(request))) for request in requests.values())
         tokens = characters // CHARACTERS_PER_TOKEN + len(requests) * self.chat.image_tokens
         replies = self.typical_reply_tokens * len(requests)
-        say(f"{self.label}: {self.chat.estimate(len(requests), tokens, replies)}")
+        log(f"{self.label}: {self.chat.estimate(len(requests), tokens, replies)}")
         outcomes = ask_all(
             self.chat,
             list(requests.items()),
             lambda item, first: self._outcome(*item, first),
             lambda item, outcome: keep(item[0], outcome),
             self.label,
-            say,
+            log,
         )
         return dict(zip(requests, outcomes, strict=True))
 

@@ -10,7 +10,7 @@ from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.ppv.proposer import trigger
 from hoi_assets.ppv.verdicts import verify
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.taxonomy import Category
@@ -29,7 +29,7 @@ def propose(
     prompts: pl.DataFrame,
     lora: Published,
     verifier: Published,
-    say: Say,
+    log: Log,
 ) -> pl.DataFrame:
     """Draw the category's candidates.
 
@@ -62,14 +62,14 @@ def propose(
     for number in range(rounds):
         wanted = accepted.height if plan.accepted_goal is None else plan.budget - table.height
         drawn = _draw_round(
-            store, settings, category, accepted.head(wanted), weights, number, table.height, say
+            store, settings, category, accepted.head(wanted), weights, number, table.height, log
         )
         fresh = _as_table(drawn, accepted.head(wanted), category.key, number, lora.version)
         table = pl.concat([table, fresh]) if table.height else fresh
         if plan.accepted_goal is not None:
-            verdicts = verify(store, settings, table, verifier, say)
+            verdicts = verify(store, settings, table, verifier, log)
             kept = verdicts.filter(pl.col("status") == "accepted").height
-            say(
+            log(
                 f"round {number + 1}: {kept} of {plan.accepted_goal} accepted, {table.height} drawn"
             )
             if kept >= plan.accepted_goal or table.height >= plan.budget:
@@ -89,7 +89,7 @@ def _draw_round(
     lora: Lora,
     number: int,
     first_position: int,
-    say: Say,
+    log: Log,
 ) -> list[Known]:
     rows: list[Draw] = [
         draw_row(
@@ -101,7 +101,7 @@ def _draw_round(
         )
         for position, row in enumerate(prompts.iter_rows(named=True))
     ]
-    return draw_known(store, settings, rows, f"candidates of {category.key}", say)
+    return draw_known(store, settings, rows, f"candidates of {category.key}", log)
 
 
 SCHEMA: dict[str, Any] = {

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from hoi_assets.llm.reply_cache import Cache
 from hoi_assets.ppv.prompt_checks import NearDuplicates, problem
-from hoi_assets.ppv.prompter import Cache, Prompter, Reply, Request
+from hoi_assets.ppv.prompter import Prompter, Reply, Request
 from hoi_assets.ppv.slot_grammar import GrammarPrompter
 from hoi_assets.ppv.slots import slots_class
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Prompter as PrompterSettings
 from hoi_assets.taxonomy import Category, Taxonomy
 
@@ -101,7 +102,7 @@ def detail_prompts(
     prompter: Prompter,
     options: PrompterSettings,
     cache: Cache | None = None,
-    say: Say = print,
+    log: Log = print,
 ) -> list[PromptRow]:
     """`per_base_prompt` detailed prompts for each base prompt of a category, checked.
 
@@ -119,7 +120,7 @@ def detail_prompts(
         for base in category.base_prompts
         for index in range(options.per_base_prompt)
     ]
-    replies = _replies(category, prompter, options, requests, cache, say)
+    replies = _replies(category, prompter, options, requests, cache, log)
     kept = NearDuplicates(options.near_duplicate_similarity)
     rows = [
         _row(request, reply, category, prompter, options, kept)
@@ -127,7 +128,7 @@ def detail_prompts(
     ]
     count = Counter(row.status for row in rows)
     ends = ", ".join(f"{count[end]} {end}" for end in ("accepted", "rejected", "failed"))
-    say(f"{category.key}: {len(rows)} detailed prompts, {ends}")
+    log(f"{category.key}: {len(rows)} detailed prompts, {ends}")
     return rows
 
 
@@ -137,25 +138,25 @@ def _replies(
     options: PrompterSettings,
     requests: Sequence[Request],
     cache: Cache | None,
-    say: Say,
+    log: Log,
 ) -> list[Reply]:
     if cache is None or not prompter.caches:
-        return prompter.ask(category, requests, lambda request, reply: None, say)
+        return prompter.ask(category, requests, lambda request, reply: None, log)
     level = slots_class(options.vocabulary)
     found: dict[str, Reply] = {}
-    for prompt_id, value in cache.made(REPLY_KIND, [r.prompt_id for r in requests]).items():
+    for prompt_id, value in cache.get(REPLY_KIND, [r.prompt_id for r in requests]).items():
         try:
             found[prompt_id] = Reply(**{**value, "slots": level.model_validate(value["slots"])})
         except (ValidationError, TypeError, KeyError):
-            say(f"{category.key}: kept reply {prompt_id} cannot be read; it is asked for again")
+            log(f"{category.key}: kept reply {prompt_id} cannot be read; it is asked for again")
 
     def keep(request: Request, reply: Reply) -> None:
         assert reply.slots is not None
         value = {**asdict(reply), "slots": reply.slots.model_dump()}
-        cache.make(REPLY_KIND, {request.prompt_id: value})
+        cache.put(REPLY_KIND, {request.prompt_id: value})
 
     missing = [request for request in requests if request.prompt_id not in found]
-    asked = prompter.ask(category, missing, keep, say)
+    asked = prompter.ask(category, missing, keep, log)
     found.update((r.prompt_id, reply) for r, reply in zip(missing, asked, strict=True))
     return [found[request.prompt_id] for request in requests]
 

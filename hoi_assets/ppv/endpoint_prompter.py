@@ -13,7 +13,7 @@ from hoi_assets.llm.client import Chat, Message, Unusable, ask_all, one_json_obj
 from hoi_assets.ppv.prompter import Keep, Reply, Request
 from hoi_assets.ppv.slot_grammar import draw
 from hoi_assets.ppv.slots import PromptSlots, slots_class
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Prompter as PrompterSettings
 from hoi_assets.taxonomy import Category, Taxonomy
 
@@ -59,7 +59,7 @@ class EndpointPrompter:
         }
 
     def ask(
-        self, category: Category, requests: Sequence[Request], keep: Keep, say: Say
+        self, category: Category, requests: Sequence[Request], keep: Keep, log: Log
     ) -> list[Reply]:
         """One reply per request, in their order; `keep` is called with each usable one at once.
 
@@ -70,7 +70,7 @@ class EndpointPrompter:
             return []
         tokens = sum(tokens_in(self._messages(category, request)) for request in requests)
         estimate = self.chat.estimate(len(requests), tokens, TYPICAL_REPLY_TOKENS * len(requests))
-        say(f"{category.key}: {estimate}")
+        log(f"{category.key}: {estimate}")
 
         def done(request: Request, reply: Reply) -> None:
             if reply.slots is not None:
@@ -82,7 +82,7 @@ class EndpointPrompter:
             lambda request, first: self._reply(category, request, first),
             done,
             f"{category.key} prompts",
-            say,
+            log,
         )
 
     def _reply(self, category: Category, request: Request, first: bool = False) -> Reply:

@@ -9,7 +9,7 @@ from hoi_assets.ppv.candidates import SCHEMA as IMAGE_SCHEMA
 from hoi_assets.ppv.candidates import lora_of
 from hoi_assets.ppv.evaluation_prompts import EvaluationPrompt, general_prompts, held_out_prompts
 from hoi_assets.ppv.proposer import trigger
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.taxonomy import Taxonomy
@@ -39,7 +39,7 @@ def draw_evaluation(
     category: str,
     dreambooth: Published,
     finetuned: Published,
-    say: Say,
+    log: Log,
 ) -> pl.DataFrame:
     """Draw the category's held-out prompts and its share of the general prompts.
 
@@ -70,7 +70,7 @@ def draw_evaluation(
                 row = draw_row(settings.sampling, text, seed, len(planned), weights[method])
                 planned.append((method, prompt, row))
     drawn = draw_known(
-        store, settings, [row for *_, row in planned], f"evaluation of {category}", say
+        store, settings, [row for *_, row in planned], f"evaluation of {category}", log
     )
     return pl.DataFrame(
         [

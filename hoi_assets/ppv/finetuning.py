@@ -7,7 +7,7 @@ import polars as pl
 
 from hoi_assets.engines.sdxl.sampling import lora_digest
 from hoi_assets.errors import HoiError
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.trained import trained
 from hoi_assets.store.versions import Store
@@ -23,7 +23,7 @@ class Tuned:
     summary: pl.DataFrame
 
 
-def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, say: Say) -> Tuned:
+def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) -> Tuned:
     """Fine-tune on the dataset's train split, stop early on its validation split.
 
     Args:
@@ -64,22 +64,22 @@ def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, say: Say) 
             config,
             work,
             result / "lora",
-            say,
+            log,
         )
         pl.DataFrame(done.log, infer_schema_length=None).write_parquet(result / "log.parquet")
 
     folder = trained(store, "finetuned", key, train)
-    log = pl.read_parquet(folder / "log.parquet")
-    checked = log.filter(pl.col("validation_loss").is_not_null())
+    training_log = pl.read_parquet(folder / "log.parquet")
+    checked = training_log.filter(pl.col("validation_loss").is_not_null())
     best = checked.sort("validation_loss", "step").row(0, named=True)
     summary = {
         "lora_digest": lora_digest(folder / "lora"),
         "base_digest": base,
-        "steps": int(log["step"].max()),  # type: ignore[arg-type]
+        "steps": int(training_log["step"].max()),  # type: ignore[arg-type]
         "best_step": best["step"],
         "train_rows": len(splits["train"]),
         "validation_rows": len(splits["validation"]),
         "first_validation_loss": checked.sort("step")["validation_loss"][0],
         "best_validation_loss": best["validation_loss"],
     }
-    return Tuned(folder=folder / "lora", log=log, summary=pl.DataFrame([summary]))
+    return Tuned(folder=folder / "lora", log=training_log, summary=pl.DataFrame([summary]))

@@ -86,7 +86,7 @@ def _pool_folder(settings: InstanceImages) -> Path:
 
 
 def _from_pool(category: str, settings: InstanceImages, images: ImageStore) -> Iterator[Instance]:
-    from hoi_assets.tinyworld.scenes.pool import open_image, read_pool
+    from hoi_assets.store.scene_pool import open_image, read_pool
 
     folder = _pool_folder(settings)
     scenes = read_pool(folder, "instance").filter(pl.col("category") == category).sort("scene_id")

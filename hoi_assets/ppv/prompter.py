@@ -1,18 +1,13 @@
 """What goes between `detail_prompts` and a prompter."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from hoi_assets.hashing import digest
 from hoi_assets.ppv.slots import PromptSlots
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.taxonomy import ID_LENGTH, BasePrompt, Category, Taxonomy
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from hoi_assets.store.versions import Store
 
 # What of a category a prompter reads; a change of anything else keeps the replies.
 CATEGORY_FACTS = ("name", "definition", "contact_surface", "thumb", "grip_phrase", "hands")
@@ -65,23 +60,6 @@ class Reply:
 Keep = Callable[[Request, Reply], None]
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A picture that an endpoint is shown; opened when it is sent, since thousands may wait.
-
-    Attributes:
-        pixels: digest of its pixels.
-    """
-
-    pixels: str
-    open: Callable[[], "Image.Image"]
-
-    @staticmethod
-    def kept(store: "Store", pixels: str) -> "Seen":
-        """A picture of the store."""
-        return Seen(pixels, lambda: store.images.open(pixels))
-
-
 class Prompter(Protocol):
     """Turns requests into slots. `identity` is what determines a reply beside the request."""
 
@@ -101,13 +79,5 @@ class Prompter(Protocol):
     def caches(self) -> bool: ...
 
     def ask(
-        self, category: Category, requests: Sequence[Request], keep: Keep, say: Say
+        self, category: Category, requests: Sequence[Request], keep: Keep, log: Log
     ) -> list[Reply]: ...
-
-
-class Cache(Protocol):
-    """What is kept of replies: `hoi_assets.store.ledger.Ledger`, or anything that does as much."""
-
-    def made(self, kind: str, keys: Iterable[str]) -> dict[str, Any]: ...
-
-    def make(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]: ...

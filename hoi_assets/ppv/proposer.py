@@ -10,7 +10,7 @@ from hoi_assets.engines.image_cache import draw_known
 from hoi_assets.engines.sdxl.sampling import Lora, draw_row, lora_digest
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.trained import trained
 from hoi_assets.store.versions import Store
@@ -48,7 +48,7 @@ def trigger(category: Category, prompt: str) -> str:
 
 
 def train_proposer(
-    store: Store, settings: Settings, category: Category, instances: pl.DataFrame, say: Say
+    store: Store, settings: Settings, category: Category, instances: pl.DataFrame, log: Log
 ) -> Proposer:
     """Train the category's LoRA, or find the one trained from the same inputs.
 
@@ -65,7 +65,7 @@ def train_proposer(
             "look at the reasons in instance_images and mend the folder they come from",
         )
     captions = [caption or class_prompt(category) for caption in kept["caption"]]
-    classes = _class_images(store, settings, category, say)
+    classes = _class_images(store, settings, category, log)
     from hoi_assets.engines.sdxl.lora import lora_key
 
     instance = [
@@ -79,7 +79,7 @@ def train_proposer(
         from hoi_assets.engines.sdxl.loading import configure, load_sdxl
         from hoi_assets.engines.sdxl.lora import train_dreambooth_lora
 
-        say(f"{category.key}: training a LoRA, {settings.lora.max_train_steps} steps")
+        log(f"{category.key}: training a LoRA, {settings.lora.max_train_steps} steps")
         done = train_dreambooth_lora(
             load_sdxl(settings.models.base, configure(settings)),
             _opened(store, instance),
@@ -87,31 +87,31 @@ def train_proposer(
             settings.lora,
             work,
             result / "lora",
-            say,
+            log,
         )
         pl.DataFrame(done.log).write_parquet(result / "log.parquet")
 
     folder = trained(store, "lora", key, train)
-    log = pl.read_parquet(folder / "log.parquet")
+    training_log = pl.read_parquet(folder / "log.parquet")
     lora = Lora(folder=str(folder / "lora"), digest=lora_digest(folder / "lora"))
     summary = {
         "category": category.key,
         "lora_digest": lora.digest,
         "base_digest": base,
         "identifier": category.identifier,
-        "steps": log.height,
+        "steps": training_log.height,
         "instance_images": len(instance),
         "class_images": len(classes),
-        "first_loss": _mean_loss(log.head(10)),
-        "last_loss": _mean_loss(log.tail(10)),
+        "first_loss": _mean_loss(training_log.head(10)),
+        "last_loss": _mean_loss(training_log.tail(10)),
         "width": settings.sampling.width,
         "height": settings.sampling.height,
     }
     return Proposer(
         folder=folder / "lora",
-        log=log,
+        log=training_log,
         summary=pl.DataFrame([summary]),
-        samples=_samples(store, settings, category, lora, captions, say),
+        samples=_samples(store, settings, category, lora, captions, log),
         trigger=trigger(category, "").strip(),
     )
 
@@ -126,7 +126,7 @@ def _opened(store: Store, pairs: list[tuple[str, str]]) -> list[tuple["Image.Ima
 
 
 def _class_images(
-    store: Store, settings: Settings, category: Category, say: Say
+    store: Store, settings: Settings, category: Category, log: Log
 ) -> list[tuple[str, str]]:
     """The base model's own pictures of the category's base prompts: what must not be forgotten."""
     if not settings.lora.with_prior_preservation:
@@ -141,7 +141,7 @@ def _class_images(
         )
         for position in range(settings.lora.num_class_images)
     ]
-    drawn = draw_known(store, settings, rows, f"class images of {category.key}", say)
+    drawn = draw_known(store, settings, rows, f"class images of {category.key}", log)
     return [(known.pixels, known.row.prompt) for known in drawn if known.pixels is not None]
 
 
@@ -151,7 +151,7 @@ def _samples(
     category: Category,
     lora: Lora,
     captions: list[str],
-    say: Say,
+    log: Log,
 ) -> pl.DataFrame:
     methods: list[tuple[str, Lora | None]] = [("base", None), ("lora", lora)]
     rows: list[Any] = []
@@ -161,7 +161,7 @@ def _samples(
         for method, weights in methods:
             text = trigger(category, prompt) if weights else prompt
             rows.append((method, draw_row(settings.sampling, text, seed, number, weights)))
-    drawn = draw_known(store, settings, [row for _, row in rows], f"samples of {category.key}", say)
+    drawn = draw_known(store, settings, [row for _, row in rows], f"samples of {category.key}", log)
     return pl.DataFrame(
         [
             {
@@ -176,5 +176,5 @@ def _samples(
     )
 
 
-def _mean_loss(log: pl.DataFrame) -> float:
-    return float(log["loss"].mean())  # type: ignore[arg-type]
+def _mean_loss(steps: pl.DataFrame) -> float:
+    return float(steps["loss"].mean())  # type: ignore[arg-type]

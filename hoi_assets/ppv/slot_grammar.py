@@ -15,7 +15,7 @@ from hoi_assets.grammar.vocabulary import (
 )
 from hoi_assets.ppv.prompter import Keep, Reply, Request
 from hoi_assets.ppv.slots import PromptSlots, slots_class, words_named
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Prompter as PrompterSettings
 from hoi_assets.taxonomy import Category, Taxonomy
 
@@ -78,7 +78,7 @@ class GrammarPrompter:
         return False
 
     def ask(
-        self, category: Category, requests: Sequence[Request], keep: Keep, say: Say
+        self, category: Category, requests: Sequence[Request], keep: Keep, log: Log
     ) -> list[Reply]:
         """One reply per request, in their order."""
         return [self._reply(category, request) for request in requests]

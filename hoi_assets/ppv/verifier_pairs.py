@@ -13,14 +13,13 @@ import polars as pl
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file
-from hoi_assets.progress import Say, track
-from hoi_assets.settings import ROOT, Settings
+from hoi_assets.progress import Log, track
+from hoi_assets.settings import LABELS_FILE, ROOT, Settings
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 from hoi_assets.taxonomy import Taxonomy
 
 POOL_SPLITS = {"judge_train": "train", "judge_val": "validation", "judge_test": "test"}
-LABELS_FILE = "labels.csv"
 VIEWS = ("render", "vae", "renoised")
 VIEW_KIND = "view"
 
@@ -66,7 +65,7 @@ def _source(settings: Settings) -> Path:
     return path
 
 
-def labelled_pairs(store: Store, settings: Settings, taxonomy: Taxonomy, say: Say) -> pl.DataFrame:
+def labelled_pairs(store: Store, settings: Settings, taxonomy: Taxonomy, log: Log) -> pl.DataFrame:
     """The labelled pairs, in three splits that share no scene and no grasp.
 
     Renders are shown plain, through the VAE, or lightly re-noised and denoised by the base model,
@@ -78,7 +77,7 @@ def labelled_pairs(store: Store, settings: Settings, taxonomy: Taxonomy, say: Sa
     if settings.verifier.labels_folder is not None:
         rows = list(_people(store, settings))
     else:
-        rows = _renders(store, settings, taxonomy, say)
+        rows = _renders(store, settings, taxonomy, log)
     if not rows:
         raise HoiError(
             f"{_source(settings)} holds no labelled picture", "add some, or use another source"
@@ -87,9 +86,9 @@ def labelled_pairs(store: Store, settings: Settings, taxonomy: Taxonomy, say: Sa
 
 
 def _renders(
-    store: Store, settings: Settings, taxonomy: Taxonomy, say: Say
+    store: Store, settings: Settings, taxonomy: Taxonomy, log: Log
 ) -> list[dict[str, Any]]:
-    from hoi_assets.tinyworld.scenes.pool import open_image, read_pool
+    from hoi_assets.store.scene_pool import open_image, read_pool
 
     folder = _source(settings).parent
     scenes = read_pool(folder).filter(pl.col("split").is_in(list(POOL_SPLITS))).sort("scene_id")
@@ -120,7 +119,7 @@ def _renders(
                 and scene["object"] in taxonomy.categories[category].objects,
             }
         )
-    _show(store, settings, rows, say)
+    _show(store, settings, rows, log)
     return rows
 
 
@@ -133,7 +132,7 @@ def _view(settings: Settings, scene_id: str) -> str:
     return "vae" if part < share / 2 else "renoised"
 
 
-def _show(store: Store, settings: Settings, rows: list[dict[str, Any]], say: Say) -> None:
+def _show(store: Store, settings: Settings, rows: list[dict[str, Any]], log: Log) -> None:
     """Replace the pixels of rows that are shown as the generator would."""
     base = model_digest(settings.models.base)
     for view in VIEWS[1:]:
@@ -151,7 +150,7 @@ def _show(store: Store, settings: Settings, rows: list[dict[str, Any]], say: Say
             )
             for row in chosen
         ]
-        known = store.ledger.made(VIEW_KIND, keys)
+        known = store.ledger.get(VIEW_KIND, keys)
         lost = set(store.images.missing(known.values()))
         todo = [
             (key, row)
@@ -159,9 +158,9 @@ def _show(store: Store, settings: Settings, rows: list[dict[str, Any]], say: Say
             if key not in known or known[key] in lost
         ]
         if todo:
-            seen = track(_views(store, settings, view, todo), f"{view} views", len(todo), say)
+            seen = track(_views(store, settings, view, todo), f"{view} views", len(todo), log)
             for (key, _), pixels in zip(todo, seen, strict=True):
-                known[key] = store.ledger.make(VIEW_KIND, {key: pixels})[key]
+                known[key] = store.ledger.put(VIEW_KIND, {key: pixels})[key]
         for key, row in zip(keys, chosen, strict=True):
             row["pixels"] = known[key]
 

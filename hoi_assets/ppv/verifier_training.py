@@ -10,7 +10,7 @@ import polars as pl
 from hoi_assets.engines.vilt.training import LabelledPair
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.trained import trained
 from hoi_assets.store.versions import Store
@@ -36,7 +36,7 @@ class Fitted:
     summary: pl.DataFrame
 
 
-def fit_verifier(store: Store, settings: Settings, pairs: pl.DataFrame, say: Say) -> Fitted:
+def fit_verifier(store: Store, settings: Settings, pairs: pl.DataFrame, log: Log) -> Fitted:
     """Train both heads, choose temperatures and thresholds on validation, measure on test; or find
     the verifier fitted from the same inputs.
 
@@ -67,7 +67,7 @@ def fit_verifier(store: Store, settings: Settings, pairs: pl.DataFrame, say: Say
     )
 
     def train(work: Path, result: Path) -> None:
-        _fit(settings, splits, work, result, say)
+        _fit(settings, splits, work, result, log)
 
     folder = trained(store, "verifier", key, train)
     return Fitted(
@@ -103,7 +103,7 @@ def _fit(
     splits: dict[str, list[LabelledPair]],
     work: Path,
     result: Path,
-    say: Say,
+    log: Log,
 ) -> None:
     from hoi_assets.engines.vilt.calibration import calibrate, quality_table, reliability_table
     from hoi_assets.engines.vilt.training import labels_of, logits_of, train_verifier
@@ -111,8 +111,8 @@ def _fit(
 
     config = settings.verifier
     start = load_verifier(settings.models.verifier, settings.device)
-    done = train_verifier(start, splits["train"], splits["validation"], config, work, say)
-    verifier = calibrate(done.verifier, splits["validation"], config.target_precision, say).verifier
+    done = train_verifier(start, splits["train"], splits["validation"], config, work, log)
+    verifier = calibrate(done.verifier, splits["validation"], config.target_precision, log).verifier
     save_verifier(verifier, result / "model")
     test = splits["test"]
     p = probabilities(logits_of(verifier, test), verifier.temperature)

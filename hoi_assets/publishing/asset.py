@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from hoi_assets.errors import HoiError
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.publishing.execution import Outcome, carry_out
 from hoi_assets.publishing.graph import Graph
 from hoi_assets.publishing.stage import Partitions, Stage
@@ -17,13 +17,13 @@ from hoi_assets.publishing.stage import Partitions, Stage
 CHECK = "gate"
 FORCE_TAG = "hoi/force"
 
-_terminal: ContextVar[Say | None] = ContextVar("terminal", default=None)
+_terminal: ContextVar[Log | None] = ContextVar("terminal", default=None)
 
 
 @contextmanager
-def said_to(say: Say) -> Iterator[None]:
+def said_to(log: Log) -> Iterator[None]:
     """Inside, whatever stages say goes to `say` as well as to Dagster's log."""
-    token = _terminal.set(say)
+    token = _terminal.set(log)
     try:
         yield
     finally:
@@ -69,7 +69,7 @@ def asset_of(
         platform = context.resources.platform
         terminal = _terminal.get()
 
-        def say(line: str) -> None:
+        def log(line: str) -> None:
             context.log.info(line)
             if terminal is not None:
                 terminal(line)
@@ -84,7 +84,7 @@ def asset_of(
                 run_id=context.run.run_id,
                 force=context.op_execution_context.op_config["force"]
                 or context.run.tags.get(FORCE_TAG) == "true",
-                say=say,
+                log=log,
             )
             outcome = carry_out(graph, stage, work)
         except HoiError as error:

@@ -71,7 +71,7 @@ def carry_out(graph: Graph, stage: Stage, work: Work) -> Outcome:
             work.keys,
             run_id=work.run_id,
             force=work.force,
-            say=work.say,
+            log=work.log,
         )
         with _noting(work):
             lineage = graph.lineage(stage, work)
@@ -100,7 +100,7 @@ def _alone(work: Work) -> ExitStack:
     try:
         held.enter_context(work.store.lock(*place, timeout_s=1))
     except HoiError as error:
-        work.say(f"waiting: {error.what}")
+        work.log(f"waiting: {error.what}")
         held.enter_context(work.store.lock(*place, timeout_s=LOCK_TIMEOUT_S))
     return held
 
@@ -133,7 +133,7 @@ def _judge_again(
     current: Published,
 ) -> Outcome:
     """Only the gate's rules changed: ask them of a copy of the version in force."""
-    work.say("inputs unchanged, gate changed: judging the version in force again")
+    work.log("inputs unchanged, gate changed: judging the version in force again")
     _note(work, "started")
     with work.store.stage(stage.name, work.partition) as out:
         with writing(out.path):

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import canonical_json, digest
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.publishing import evidence
 from hoi_assets.publishing.expectations import Rule, resolve
 from hoi_assets.publishing.stage import Keys, Partitions, Stage, Work
@@ -130,7 +130,7 @@ class Graph:
         *,
         run_id: str | None = None,
         force: bool = False,
-        say: Say = print,
+        log: Log = print,
     ) -> Work:
         """What the stage may read: a snapshot of the versions in force now."""
         parents: dict[str, Published | dict[str, Published] | None] = {}
@@ -153,7 +153,7 @@ class Graph:
             parents_partitions={dep: self[dep].partitions for dep in stage.deps},
             run_id=run_id,
             force=force,
-            say=say,
+            log=log,
         )
 
     def inputs(self, stage: Stage, work: Work) -> dict[str, Any]:
@@ -244,22 +244,22 @@ class Graph:
         )
         failed_rows = 0 if kept is None else kept.failed_rows
 
-        def say(state: State, *reasons: str) -> Status:
+        def status(state: State, *reasons: str) -> Status:
             return Status(stage.name, partition, state, reasons, current, failed_rows)
 
         attempt = evidence.latest(store, stage.name, partition)
         if attempt is not None and attempt.state in ("rejected", "failed"):
-            return say("held", attempt.reason)
+            return status("held", attempt.reason)
         interrupted = attempt is not None and attempt.state == "started"
         if interrupted and not _running(store, stage.name, partition):
-            return say("held", "its latest run was interrupted")
+            return status("held", "its latest run was interrupted")
         if current is None:
-            return say("missing", "nothing published")
+            return status("missing", "nothing published")
         # Of a held or missing parent nothing new can be read, so it makes no child stale.
         unsettled = [_place(s.stage, s.partition) for s in above if s.state == "stale"]
         reasons = [f"{place} is stale" for place in unsettled if stage.parents_in_inputs]
         try:
-            work = self.work(stage, partition, settings, store, keys, say=lambda _: None)
+            work = self.work(stage, partition, settings, store, keys, log=lambda _: None)
             reasons += changed(current.inputs, self.inputs(stage, work))
         except HoiError as error:
             reasons.append(error.what)
@@ -267,7 +267,7 @@ class Graph:
             reasons.append("its gate's evidence is gone")
         elif failed_rows:
             reasons.append(f"{failed_rows} rows failed and can be tried again")
-        return say("stale", *reasons) if reasons else say("fresh")
+        return status("stale", *reasons) if reasons else status("fresh")
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

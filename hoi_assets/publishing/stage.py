@@ -43,7 +43,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hoi_assets.errors import HoiError
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.publishing.metadata import Image, Markdown, Table, Value
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Published, Staging, Store
@@ -99,7 +99,7 @@ class Work:
     parents_partitions: Mapping[str, Partitions | None] = field(default_factory=dict)
     run_id: str | None = None
     force: bool = False
-    say: Say = print
+    log: Log = print
     recorded: list[dict[str, Any]] = field(default_factory=list)
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hoi_assets.errors import HoiError
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.rating.raters import rater_of
 from hoi_assets.rating.study import (
     SCORES,
@@ -282,7 +282,7 @@ def build_app(desk: Desk) -> "Starlette":
     )
 
 
-def serve(folder: Path, host: str = HOST, port: int = PORT, say: Say = print) -> None:
+def serve(folder: Path, host: str = HOST, port: int = PORT, log: Log = print) -> None:
     """Serve the study in `folder` until interrupted.
 
     Args:
@@ -299,7 +299,7 @@ def serve(folder: Path, host: str = HOST, port: int = PORT, say: Say = print) ->
     try:
         with _listening(host, port) as listener:
             shown = f"[{host}]" if ":" in host else host
-            say(f"rating page at http://{shown}:{listener.getsockname()[1]}; Ctrl+C stops it")
+            log(f"rating page at http://{shown}:{listener.getsockname()[1]}; Ctrl+C stops it")
             config = uvicorn.Config(
                 build_app(desk),
                 # Request lines hold the raters' secrets: they are not logged.

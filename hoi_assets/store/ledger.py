@@ -60,7 +60,7 @@ class Ledger:
         self._pid: int | None = None
         self._inherited: sqlite3.Connection | None = None
 
-    def made(self, kind: str, keys: Iterable[str]) -> dict[str, Any]:
+    def get(self, kind: str, keys: Iterable[str]) -> dict[str, Any]:
         """Values already made, by key; keys not made are absent from the answer.
 
         Args:
@@ -73,7 +73,7 @@ class Ledger:
         with self._transaction(write=False) as connection:
             return _select_made(connection, kind, keys)
 
-    def make(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    def put(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Keep new values by key; the first write wins. Returns the winning value of every key.
 
         Values come back as JSON reads them (tuples as lists), now and at any later time alike.
@@ -96,7 +96,7 @@ class Ledger:
             )
             return _select_made(connection, kind, values)
 
-    def forget(self, kind: str, keys: Iterable[str]) -> int:
+    def delete(self, kind: str, keys: Iterable[str]) -> int:
         """Drop made values, so that they are made anew. Returns how many were dropped.
 
         Example:

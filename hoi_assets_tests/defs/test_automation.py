@@ -67,7 +67,7 @@ CATEGORIES = ("hook", "tripod", "worn")
 def test_a_failed_category_is_held_and_named_and_the_rest_goes_on(folder, instance):
     line = small_line(folder)
     said: list[str] = []
-    report = drive(line, instance, CATEGORIES, say=said.append)
+    report = drive(line, instance, CATEGORIES, log=said.append)
     assert ends(report.done) == {
         ("line_head", None): "made",
         ("hand_pose_line", "hook"): "made",
@@ -88,7 +88,7 @@ def test_a_failed_category_is_held_and_named_and_the_rest_goes_on(folder, instan
 
 
 def test_every_run_of_the_loop_is_in_dagster_with_its_partition(folder, instance):
-    drive(small_line(folder), instance, ["hook"], say=quiet, parent_run_id="the-parent")
+    drive(small_line(folder), instance, ["hook"], log=quiet, parent_run_id="the-parent")
     runs = instance.get_runs()
     assert {run.tags[DRIVER_TAG] for run in runs} == {"the-parent"}
     assert all(run.status == DagsterRunStatus.SUCCESS for run in runs)
@@ -100,21 +100,21 @@ def test_every_run_of_the_loop_is_in_dagster_with_its_partition(folder, instance
 
 def test_second_loop_over_the_same_inputs_makes_nothing(folder, instance):
     line = small_line(folder)
-    drive(line, instance, ["hook", "worn"], say=quiet)
+    drive(line, instance, ["hook", "worn"], log=quiet)
     before = calls(folder)
-    report = drive(small_line(folder), instance, ["hook", "worn"], say=quiet)
+    report = drive(small_line(folder), instance, ["hook", "worn"], log=quiet)
     assert calls(folder) == before
     assert {done.end for done in report.done} == {"unchanged"}
 
 
 def test_only_stale_makes_what_changed_and_what_follows(folder, instance):
     line = small_line(folder)
-    drive(line, instance, ["hook", "worn"], say=quiet)
+    drive(line, instance, ["hook", "worn"], log=quiet)
     before = len(calls(folder))
-    report = drive(line, instance, ["hook", "worn"], only="stale", say=quiet)
+    report = drive(line, instance, ["hook", "worn"], only="stale", log=quiet)
     assert {done.end for done in report.done} == {"skipped"}
     write_taxonomy(folder / "taxonomy", {"worn": [*GOOD, "a new cup"]})
-    report = drive(line, instance, ["hook", "worn"], only="stale", say=quiet)
+    report = drive(line, instance, ["hook", "worn"], only="stale", log=quiet)
     assert ends(report.done)["hand_pose_line", "hook"] == "skipped"
     assert calls(folder)[before:] == [
         "prompts worn",
@@ -129,10 +129,10 @@ def test_only_stale_makes_what_changed_and_what_follows(folder, instance):
 
 def test_only_failed_tries_the_held_category_and_no_other(folder, instance):
     line = small_line(folder)
-    drive(line, instance, CATEGORIES, say=quiet)
+    drive(line, instance, CATEGORIES, log=quiet)
     before = len(calls(folder))
     write_taxonomy(folder / "taxonomy", {"tripod": GOOD, "hook": [*GOOD, "a new cup"]})
-    report = drive(line, instance, CATEGORIES, only="failed", say=quiet)
+    report = drive(line, instance, CATEGORIES, only="failed", log=quiet)
     assert not report.held
     assert ends(report.done)["hand_pose_line", "hook"] == "skipped"
     assert calls(folder)[before : before + 3] == ["prompts tripod", "pictures tripod", "dataset _"]
@@ -142,16 +142,16 @@ def test_only_failed_tries_the_held_category_and_no_other(folder, instance):
 
 def test_only_missing_makes_the_category_that_never_was(folder, instance):
     line = small_line(folder)
-    drive(line, instance, ["hook"], say=quiet)
+    drive(line, instance, ["hook"], log=quiet)
     write_taxonomy(folder / "taxonomy", {"hook": [*GOOD, "a new cup"]})
     before = len(calls(folder))
-    drive(line, instance, ["hook", "worn"], only="missing", say=quiet)
+    drive(line, instance, ["hook", "worn"], only="missing", log=quiet)
     assert calls(folder)[before : before + 3] == ["prompts worn", "pictures worn", "dataset _"]
 
 
 def test_failure_for_all_categories_ends_the_loop_there(folder, instance):
     write_profile(folder, dataset={"min_categories": 5})
-    report = drive(small_line(folder), instance, ["hook", "worn"], say=quiet)
+    report = drive(small_line(folder), instance, ["hook", "worn"], log=quiet)
     assert report.done[-1].job == "line_dataset"
     assert report.done[-1].asset == "dataset"
     assert "observed 2" in report.done[-1].reason
@@ -161,7 +161,7 @@ def test_partitions_in_use_are_the_profiles_and_those_made_before(folder, instan
     write_profile(folder, run_categories=["worn"])
     line = small_line(folder)
     assert keys_in_use(line) == ("worn", *SCENARIOS)
-    drive(line, instance, ["hook"], say=quiet)
+    drive(line, instance, ["hook"], log=quiet)
     assert keys_in_use(line) == ("hook", "worn", *SCENARIOS)
 
 
@@ -422,7 +422,7 @@ def test_backfill_by_the_daemon_keeps_the_poisoned_category_out_of_dataset_and_m
 
 def test_a_fan_in_without_anything_made_is_skipped_and_says_why(folder, instance):
     line = small_line(folder)
-    report = drive(line, instance, list(SCENARIOS), say=quiet)
+    report = drive(line, instance, list(SCENARIOS), log=quiet)
     assert [(one.job, one.end, one.reason) for one in report.done[1:]] == [
         ("line_dataset", "skipped", "no hand_pose is made"),
         ("line_tail", "skipped", "no hand_pose is made"),

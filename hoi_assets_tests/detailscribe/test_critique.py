@@ -34,7 +34,7 @@ from hoi_assets.detailscribe.critique import (
 from hoi_assets.grammar.interactions import parse
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.llm.budget import Budget
-from hoi_assets.ppv.prompter import Seen
+from hoi_assets.llm.shown_image import ShownImage
 from hoi_assets.settings import Critic
 from hoi_assets.store.ledger import Ledger
 from hoi_assets_tests.ppv.test_endpoint_prompter import PRICES
@@ -49,9 +49,9 @@ def picture(seed: int = 0) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def shown(seed: int = 0) -> Seen:
+def shown(seed: int = 0) -> ShownImage:
     image = picture(seed)
-    return Seen(digest_pixels(image), lambda: image)
+    return ShownImage(digest_pixels(image), lambda: image)
 
 
 def lost() -> Image.Image:
@@ -282,7 +282,7 @@ def test_critiques_are_found_again_by_picture_and_prompt(chat_server: Any, tmp_p
     first = ask(server.url, *same, other, cache=ledger)
     assert len(server.requests) == 2
     assert [row.row_id for row in first] == ["a", "b", "c"]
-    unopened = [replace(one, seen=Seen(one.seen.pixels, lost)) for one in (*same, other)]
+    unopened = [replace(one, seen=ShownImage(one.seen.pixels, lost)) for one in (*same, other)]
     assert ask(server.url, *unopened, cache=ledger) == first
     assert len(server.requests) == 2
     ask(server.url, CritiqueRequest("a", SENTENCE, PARTS[:1], shown()), cache=ledger)

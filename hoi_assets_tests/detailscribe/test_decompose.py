@@ -56,7 +56,7 @@ def quiet(line: str) -> None:
 
 
 def rules(*prompts: str) -> list[DecomposedRow]:
-    return decompose([(str(n), p) for n, p in enumerate(prompts)], RuleDecomposer(), say=quiet)
+    return decompose([(str(n), p) for n, p in enumerate(prompts)], RuleDecomposer(), log=quiet)
 
 
 def ask(url: str, *prompts: str, cache: Any = None, **options: Any) -> list[DecomposedRow]:
@@ -71,7 +71,7 @@ def ask(url: str, *prompts: str, cache: Any = None, **options: Any) -> list[Deco
 
 def test_every_built_in_prompt_is_decomposed_by_its_grammar() -> None:
     prompts = [(row.row_id, row.prompt) for row in read_benchmark()]
-    rows = decompose(prompts, RuleDecomposer(), say=quiet)
+    rows = decompose(prompts, RuleDecomposer(), log=quiet)
     assert {(row.status, row.model) for row in rows} == {("accepted", "tiny-grammar")}
     assert all(row.components[0].question.endswith("?") for row in rows)
     assert max(len(row.components) for row in rows) > 1
@@ -206,8 +206,8 @@ def test_kept_reply_that_cannot_be_read_is_asked_for_again(
     options = Decomposer(endpoint=server.url, model="m")
     first = decompose([("0", PROMPT)], EndpointDecomposer(options), ledger, quiet)
     keys = all_keys(ledger)
-    ledger.forget("decomposition", keys)
-    ledger.make("decomposition", {key: {"value": [{"subject": "a"}]} for key in keys})
+    ledger.delete("decomposition", keys)
+    ledger.put("decomposition", {key: {"value": [{"subject": "a"}]} for key in keys})
     again = decompose([("0", PROMPT)], EndpointDecomposer(options), ledger, said.append)
     assert again == first and len(server.requests) == 2
     assert any("cannot be read" in line for line in said)
@@ -239,7 +239,7 @@ def test_later_failure_of_one_prompt_leaves_the_others(chat_server: Any) -> None
 def test_estimate_is_said_before_the_first_call(chat_server: Any) -> None:
     said: list[str] = []
     options = Decomposer(endpoint=chat_server(GOOD).url, model="m", **PRICES)
-    decompose([("0", PROMPT)], make_decomposer(options), say=said.append)
+    decompose([("0", PROMPT)], make_decomposer(options), log=said.append)
     assert said[0].startswith("decompositions: 1 calls to m") and "USD" in said[0]
 
 

@@ -19,7 +19,7 @@ from hoi_assets.evaluation.vlm_judge import (
 )
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.llm.budget import Budget
-from hoi_assets.ppv.prompter import Seen
+from hoi_assets.llm.shown_image import ShownImage
 from hoi_assets.settings import Judge
 from hoi_assets.store.ledger import Ledger
 from hoi_assets_tests.ppv.test_endpoint_prompter import PRICES, Answer
@@ -33,9 +33,9 @@ def picture(seed: int = 0) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def shown(seed: int = 0) -> Seen:
+def shown(seed: int = 0) -> ShownImage:
     image = picture(seed)
-    return Seen(digest_pixels(image), lambda: image)
+    return ShownImage(digest_pixels(image), lambda: image)
 
 
 def ask(

@@ -25,7 +25,7 @@ from hoi_assets.grammar.interactions import (
     plan_interactions,
     question,
     read_noun,
-    say,
+    sentence,
     spoil,
     triples,
 )
@@ -48,9 +48,9 @@ def items():
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_sentence_is_read_back_as_the_plans_components(scenario):
     for plan in plans(scenario):
-        assert parse(say(plan)) == triples(plan)
+        assert parse(sentence(plan)) == triples(plan)
         assert 1 <= len(triples(plan)) <= 3
-        assert len(say(plan).split()) <= MAX_WORDS
+        assert len(sentence(plan).split()) <= MAX_WORDS
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -66,7 +66,7 @@ def test_spoilt_plan_belies_exactly_one_component_and_is_still_of_the_grammar(sc
         spoilt = spoil(plan, seed)
         assert spoilt.truth.count(False) == 1
         assert spoilt.truth == tuple(holds(triple, spoilt.plan) for triple in triples(plan))
-        assert parse(say(spoilt.plan)) == triples(spoilt.plan)
+        assert parse(sentence(spoilt.plan)) == triples(spoilt.plan)
         assert spoilt == spoil(plan, seed)
         faults.add(spoilt.fault)
         components.add(spoilt.truth.index(False))
@@ -88,7 +88,7 @@ def test_equal_seeds_plan_equal_pictures_and_json_keeps_them():
 
 
 def test_wordings_join_clauses_in_several_ways():
-    said = [say(plan) for scenario in SCENARIOS for plan in plans(scenario)]
+    said = [sentence(plan) for scenario in SCENARIOS for plan in plans(scenario)]
     for joiner in (" that ", ", and ", ", while "):
         assert sum(joiner in sentence for sentence in said) > 40
     assert 0.3 < sum("wall" in sentence for sentence in said) / len(said) < 0.5

@@ -91,8 +91,8 @@ def painted(
 ) -> list[Painted]:
     chosen = {"model": "m", "timeout_s": 5, "concurrency": 1, **options}
     painter = EndpointPainter(Painter(endpoint=url, **chosen), store.images, budget)
-    say = (said if said is not None else []).append
-    return paint(PROMPTS if prompts is None else prompts, painter, store, shown, say)
+    log = (said if said is not None else []).append
+    return paint(PROMPTS if prompts is None else prompts, painter, store, shown, log)
 
 
 def codes(rows: list[Painted]) -> list[str | None]:
@@ -121,7 +121,7 @@ def test_the_picture_itself_is_kept_at_the_size_it_came_in(
     chat_server: Serve, store: Store
 ) -> None:
     (row,) = painted(chat_server(GOOD).url, store, PROMPTS[:1], usd_per_image=PRICE)
-    kept = store.ledger.made(KIND, [row.image_id])[row.image_id]
+    kept = store.ledger.get(KIND, [row.image_id])[row.image_id]
     assert kept["value"] == digest_pixels(noise())
     assert store.images.open(kept["value"]).size == noise().size
     assert kept["cost_usd"] == PRICE and kept["model"] == "m"
@@ -197,7 +197,7 @@ def test_a_reply_that_is_no_picture_is_asked_again_then_failed(
     assert (row.reason or "").startswith("no_picture: ")
     assert any(part in (row.reason or "") for part in told.split("|")), row.reason
     assert len(server.requests) == 2
-    assert store.ledger.made(KIND, [row.image_id]) == {}
+    assert store.ledger.get(KIND, [row.image_id]) == {}
     good = chat_server(reply, GOOD)
     (row,) = painted(good.url, store, PROMPTS[:1], max_attempts=2)
     assert row.reason is None and len(good.requests) == 2
@@ -247,7 +247,7 @@ def test_another_model_size_or_seed_is_another_picture(serve: Any, store: Store)
 def test_a_lost_file_is_asked_for_again(serve: Any, store: Store) -> None:
     server = serve(lambda request, number: Answer(sent(encoded(noise(number)))))
     first = painted(server.url, store)
-    kept = store.ledger.made(KIND, [first[1].image_id])[first[1].image_id]["value"]
+    kept = store.ledger.get(KIND, [first[1].image_id])[first[1].image_id]["value"]
     store.images.path(kept).unlink()
     again = painted(server.url, store)
     assert len(server.requests) == 4
@@ -368,7 +368,7 @@ def test_a_price_that_is_not_known_is_null_and_takes_no_cap(
     said: list[str] = []
     url = chat_server(GOOD).url
     (row,) = painted(url, store, PROMPTS[:1], said=said)
-    assert store.ledger.made(KIND, [row.image_id])[row.image_id]["cost_usd"] is None
+    assert store.ledger.get(KIND, [row.image_id])[row.image_id]["cost_usd"] is None
     assert "price unknown" in said[0] and "price unknown" in said[-1]
     with pytest.raises(HoiError, match=r"painter\.usd_per_image"):
         painted(url, store, budget_usd=1.0)

@@ -26,7 +26,7 @@ def quiet(line: str) -> None:
 
 def detail(category: Category, **options: Any) -> list[PromptRow]:
     settings = Prompter(**options)
-    return detail_prompts(category, make_prompter(TAXONOMY, settings), settings, say=quiet)
+    return detail_prompts(category, make_prompter(TAXONOMY, settings), settings, log=quiet)
 
 
 def with_prompts(category: Category, *prompts: tuple[str, str]) -> Category:

@@ -68,8 +68,8 @@ class Server:
                     server.most_busy = max(server.most_busy, server.busy)
                 answer = server.behaviour(request, number)
                 time.sleep(answer.delay_s)
-                say = server.image if self.path.endswith("/images/generations") else server.chat
-                body = answer.body if answer.body is not None else say(request, answer)
+                log = server.image if self.path.endswith("/images/generations") else server.chat
+                body = answer.body if answer.body is not None else log(request, answer)
                 with lock:
                     server.busy -= 1
                 try:
@@ -310,7 +310,7 @@ def test_each_reply_is_kept_at_once_so_that_a_kill_loses_nothing(
     ids: list[str] = []
 
     def watch(request: Request, number: int) -> Answer:
-        kept_when_asked.append(len(ledger.made(REPLY_KIND, ids)))
+        kept_when_asked.append(len(ledger.get(REPLY_KIND, ids)))
         return good(request, number)
 
     server = serve(watch)

@@ -30,49 +30,47 @@ def row(row_id: str, status: str, **more: Any) -> dict[str, Any]:
 
 
 def test_first_write_wins_and_is_what_everyone_gets(ledger: Ledger) -> None:
-    assert ledger.make("image", {"k": {"seed": 1}}) == {"k": {"seed": 1}}
-    assert ledger.make("image", {"k": {"seed": 2}, "n": 3}) == {"k": {"seed": 1}, "n": 3}
-    assert ledger.made("image", ["n", "absent", "k"]) == {"n": 3, "k": {"seed": 1}}
+    assert ledger.put("image", {"k": {"seed": 1}}) == {"k": {"seed": 1}}
+    assert ledger.put("image", {"k": {"seed": 2}, "n": 3}) == {"k": {"seed": 1}, "n": 3}
+    assert ledger.get("image", ["n", "absent", "k"]) == {"n": 3, "k": {"seed": 1}}
 
 
 def test_kinds_do_not_mix(ledger: Ledger) -> None:
-    ledger.make("image", {"k": 1})
-    assert ledger.made("score", ["k"]) == {}
+    ledger.put("image", {"k": 1})
+    assert ledger.get("score", ["k"]) == {}
 
 
 def test_made_survives_reopening(ledger: Ledger) -> None:
-    ledger.make("image", {"k": 1})
+    ledger.put("image", {"k": 1})
     ledger.close()
-    assert Ledger(ledger.path).made("image", ["k"]) == {"k": 1}
+    assert Ledger(ledger.path).get("image", ["k"]) == {"k": 1}
 
 
 def test_value_is_the_same_when_made_and_when_found(ledger: Ledger) -> None:
     value = {"z": (1, 2.5), "a": "é \ud83d", "none": None}
-    made = ledger.make("reply", {"k": value})["k"]
-    assert (
-        made == ledger.made("reply", ["k"])["k"] == {"z": [1, 2.5], "a": "é \ud83d", "none": None}
-    )
+    made = ledger.put("reply", {"k": value})["k"]
+    assert made == ledger.get("reply", ["k"])["k"] == {"z": [1, 2.5], "a": "é \ud83d", "none": None}
 
 
 def test_not_a_number_is_refused_and_nothing_of_the_call_is_kept(ledger: Ledger) -> None:
     with pytest.raises(ValueError):
-        ledger.make("score", {"good": 1.0, "bad": float("nan")})
-    assert ledger.made("score", ["good"]) == {}
+        ledger.put("score", {"good": 1.0, "bad": float("nan")})
+    assert ledger.get("score", ["good"]) == {}
 
 
 def test_forgotten_values_are_made_anew(ledger: Ledger) -> None:
-    ledger.make("image", {"k": 1, "n": 2})
-    assert ledger.forget("image", ["k", "absent"]) == 1
-    assert ledger.make("image", {"k": 9}) == {"k": 9}
-    assert ledger.made("image", ["n"]) == {"n": 2}
+    ledger.put("image", {"k": 1, "n": 2})
+    assert ledger.delete("image", ["k", "absent"]) == 1
+    assert ledger.put("image", {"k": 9}) == {"k": 9}
+    assert ledger.get("image", ["n"]) == {"n": 2}
 
 
 def test_five_thousand_keys_cost_under_half_a_second(ledger: Ledger) -> None:
     values = {digest(number): {"image": digest(-number)} for number in range(5000)}
     before = time.process_time()
-    ledger.make("image", values)
+    ledger.put("image", values)
     between = time.process_time()
-    assert ledger.made("image", values) == values
+    assert ledger.get("image", values) == values
     after = time.process_time()
     assert between - before < 0.5
     assert after - between < 0.5
@@ -112,7 +110,7 @@ def test_unknown_status_or_missing_reason_is_refused(ledger: Ledger, wrong: dict
 
 def test_changes_grow_with_every_record_only(ledger: Ledger) -> None:
     before = ledger.changes()
-    ledger.make("image", {"k": 1})
+    ledger.put("image", {"k": 1})
     ledger.record([])
     assert ledger.changes() == before
     ledger.record([row("a", "accepted")])
@@ -124,7 +122,7 @@ def _compete(path: Path, process: int, results: Any) -> None:
     seen: dict[str, int] = {}
     for batch in range(20):
         keys = [f"key {batch}-{number}" for number in range(25)]
-        seen |= ledger.make("image", dict.fromkeys(keys, process))
+        seen |= ledger.put("image", dict.fromkeys(keys, process))
         ledger.record([row(key, "failed", reason=f"by {process}") for key in keys])
     results.put(seen)
 
@@ -142,19 +140,19 @@ def test_four_processes_agree_on_winners_and_lose_no_attempt(tmp_path: Path) -> 
     assert len(answers[0]) == 500
     assert all(answer == answers[0] for answer in answers)
     ledger = Ledger(path)
-    assert ledger.made("image", answers[0]) == answers[0]
+    assert ledger.get("image", answers[0]) == answers[0]
     assert ledger.rows()["attempts"].to_list() == [4] * 500
     assert ledger.changes() == 80
 
 
 def test_ledger_opened_before_a_fork_works_on_both_sides(ledger: Ledger) -> None:
-    ledger.make("image", {"before": 0})
+    ledger.put("image", {"before": 0})
     child = FORK.Process(target=ledger.make, args=("image", {"child": 1}))
     child.start()
-    ledger.make("image", {"parent": 2})
+    ledger.put("image", {"parent": 2})
     child.join(60)
     assert child.exitcode == 0
-    assert ledger.made("image", ["before", "child", "parent"]) == {
+    assert ledger.get("image", ["before", "child", "parent"]) == {
         "before": 0,
         "child": 1,
         "parent": 2,
@@ -162,26 +160,26 @@ def test_ledger_opened_before_a_fork_works_on_both_sides(ledger: Ledger) -> None
 
 
 def test_ledger_of_a_newer_program_is_left_alone(ledger: Ledger) -> None:
-    ledger.make("image", {"k": 1})
+    ledger.put("image", {"k": 1})
     ledger.close()
     with sqlite3.connect(ledger.path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(HoiError, match="schema 99"):
-        Ledger(ledger.path).made("image", ["k"])
+        Ledger(ledger.path).get("image", ["k"])
 
 
 def test_damaged_ledger_says_what_to_do(ledger: Ledger) -> None:
     ledger.path.parent.mkdir(parents=True)
     ledger.path.write_bytes(b"this is no database" * 100)
     with pytest.raises(HoiError, match="damaged"):
-        ledger.made("image", ["k"])
+        ledger.get("image", ["k"])
 
 
 def test_full_disk_keeps_what_was_made_and_nothing_of_the_failed_call(ledger: Ledger) -> None:
-    ledger.make("image", {"k": 1})
+    ledger.put("image", {"k": 1})
     room = ledger.path.with_name("ledger.sqlite-wal").stat().st_size + 20_000
     with file_size_limit(room), pytest.raises(DiskFull, match="disk full while writing"):
-        ledger.make("image", {f"n{number}": "x" * 1000 for number in range(500)})
-    assert ledger.made("image", ["k", "n0", "n499"]) == {"k": 1}
-    assert ledger.make("image", {"n0": 2}) == {"n0": 2}
+        ledger.put("image", {f"n{number}": "x" * 1000 for number in range(500)})
+    assert ledger.get("image", ["k", "n0", "n499"]) == {"k": 1}
+    assert ledger.put("image", {"n0": 2}) == {"n0": 2}

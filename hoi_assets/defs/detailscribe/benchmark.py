@@ -88,7 +88,7 @@ def interaction_decompositions(work: Work, out: Staging) -> Result:
         zip(usable["row_id"], usable["prompt"], strict=True),
         make_decomposer(work.settings.decomposer),
         work.store.ledger,
-        work.say,
+        work.log,
     )
     rows = decompositions_table(made)
     out.write_table("rows", rows)

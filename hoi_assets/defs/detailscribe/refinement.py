@@ -47,7 +47,7 @@ def initial_images(work: Work, out: Staging) -> Result:
 
     prompts = work.parent("interacting_prompts").table("rows")
     table = initial_table(
-        work.store, work.settings, prompts.filter(pl.col("status") == "accepted"), work.say
+        work.store, work.settings, prompts.filter(pl.col("status") == "accepted"), work.log
     )
     out.write_table("rows", table)
     work.record("row_id", table)
@@ -86,7 +86,7 @@ def image_critiques(work: Work, out: Staging) -> Result:
 
     initial = work.parent("initial_images").table("rows")
     components = read_components(work.parent("interaction_decompositions").table("components"))
-    made = critique_initial(work.store, work.settings, initial, components, work.say)
+    made = critique_initial(work.store, work.settings, initial, components, work.log)
     rows, findings = critiques_table(made), findings_table(made)
     out.write_table("rows", rows)
     out.write_table("findings", findings)
@@ -140,7 +140,7 @@ def refined_images(work: Work, out: Staging) -> Result:
         work.parent("initial_images").table("rows"),
         read_components(work.parent("interaction_decompositions").table("components")),
         work.parent("image_critiques").table("rows"),
-        work.say,
+        work.log,
     )
     return _chosen(work, out, table)
 
@@ -178,7 +178,7 @@ def baseline_images(work: Work, out: Staging) -> Result:
         work.parent("initial_images").table("rows"),
         read_components(work.parent("interaction_decompositions").table("components")),
         work.parent("image_critiques").table("rows"),
-        work.say,
+        work.log,
     )
     return _chosen(work, out, table)
 

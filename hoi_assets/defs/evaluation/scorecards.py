@@ -35,7 +35,7 @@ def hoi_evaluation_images(work: Work, out: Staging) -> Result:
         work.category,
         dreambooth=work.parent("category_loras"),
         finetuned=work.parent("finetuned_model"),
-        say=work.say,
+        log=work.log,
     )
     out.write_table("rows", table)
     work.record("image_id", table)
@@ -99,7 +99,7 @@ def scorecards(work: Work, out: Staging) -> Result:
 
     settings, config = work.settings, work.settings.evaluation
     verifier = work.parent("verifier")
-    reference = reference_scores(work.store, settings, verifier, work.say)
+    reference = reference_scores(work.store, settings, verifier, work.log)
     images = [one.table("rows") for one in work.published("hoi_evaluation_images").values()]
     cards, comparisons, scores = [], [], []
     rules: dict[str, str] = {}
@@ -107,7 +107,7 @@ def scorecards(work: Work, out: Staging) -> Result:
     spent = pl.DataFrame()
     if images:
         drawn = pl.concat(images).filter(pl.col("status") == "accepted")
-        of_poses = score(work.store, settings, drawn, verifier, work.say)
+        of_poses = score(work.store, settings, drawn, verifier, work.log)
         rules = dict.fromkeys(drawn["method"].unique(), "none: every image drawn is scored")
         each = 2 if settings.sampling.guidance_scale > 1 else 1
         passes_each = each * settings.sampling.num_inference_steps
@@ -189,7 +189,7 @@ def _benchmark(work: Work, out: Staging) -> tuple[list[dict[str, Any]], pl.DataF
         {row_id: [c.question for c in own] for row_id, own in components.items()},
         {row_id: noun_phrases(own) for row_id, own in components.items()},
     )
-    scores = score_candidates(work.store, work.settings, rows, work.say)
+    scores = score_candidates(work.store, work.settings, rows, work.log)
     if work.settings.judge.endpoint is not None:
         scores = pl.concat([scores, _rated(work, rows, out)], how="vertical_relaxed")
     return rows, scores
@@ -205,15 +205,17 @@ def _rated(work: Work, rows: list[dict[str, Any]], out: Staging) -> pl.DataFrame
         rate_pictures,
         ratings_table,
     )
-    from hoi_assets.ppv.prompter import Seen
+    from hoi_assets.llm.shown_image import ShownImage
 
     asked = [row for row in rows if row["selected"]]
     requests = [
-        RatingRequest(row["image_id"], row["prompt"], Seen.kept(work.store, row["pixels"]))
+        RatingRequest(
+            row["image_id"], row["prompt"], ShownImage.of_store(work.store, row["pixels"])
+        )
         for row in asked
     ]
     judge = EndpointJudge(work.settings.judge)
-    told = rate_pictures(requests, judge, work.store.ledger, work.say)
+    told = rate_pictures(requests, judge, work.store.ledger, work.log)
     ratings = ratings_table(told).unique("row_id", maintain_order=True)
     out.write_table("ratings", ratings)
     work.record("row_id", ratings)

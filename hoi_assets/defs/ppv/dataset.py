@@ -73,7 +73,7 @@ def finetuned_model(work: Work, out: Staging) -> Result:
     from hoi_assets.pictures import loss_curve
     from hoi_assets.ppv.finetuning import finetune
 
-    tuned = finetune(work.store, work.settings, work.parent("hoi_dataset").table("rows"), work.say)
+    tuned = finetune(work.store, work.settings, work.parent("hoi_dataset").table("rows"), work.log)
     out.add_folder("lora", tuned.folder)
     out.write_table("log", tuned.log)
     out.write_table("summary", tuned.summary)

@@ -88,7 +88,7 @@ def detailed_prompts(work: Work, out: Staging) -> Result:
         prompter,
         work.settings.prompter,
         cache=work.store.ledger,
-        say=work.say,
+        log=work.log,
     )
     table = prompts_table(rows)
     out.write_table("rows", table)

@@ -71,7 +71,7 @@ def category_loras(work: Work, out: Staging) -> Result:
         work.settings,
         work.taxonomy.categories[work.category],
         work.parent("instance_images").table("rows"),
-        work.say,
+        work.log,
     )
     out.add_folder("lora", proposer.folder)
     out.write_table("log", proposer.log)
@@ -119,7 +119,7 @@ def candidate_images(work: Work, out: Staging) -> Result:
         prompts=work.parent("detailed_prompts").table("rows"),
         lora=work.parent("category_loras"),
         verifier=work.parent("verifier"),
-        say=work.say,
+        log=work.log,
     )
     out.write_table("rows", table)
     work.record("image_id", table)

@@ -24,7 +24,7 @@ def verifier_training_pairs(work: Work, out: Staging) -> Result:
     from hoi_assets.pictures import contact_sheet, to_webp
     from hoi_assets.ppv.verifier_pairs import labelled_pairs
 
-    table = labelled_pairs(work.store, work.settings, work.taxonomy, work.say)
+    table = labelled_pairs(work.store, work.settings, work.taxonomy, work.log)
     out.write_table("rows", table)
     shown = table.sample(n=min(24, table.height), seed=0)
     labels = [
@@ -70,7 +70,7 @@ def verifier(work: Work, out: Staging) -> Result:
     from hoi_assets.ppv.verifier_training import fit_verifier
 
     fitted = fit_verifier(
-        work.store, work.settings, work.parent("verifier_training_pairs").table("rows"), work.say
+        work.store, work.settings, work.parent("verifier_training_pairs").table("rows"), work.log
     )
     out.add_folder("model", fitted.folder)
     out.write_table("log", fitted.log)
@@ -107,7 +107,7 @@ def verified_pairs(work: Work, out: Staging) -> Result:
         work.settings,
         work.parent("candidate_images").table("rows"),
         work.parent("verifier"),
-        work.say,
+        work.log,
     )
     summary = summarise(table, work.category, work.settings.candidates.accepted_goal)
     out.write_table("rows", table)

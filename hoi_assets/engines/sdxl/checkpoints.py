@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 
 CHECKPOINTS_KEPT = 2
 
@@ -43,9 +43,9 @@ class Checkpoints:
         parameters: dict[str, Any],
         optimizer: Any,
         best: dict[str, Any],
-        say: Say,
+        log: Log,
     ) -> None:
-        self.work_dir, self.key, self.say = work_dir, key, say
+        self.work_dir, self.key, self.log = work_dir, key, log
         self.parameters, self.optimizer, self.best = parameters, optimizer, best
 
     def folders(self) -> list[Path]:
@@ -86,7 +86,7 @@ class Checkpoints:
             try:
                 raw = json.loads((folder / "state.json").read_text(encoding="utf-8"))
                 if raw.pop("key") != self.key:
-                    self.say(f"{folder} belongs to other inputs: removed")
+                    self.log(f"{folder} belongs to other inputs: removed")
                     shutil.rmtree(folder)
                     continue
                 state = State(**raw)
@@ -94,7 +94,7 @@ class Checkpoints:
                 best = load_file(folder / "best.safetensors")
                 moments = load_file(folder / "optimizer.safetensors")
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-                self.say(f"{folder} cannot be read ({error}): removed")
+                self.log(f"{folder} cannot be read ({error}): removed")
                 shutil.rmtree(folder)
                 continue
             copy_into(self.parameters, weights)
@@ -104,7 +104,7 @@ class Checkpoints:
                 place, moment = name.split(".", 1)
                 by_place.setdefault(int(place), {})[moment] = value
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": by_place})
-            self.say(f"training goes on from {folder.name}")
+            self.log(f"training goes on from {folder.name}")
             return state
         return State()
 

@@ -28,7 +28,7 @@ from hoi_assets.engines.seeds import seed_of
 from hoi_assets.engines.tensors import settle_header
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_pixels
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import FineTuning, LoraTraining
 
 Pair = tuple[Image.Image, str]  # a picture and its caption
@@ -98,7 +98,7 @@ def train_dreambooth_lora(
     config: LoraTraining,
     work_dir: Path,
     folder: Path,
-    say: Say = print,
+    log: Log = print,
 ) -> LoraResult:
     """Teach the base model a category from a few pictures (DreamBooth LoRA).
 
@@ -119,7 +119,7 @@ def train_dreambooth_lora(
         )
     if not config.with_prior_preservation:
         class_images = ()
-    return _train(loaded, instance, class_images, (), config, work_dir, folder, say)
+    return _train(loaded, instance, class_images, (), config, work_dir, folder, log)
 
 
 def finetune_lora(
@@ -129,7 +129,7 @@ def finetune_lora(
     config: FineTuning,
     work_dir: Path,
     folder: Path,
-    say: Say = print,
+    log: Log = print,
 ) -> LoraResult:
     """Fine-tune on captioned pictures; keeps the step with the lowest validation loss.
 
@@ -151,7 +151,7 @@ def finetune_lora(
             "let more candidates be accepted (candidates.per_prompt, accepted_goal), "
             "or lower the setting",
         )
-    return _train(loaded, train, (), validation, config, work_dir, folder, say)
+    return _train(loaded, train, (), validation, config, work_dir, folder, log)
 
 
 def _train(
@@ -162,7 +162,7 @@ def _train(
     config: LoraTraining,
     work_dir: Path,
     folder: Path,
-    say: Say,
+    log: Log,
 ) -> LoraResult:
     import torch
 
@@ -179,14 +179,14 @@ def _train(
             parameters.values(), lr=config.learning_rate, weight_decay=1e-2, eps=1e-8
         )
         best = {name: value.detach().clone() for name, value in parameters.items()}
-        checkpoints = Checkpoints(work_dir, key, parameters, optimizer, best, say)
+        checkpoints = Checkpoints(work_dir, key, parameters, optimizer, best, log)
         state = checkpoints.load()
         first_step, started = state.step, time.monotonic()
         if state.step < config.max_train_steps and not state.stopped:
             loss = DenoisingLoss(
                 loaded, config, *(encode(loaded, p) for p in (train, class_images, validation))
             )
-            _run(_Training(loss, config, parameters, optimizer, best, state), checkpoints, say)
+            _run(_Training(loss, config, parameters, optimizer, best, state), checkpoints, log)
         seconds = time.monotonic() - started
         if validation:
             copy_into(parameters, best)
@@ -214,7 +214,7 @@ class _Training:
     state: State
 
 
-def _run(training: _Training, checkpoints: Checkpoints, say: Say) -> None:
+def _run(training: _Training, checkpoints: Checkpoints, log: Log) -> None:
     """Step until the last step or early stopping, keeping checkpoints."""
     state, config = training.state, training.config
     multiplier = _learning_rate_multiplier(config, training.optimizer)
@@ -239,7 +239,7 @@ def _run(training: _Training, checkpoints: Checkpoints, say: Say) -> None:
             checkpoints.save(state)
         if done or time.monotonic() - said >= SAID_EVERY_S:
             said = time.monotonic()
-            say(_progress(state, config, first_step, said - started))
+            log(_progress(state, config, first_step, said - started))
 
 
 def _step(training: _Training, learning_rate: float) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hoi_assets.hashing import digest
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import ModelRef, Settings
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
@@ -16,7 +16,7 @@ Asked = tuple[str, str]
 
 
 def known_answers(
-    store: Store, settings: Settings, ref: ModelRef, asked: Sequence[Asked], say: Say
+    store: Store, settings: Settings, ref: ModelRef, asked: Sequence[Asked], log: Log
 ) -> dict[Asked, float]:
     """Probability of yes, 0 to 1, by (pixel digest, question); found, or asked of the model now.
 
@@ -38,7 +38,7 @@ def known_answers(
         )
         for one in asked
     }
-    known = store.ledger.made(KIND, keys.values())
+    known = store.ledger.get(KIND, keys.values())
     todo = [(slot, one) for slot, one in enumerate(keys) if keys[one] not in known]
     if todo:
         from hoi_assets.engines.vilt.verifier import longer_than
@@ -47,7 +47,7 @@ def known_answers(
         vqa = load_vqa(ref, settings.device)
         questions = list(dict.fromkeys(question for _, (_, question) in todo))
         if cut := longer_than(vqa.tokenizer, questions, vqa.max_text_tokens):
-            say(
+            log(
                 f"{len(cut)} of {len(questions)} questions are longer than the model reads; their "
                 "ends are not asked"
             )
@@ -60,9 +60,9 @@ def known_answers(
             [question for _, (_, question) in chunk],
             [slot for slot, _ in chunk],
         )
-        known |= store.ledger.make(
+        known |= store.ledger.put(
             KIND,
             {keys[one]: float(value) for (_, one), value in zip(chunk, values, strict=True)},
         )
-        say(f"questions about pictures: {start + len(chunk)}/{len(todo)} answered")
+        log(f"questions about pictures: {start + len(chunk)}/{len(todo)} answered")
     return {one: known[key] for one, key in keys.items()}

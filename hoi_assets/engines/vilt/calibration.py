@@ -9,7 +9,7 @@ import polars as pl
 
 from hoi_assets.engines.vilt.training import LabelledPair, labels_of, logits_of
 from hoi_assets.engines.vilt.verifier import HEADS, Thresholds, VerifierModel, probabilities
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.statistics import (
     accuracy,
     as_columns,
@@ -46,7 +46,7 @@ def calibrate(
     verifier: VerifierModel,
     validation: Sequence[LabelledPair],
     target_precision: float,
-    say: Say = print,
+    log: Log = print,
 ) -> Calibrated:
     """Fit one temperature per head, then choose thresholds, both on the validation split."""
     logits, labels = logits_of(verifier, validation), labels_of(validation)
@@ -56,7 +56,7 @@ def calibrate(
         replace(
             verifier,
             temperature=temperature,
-            thresholds=choose_thresholds(p_after, labels, target_precision, say),
+            thresholds=choose_thresholds(p_after, labels, target_precision, log),
         ),
         ece_before=_ece_by_head(labels, p_before),
         ece_after=_ece_by_head(labels, p_after),
@@ -91,7 +91,7 @@ def fit_temperatures(logits: np.ndarray, labels: np.ndarray) -> tuple[float, flo
 
 
 def choose_thresholds(
-    p: np.ndarray, labels: np.ndarray, target_precision: float, say: Say = print
+    p: np.ndarray, labels: np.ndarray, target_precision: float, log: Log = print
 ) -> Thresholds:
     """Thresholds at which accepted pairs are good, by both labels, in `target_precision` of cases.
 
@@ -107,7 +107,7 @@ def choose_thresholds(
     Args:
         p: probabilities (N, 2); labels: bool (N, 2); of a split not trained on.
     """
-    tells = _tells(p, labels, say)
+    tells = _tells(p, labels, log)
     good = _by_all(labels[:, np.flatnonzero(tells)])
     first, second = (
         _candidates(p[:, head]) if tells[head] else NEVER for head in range(len(HEADS))
@@ -130,7 +130,7 @@ def choose_thresholds(
         best = share[enough].max()
         candidates = enough & (share == best)
         row, column = _lowest(candidates & (accepted == accepted[candidates].max()))
-        say(
+        log(
             f"verifier: precision {target_precision:.2f} is not reached on {len(good)} validation "
             f"pairs; best {best:.2f} with {int(accepted[row, column])} accepted"
         )
@@ -148,7 +148,7 @@ def choose_thresholds(
     )
 
 
-def _tells(p: np.ndarray, labels: np.ndarray, say: Say) -> list[bool]:
+def _tells(p: np.ndarray, labels: np.ndarray, log: Log) -> list[bool]:
     """Per head: does it rank good pairs above bad ones? A head with one kind only may.
 
     All, where none does: a verifier that rejects nothing is no verifier."""
@@ -158,7 +158,7 @@ def _tells(p: np.ndarray, labels: np.ndarray, say: Say) -> list[bool]:
         return [True] * len(HEADS)
     for head, area, told in zip(HEADS, areas, tells, strict=True):
         if not told:
-            say(
+            log(
                 f"verifier: the {head} head does not tell good from bad on {area.n} validation "
                 f"pairs (AUC {area.value:.2f}, 95% {area.low:.2f} to {area.high:.2f}); "
                 "it rejects nothing"

@@ -22,7 +22,7 @@ from hoi_assets.engines.vilt.verifier import (
 )
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
-from hoi_assets.progress import Say, track
+from hoi_assets.progress import Log, track
 from hoi_assets.settings import Verifier
 from hoi_assets.statistics import auc
 from hoi_assets.store.disk import replace_bytes
@@ -110,7 +110,7 @@ def train_verifier(
     validation: Pairs,
     config: Verifier,
     work_dir: Path,
-    say: Say = print,
+    log: Log = print,
 ) -> Trained:
     """Train both heads with binary cross-entropy; keep the weights of the best validation loss.
 
@@ -132,12 +132,12 @@ def train_verifier(
     _require_both_classes(validation, "validation")
     run = _Run(verifier, train, validation, config, work_dir)
     if run.resume():
-        say(f"verifier training: going on after step {run.step} of {config.train_steps}")
+        log(f"verifier training: going on after step {run.step} of {config.train_steps}")
     else:
         run.validate({"step": 0})
     steps = range(run.step + 1, config.train_steps + 1)
     started = monotonic()
-    for step in track(steps, "verifier training", say=say):
+    for step in track(steps, "verifier training", log=log):
         run.advance(step)
     return run.finish((monotonic() - started) / len(steps) if len(steps) else None)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hoi_assets.grammar.interactions import Item, Plan, say, triples
+from hoi_assets.grammar.interactions import Item, Plan, sentence, triples
 from hoi_assets.grammar.vocabulary import DEFECTS
 from hoi_assets.tinyworld.scenes import grasps, objects, render, sample
 
@@ -228,7 +228,7 @@ def draw_interaction(
     row = {
         "scenario": plan.scenario,
         "pattern": plan.pattern,
-        "caption": say(plan),
+        "caption": sentence(plan),
         "triples": [[each.subject, each.relation, each.object] for each in triples(plan)],
         "plan": plan.as_json(),
         "gap_mm": scene.gap_mm,

@@ -1,8 +1,7 @@
-"""Rendered scenes with their truth: read them, or render them anew.
+"""Renders pools of scenes (`hoi_assets.store.scene_pool` reads them).
 
-A pool is a folder with Parquet tables and WebP pictures. Reading needs no renderer; the command
-`python -m hoi_assets.tinyworld.scenes.pool --out FOLDER` does. It writes shard by shard, each
-complete or absent, so that a killed render goes on where it stopped and training may begin on the
+`python -m hoi_assets.tinyworld.scenes.pool --out FOLDER` writes shard by shard, each complete or
+absent, so that a killed render goes on where it stopped and training may begin on the
 first shards.
 """
 
@@ -28,7 +27,15 @@ from PIL import Image
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_pixels
-from hoi_assets.progress import Say, track
+from hoi_assets.progress import Log, track
+from hoi_assets.store.scene_pool import (
+    INTERACTION_SCHEMA,
+    PICTURE_SUFFIX,
+    SCHEMA,
+    STORED_TABLE,
+    open_image,
+    read_pool,
+)
 
 if TYPE_CHECKING:
     from hoi_assets.grammar.interactions import Item
@@ -37,140 +44,11 @@ if TYPE_CHECKING:
     Work = list[Group] | list[Item]
 
 SHARD_SCENES = 250
-PICTURE_SUFFIX = ".webp"
 WEBP_OPTIONS = {"quality": 90, "method": 6}
-STORED_TABLE = "scenes.parquet"
 SHEET_COLUMNS, SHEET_ROWS = 8, 3
 TAXONOMY = Path(__file__).resolve().parents[3] / "data" / "taxonomy"
 
-# Joints are 21 a hand (wrist, then thumb to little finger, root to tip); joints_3d metres in the
-# world (+z up), joints_2d pixels (x right, y down); joint_angles radians, 60 a hand (20 bones x
-# flexion, abduction, twist). camera: eye 3, target 3, up 3 (metres), field of view (degrees).
-# Areas in pixels. Masks are 1-bit PNG files. The digest is that of the stored picture's pixels.
-SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "scene_id": pl.String,
-    "split": pl.String,
-    "file": pl.String,
-    "caption": pl.String,
-    "true_caption": pl.String,
-    "category": pl.String,
-    "object": pl.String,
-    "colour": pl.String,
-    "material": pl.String,
-    "skin_tone": pl.String,
-    "side": pl.String,
-    "hands": pl.Int32,
-    "view": pl.String,
-    "light": pl.String,
-    "background": pl.String,
-    "defects": pl.List(pl.String),
-    "lies": pl.List(pl.String),
-    "fidelity": pl.Boolean,
-    "alignment": pl.Boolean,
-    "visible_fingers": pl.List(pl.String),
-    "contacts": pl.List(pl.String),
-    "contact_mm": pl.Float32,
-    "penetration_mm": pl.Float32,
-    "joint_angles": pl.List(pl.Float32),
-    "joints_3d": pl.List(pl.Float32),
-    "joints_2d": pl.List(pl.Float32),
-    "camera": pl.List(pl.Float32),
-    "hand_area": pl.Int32,
-    "object_area": pl.Int32,
-    "hand_mask": pl.Binary,
-    "object_mask": pl.Binary,
-    "seed": pl.Int64,
-    "grasp_id": pl.String,
-    "digest": pl.String,
-}
-
-# Interaction scenes, see `interactions.Item`: prompt is the sentence told, caption a true one;
-# triples (subject, relation, object) and truth are the prompt's; questions, answers and kinds go
-# together; plan (JSON) is what is drawn. gap_mm: from what acts to its target. Pixels per hand, and
-# per thing as `things` names them.
-INTERACTION_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "scene_id": pl.String,
-    "split": pl.String,
-    "file": pl.String,
-    "scenario": pl.String,
-    "pattern": pl.String,
-    "prompt": pl.String,
-    "caption": pl.String,
-    "alignment": pl.Boolean,
-    "fault": pl.String,
-    "triples": pl.List(pl.List(pl.String)),
-    "truth": pl.List(pl.Boolean),
-    "questions": pl.List(pl.String),
-    "answers": pl.List(pl.Boolean),
-    "kinds": pl.List(pl.String),
-    "plan": pl.String,
-    "light": pl.String,
-    "background": pl.String,
-    "gap_mm": pl.Float32,
-    "camera": pl.List(pl.Float32),
-    "hand_pixels": pl.List(pl.Int32),
-    "thing_pixels": pl.List(pl.Int32),
-    "things": pl.List(pl.String),
-    "seed": pl.Int64,
-    "digest": pl.String,
-}
 MASKS = ("hand_mask", "object_mask")
-
-
-# --- reading --------------------------------------------------------------------------------------
-
-
-def read_pool(folder: Path, split: str | None = None) -> pl.DataFrame:
-    """All rows of a pool, or of one split, in scene order; columns as in SCHEMA, or for
-    interaction scenes, which lie in a folder of their own, as in INTERACTION_SCHEMA.
-
-    Reads the stored table and every finished shard of a world.
-
-    Raises:
-        HoiError: when the folder holds no pool, or no row of the split.
-
-    Example:
-        >>> read_pool(Path("data/pool"), "instance")  # doctest: +SKIP
-    """
-    stored = folder / STORED_TABLE
-    tables = [stored] if stored.is_file() else []
-    tables += sorted(folder.glob(f"{split or '*'}-?????.parquet"))
-    if not tables:
-        raise HoiError(
-            f"no pool of scenes in {folder}" + (f" for split '{split}'" if split else ""),
-            f"Render it: python -m hoi_assets.tinyworld.scenes.pool --out {folder}"
-            + (f" --split {split}" if split else ""),
-        )
-    rows = pl.concat([pl.read_parquet(table) for table in tables])
-    if split is not None:
-        rows = rows.filter(pl.col("split") == split)
-        if rows.is_empty():
-            raise HoiError(
-                f"no scenes of split '{split}' in {folder}",
-                "Use a split that this pool holds, or render it with --split.",
-            )
-    return rows
-
-
-def open_image(folder: Path, row: dict[str, Any]) -> Image.Image:
-    """The picture of one row of `read_pool(folder)`, RGB.
-
-    Raises:
-        HoiError: when the file is missing or unreadable.
-    """
-    path = folder / str(row["file"])
-    try:
-        return Image.open(path).convert("RGB")
-    except OSError as error:
-        raise HoiError(
-            f"picture {path} of scene '{row.get('scene_id')}' cannot be read: {error}",
-            f"Render the pool anew: python -m hoi_assets.tinyworld.scenes.pool --out {folder}",
-        ) from error
-
-
-def read_mask(png: bytes) -> NDArray[np.bool_]:
-    """A stored mask as a boolean array (height, width)."""
-    return np.asarray(Image.open(io.BytesIO(png)).convert("1"))
 
 
 def contact_sheets(folder: Path, out: Path) -> list[Path]:
@@ -221,7 +99,7 @@ def render_stream(
     workers: int = 1,
     drawing: Drawing | None = None,
     shard_scenes: int = SHARD_SCENES,
-    say: Say = print,
+    log: Log = print,
 ) -> list[Path]:
     """Render the first `count` pictures (whole shards) of a stream; finished shards are kept.
 
@@ -247,11 +125,11 @@ def render_stream(
         else:
             taxonomy = sample.load_world(drawing.taxonomy).taxonomy
             shards[name] = sample.plan_stream(taxonomy, split, first, shard_scenes)
-    return _render_shards(out, shards, workers, drawing, say)
+    return _render_shards(out, shards, workers, drawing, log)
 
 
 def render_stored(
-    out: Path, workers: int = 1, drawing: Drawing | None = None, say: Say = print
+    out: Path, workers: int = 1, drawing: Drawing | None = None, log: Log = print
 ) -> Path:
     """Render the pool that is stored with the project; returns `<out>/scenes.parquet`."""
     from hoi_assets.tinyworld.scenes import sample
@@ -264,7 +142,7 @@ def render_stored(
         for start in range(0, len(own), 30):
             shards[f"{split}-{start // 30:05d}"] = own[start : start + 30]
     parts = out / "parts"
-    tables = _render_shards(parts, shards, workers, drawing, say)
+    tables = _render_shards(parts, shards, workers, drawing, log)
     pictures = out / "images"
     fresh = out / "images.new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -282,13 +160,13 @@ def render_stored(
 
 
 def _render_shards(
-    out: Path, shards: dict[str, "Work"], workers: int, drawing: Drawing, say: Say
+    out: Path, shards: dict[str, "Work"], workers: int, drawing: Drawing, log: Log
 ) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     missing = {name: groups for name, groups in shards.items() if not _table(out, name).is_file()}
     done = len(shards) - len(missing)
     if done:
-        say(f"scenes: {done} of {len(shards)} shards are there already")
+        log(f"scenes: {done} of {len(shards)} shards are there already")
     for abandoned in (out / "images").glob("*.part"):
         shutil.rmtree(abandoned, ignore_errors=True)
     total = sum(len(group.plans) for groups in missing.values() for group in groups)
@@ -299,10 +177,10 @@ def _render_shards(
             for name, groups in missing.items()
             for scene in _render_shard(out, name, groups, drawing)
         )
-        for _ in track(pictures, label, total=total, say=say):
+        for _ in track(pictures, label, total=total, log=log):
             pass
     elif missing:
-        for _ in track(_in_processes(out, missing, workers, drawing), label, total=total, say=say):
+        for _ in track(_in_processes(out, missing, workers, drawing), label, total=total, log=log):
             pass
     return [_table(out, name) for name in shards]
 

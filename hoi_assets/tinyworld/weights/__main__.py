@@ -41,10 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the models")
         command.add_argument("--state", type=Path, default=TRAINING, help="folder of checkpoints")
     options = parser.parse_args(arguments)
-    say = partial(print, flush=True)
+    log = partial(print, flush=True)
     try:
         if options.command == "init":
-            write_fresh(options.out, options.seed, say)
+            write_fresh(options.out, options.seed, log)
             return 0
         if options.command == "pages":
             draw_pages(options.weights, options.pool, options.folder, options.count)
@@ -53,13 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
         from hoi_assets.tinyworld.weights.train import train as train_models
 
         if options.command == "examine":
-            add_truth_rates(Run(options.world, options.out, options.state, say))
+            add_truth_rates(Run(options.world, options.out, options.state, log))
             return 0
         run = Run(
             options.world,
             options.out,
             options.state,
-            say,
+            log,
             options.max_minutes,
             go_on=options.go_on,
             interactions=options.interactions,

@@ -42,7 +42,7 @@ class Agreement:
 
 def draw_pages(weights: Path, pool: Path, folder: Path, count: int) -> None:
     """Let the stored SDXL draw held-out captions of the stored pool, and write the pages."""
-    from hoi_assets.tinyworld.scenes.pool import read_pool
+    from hoi_assets.store.scene_pool import read_pool
     from hoi_assets.tinyworld.weights import sdxl
 
     rows = read_pool(pool, "judge_test").sort("scene_id").to_dicts()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hoi_assets.errors import HoiError
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.tinyworld.weights.recipes import Recipe
 
 CHECKPOINT_S = 120.0
@@ -72,7 +72,7 @@ def fit(
     loss_of: Loss,
     recipe: Recipe,
     folder: Path,
-    say: Say = print,
+    log: Log = print,
     max_minutes: float | None = None,
     edition: Callable[[Trained], None] | None = None,
     checkpoint_s: float = CHECKPOINT_S,
@@ -98,13 +98,13 @@ def fit(
         average = [p.detach().clone() for p in parameters]
     first, spent, recent = _restore(folder, recipe, model, optimizers, average)
     if first:
-        say(f"{recipe.name}: goes on at step {first}")
+        log(f"{recipe.name}: goes on at step {first}")
     start = said = saved = shown = time.monotonic()
     step = first
     while step < recipe.steps:
         now = time.monotonic()
         if max_minutes is not None and spent + now - start > 60 * max_minutes:
-            say(f"{recipe.name}: stopped by --max-minutes {max_minutes:g} at step {step}")
+            log(f"{recipe.name}: stopped by --max-minutes {max_minutes:g} at step {step}")
             break
         generator = _generators(recipe, step)
         with autocast():
@@ -134,7 +134,7 @@ def fit(
             said = now
             rate = (step - first) / (now - start)
             left = (recipe.steps - step) / rate / 60
-            say(
+            log(
                 f"{recipe.name}: step {step}/{recipe.steps}, {rate:.2f}/s, loss {recent:.4f}, "
                 f"{left:.1f} min left"
             )

@@ -17,7 +17,8 @@ from PIL import Image
 
 from hoi_assets.grammar.captions import caption, lie, lies_for
 from hoi_assets.hashing import digest
-from hoi_assets.tinyworld.scenes.pool import MASKS, open_image, read_pool
+from hoi_assets.store.scene_pool import open_image, read_pool
+from hoi_assets.tinyworld.scenes.pool import MASKS
 from hoi_assets.tinyworld.weights.truth import MIRROR
 from hoi_assets.tinyworld.weights.words import grip_phrases
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.settings import ROOT
 
 WEIGHTS = ROOT / "data" / "models" / "tiny"
@@ -37,7 +37,7 @@ def _forget_paths(folder: Path) -> None:
             path.write_text(text, encoding="utf-8")
 
 
-def write_fresh(out: Path, seed: int = 0, say: Say = print) -> None:
+def write_fresh(out: Path, seed: int = 0, log: Log = print) -> None:
     """Write untrained weights of every model in its final configuration to `out/<model>`.
 
     They load and run like the trained ones, in a second or two, and draw noise.
@@ -62,4 +62,4 @@ def write_fresh(out: Path, seed: int = 0, say: Say = print) -> None:
         }
         for name, write in writers.items():
             replace_folder(out / name, write)
-            say(f"{out / name}: fresh weights, seed {seed}")
+            log(f"{out / name}: fresh weights, seed {seed}")

@@ -12,7 +12,7 @@ from hoi_assets.engines.vilt.verifier import load_verifier
 from hoi_assets.engines.vilt.vqa import load_vqa
 from hoi_assets.errors import HoiError
 from hoi_assets.grammar.interactions import SPLITS
-from hoi_assets.progress import Say
+from hoi_assets.progress import Log
 from hoi_assets.tinyworld.weights import clip, examiner, image_reward, sd3, sdxl, vae, vilt, vqa
 from hoi_assets.tinyworld.weights.card import Card, make_card, read_card, write_card
 from hoi_assets.tinyworld.weights.loop import CHECKPOINT_S, Trained, compiled, fit, validation_loss
@@ -40,7 +40,7 @@ class Run:
     world: Path
     out: Path
     state: Path
-    say: Say = print
+    log: Log = print
     max_minutes: float | None = None
     checkpoint_s: float = CHECKPOINT_S
     recipes: dict[str, Recipe] | None = None
@@ -56,7 +56,7 @@ class Run:
         apart = self.interactions if recipe.split in SPLITS else None
         folder = apart or self.world
         found = read_pictures(folder, recipe.split, self.state / recipe.name).halves()
-        self.say(f"{recipe.name}: {len(found[0])} pictures, {len(found[1])} held out")
+        self.log(f"{recipe.name}: {len(found[0])} pictures, {len(found[1])} held out")
         return found
 
     def fit(
@@ -72,7 +72,7 @@ class Run:
             loss,
             recipe,
             self.state / recipe.name,
-            self.say,
+            self.log,
             self.max_minutes,
             edition,
             self.checkpoint_s,
@@ -102,7 +102,7 @@ class Run:
 
         replace_folder(self.out / name, fill)
         figures = ", ".join(f"{k} {v:.3g}" for k, v in card.quality.items())
-        self.say(f"{name}: stored after {card.steps} steps, {card.minutes:.1f} min: {figures}")
+        self.log(f"{name}: stored after {card.steps} steps, {card.minutes:.1f} min: {figures}")
 
 
 def train(names: Sequence[str], run: Run) -> None:
@@ -175,7 +175,7 @@ def _store_vae(run: Run, model: Any, card: Card) -> None:
             write_card(folder, rest)
 
     replace_folder(old, write)
-    run.say(f"{card.recipe}: stored, {card.quality['psnr_db']:.1f} dB, {card.minutes:.1f} min")
+    run.log(f"{card.recipe}: stored, {card.quality['psnr_db']:.1f} dB, {card.minutes:.1f} min")
 
 
 def train_sdxl(run: Run) -> None:
@@ -323,7 +323,7 @@ def _interactions(run: Run, recipe: Recipe) -> tuple[Pictures, Pictures, str]:
     folder = run.interactions or run.world
     learnt, held = read_pictures(folder, recipe.split, state).halves()
     poses, held_poses = read_pictures(run.world, HAND_POSES, state / HAND_POSES).halves()
-    run.say(f"{recipe.name}: {len(learnt)} interactions, {len(poses)} hand poses to learn from")
+    run.log(f"{recipe.name}: {len(learnt)} interactions, {len(poses)} hand poses to learn from")
     note = (
         f"{len(poses)} of the pictures are of split `{HAND_POSES}`. The VAE is that of the tiny "
         f"SDXL, recipe {read_card(run.out / 'sdxl' / 'vae').recipe_digest}; the text encoders "
@@ -355,11 +355,11 @@ def _train_answers(run: Run, name: str) -> None:
     model, origin = run.start(name, fresh, lambda folder: load_vqa(folder).model)
     learnt, held = run.pictures(recipe)
     pipeline, views = sdxl.stored(run.out / "sdxl"), run.state / "views"
-    shown = with_views(learnt, pipeline, int(recipe["through_vae"]), 0, views, run.say)
+    shown = with_views(learnt, pipeline, int(recipe["through_vae"]), 0, views, run.log)
     whole = vqa.trainable(model)
     trained = run.fit(whole, vqa.loss_of(whole, shown.joined(shown.mirrored()), recipe), recipe)
     _round_to_stored(model)
-    twice = with_views(held, pipeline, len(held), 0, views, run.say)
+    twice = with_views(held, pipeline, len(held), 0, views, run.log)
     decoded = twice.take(range(len(held), 2 * len(held)))
     quality = vqa.measure(model.eval(), held)
     quality["through_vae_accuracy"] = vqa.measure(model, decoded)["accuracy"]
@@ -396,7 +396,7 @@ def add_truth_rates(run: Run) -> None:
             figures[f"{shown}_{kind}_right"] = sum(f[kind] for f in found) / len(found)
     folder = run.out / "sdxl"
     write_card(folder, read_card(folder).with_quality(**figures))
-    run.say("sdxl: examined: " + ", ".join(f"{k} {v:.2f}" for k, v in figures.items()))
+    run.log("sdxl: examined: " + ", ".join(f"{k} {v:.2f}" for k, v in figures.items()))
 
 
 def _shown(run: Run, recipe: Recipe) -> tuple[Pictures, Pictures, str]:
@@ -405,8 +405,8 @@ def _shown(run: Run, recipe: Recipe) -> tuple[Pictures, Pictures, str]:
     learnt, held = run.pictures(recipe)
     pipeline, folder = sdxl.stored(run.out / "sdxl"), run.state / "views"
     plain, noisy = int(recipe["through_vae"]), int(recipe["renoised"])
-    learnt = with_views(learnt, pipeline, plain, noisy, folder, run.say)
-    held = with_views(held, pipeline, plain // 10, noisy // 10, folder, run.say)
+    learnt = with_views(learnt, pipeline, plain, noisy, folder, run.log)
+    held = with_views(held, pipeline, plain // 10, noisy // 10, folder, run.log)
     drawn_by = read_card(run.out / "sdxl")
     note = (
         f"Pictures as the generator shows them were made by the tiny SDXL of recipe "

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hoi_assets.hashing import digest
-from hoi_assets.progress import Say, track
+from hoi_assets.progress import Log, track
 from hoi_assets.tinyworld.weights.pictures import Pictures
 from hoi_assets.tinyworld.weights.sdxl import TIME_IDS, encode_text
 from hoi_assets.tinyworld.weights.tokenizers import token_ids
@@ -18,7 +18,7 @@ BATCH_SIZE = 50
 
 
 def with_views(
-    pictures: Pictures, pipeline: Any, through_vae: int, renoised: int, folder: Path, say: Say
+    pictures: Pictures, pipeline: Any, through_vae: int, renoised: int, folder: Path, log: Log
 ) -> Pictures:
     """`pictures`, and some of them again as the generator shows them.
 
@@ -37,7 +37,7 @@ def with_views(
     if path.is_file():
         pixels = load_file(path)["pixels"]
     else:
-        pixels = _compute(pictures, pipeline, plain, noisy, say)
+        pixels = _compute(pictures, pipeline, plain, noisy, log)
         folder.mkdir(parents=True, exist_ok=True)
         save_file({"pixels": pixels}, path)
     return pictures.joined(pictures.take([*plain, *noisy]).shown_as(pixels))
@@ -57,7 +57,7 @@ def _fingerprint(pipeline: Any) -> list[float]:
 
 
 def _compute(
-    pictures: Pictures, pipeline: Any, plain: list[int], noisy: list[int], say: Say
+    pictures: Pictures, pipeline: Any, plain: list[int], noisy: list[int], log: Log
 ) -> Any:
     import torch
 
@@ -65,7 +65,7 @@ def _compute(
     if plain:
         shown.append(decode(pipeline.vae, encode(pipeline.vae, pictures.pixels[plain])[0]))
     batches = [noisy[start : start + BATCH_SIZE] for start in range(0, len(noisy), BATCH_SIZE)]
-    for number, batch in enumerate(track(batches, "renoised pictures (batches)", say=say)):
+    for number, batch in enumerate(track(batches, "renoised pictures (batches)", log=log)):
         strength = STRENGTHS[number % len(STRENGTHS)]
         generator = torch.Generator().manual_seed(number)
         shown.append(_renoise(pictures.take(batch), pipeline, strength, generator))

@@ -11,15 +11,9 @@ pytest.importorskip("anny")
 
 from hoi_assets.grammar import interactions
 from hoi_assets.grammar.interactions import holds, make_plan, plan_from_json, spoil, triples
+from hoi_assets.store.scene_pool import INTERACTION_SCHEMA, open_image, read_pool
 from hoi_assets.tinyworld.scenes import arrange, sample
-from hoi_assets.tinyworld.scenes.pool import (
-    INTERACTION_SCHEMA,
-    TAXONOMY,
-    Drawing,
-    open_image,
-    read_pool,
-    render_stream,
-)
+from hoi_assets.tinyworld.scenes.pool import TAXONOMY, Drawing, render_stream
 
 TOUCH_MM, STIR_MM = 1.0, 25.0  # a spoon stirs without scraping
 

@@ -16,8 +16,9 @@ from PIL import Image
 from hoi_assets.errors import HoiError
 from hoi_assets.grammar.vocabulary import COLOURS, DEFECTS, FINGERS, LIES
 from hoi_assets.hashing import digest_pixels
+from hoi_assets.store.scene_pool import SCHEMA, open_image, read_mask, read_pool
 from hoi_assets.taxonomy import load_taxonomy
-from hoi_assets.tinyworld.scenes.pool import SCHEMA, TAXONOMY, open_image, read_mask, read_pool
+from hoi_assets.tinyworld.scenes.pool import TAXONOMY
 from hoi_assets.tinyworld.scenes.sample import REFERENCE_PICTURES, STORED_COUNTS
 
 POOL = TAXONOMY.parent / "pool"

@@ -10,7 +10,7 @@ from hoi_assets_tests.tinyworld.weights.shapes import write_plans, write_shapes
 def fresh_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of untrained models in their stored form."""
     folder = tmp_path_factory.mktemp("fresh")
-    write_fresh(folder, say=lambda line: None)
+    write_fresh(folder, log=lambda line: None)
     return folder
 
 

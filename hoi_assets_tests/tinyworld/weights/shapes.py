@@ -7,7 +7,7 @@ import polars as pl
 from PIL import Image, ImageDraw
 
 from hoi_assets.grammar.captions import caption, lie, lies_for
-from hoi_assets.grammar.interactions import plan_interactions, say
+from hoi_assets.grammar.interactions import plan_interactions, sentence
 from hoi_assets.grammar.vocabulary import (
     BACKGROUNDS,
     COLOURS,
@@ -19,7 +19,7 @@ from hoi_assets.grammar.vocabulary import (
     VIEWS,
 )
 from hoi_assets.hashing import digest_pixels
-from hoi_assets.tinyworld.scenes.pool import INTERACTION_SCHEMA, SCHEMA
+from hoi_assets.store.scene_pool import INTERACTION_SCHEMA, SCHEMA
 from hoi_assets.tinyworld.weights.words import grip_phrases
 
 
@@ -101,7 +101,7 @@ def write_plans(folder: Path, split: str, count: int) -> None:
                 "file": f"images/{pictures.name}/{name}.webp",
                 "scenario": plan.scenario,
                 "pattern": plan.pattern,
-                "caption": say(plan),
+                "caption": sentence(plan),
                 "plan": plan.as_json(),
                 "digest": digest_pixels(image),
             }

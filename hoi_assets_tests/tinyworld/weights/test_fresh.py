@@ -95,5 +95,5 @@ def test_fresh_weights_depend_on_the_seed_alone(fresh_weights: Path, tmp_path: P
     from hoi_assets.hashing import digest_folder
     from hoi_assets.tinyworld.weights.store import write_fresh
 
-    write_fresh(tmp_path, seed=0, say=lambda line: None)
+    write_fresh(tmp_path, seed=0, log=lambda line: None)
     assert digest_folder(tmp_path) == digest_folder(fresh_weights)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS, make_plan, parse, say, triples
+from hoi_assets.grammar.interactions import SCENARIOS, make_plan, parse, sentence, triples
 from hoi_assets.tinyworld.weights import sd3, sdxl
 from hoi_assets.tinyworld.weights.pictures import Pictures
 from hoi_assets.tinyworld.weights.recipes import RECIPES
@@ -37,11 +37,15 @@ def plain(folder: Path) -> Any:
 
 
 def interaction(seed: int, scenario: str = "functional", **changes: Any) -> dict[str, Any]:
-    return {"caption": say(make_plan(scenario, seed)), "seed": seed, "alignment": True} | changes
+    return {
+        "caption": sentence(make_plan(scenario, seed)),
+        "seed": seed,
+        "alignment": True,
+    } | changes
 
 
 def test_every_word_of_the_interactions_is_one_token(pipeline: Any) -> None:
-    said = {say(make_plan(scenario, n)) for scenario in SCENARIOS for n in range(300)}
+    said = {sentence(make_plan(scenario, n)) for scenario in SCENARIOS for n in range(300)}
     for word in {word for text in said for word in words_of(text)}:
         assert len(pipeline.tokenizer.tokenize(word)) == 1, word
     assert pipeline.tokenizer.get_vocab() == pipeline.tokenizer_2.get_vocab()
@@ -53,7 +57,7 @@ def test_a_prompt_with_every_correction_is_read_whole(pipeline: Any) -> None:
         for seed in range(300):
             plan = make_plan(scenario, seed)
             parts = [f"{t.subject} {t.relation} {t.object}" for t in triples(plan)]
-            ids = pipeline.tokenizer(", ".join([say(plan), *parts]))["input_ids"]
+            ids = pipeline.tokenizer(", ".join([sentence(plan), *parts]))["input_ids"]
             longest = max(longest, len(ids))
     assert 48 < longest <= sd3.MAX_LENGTH
 

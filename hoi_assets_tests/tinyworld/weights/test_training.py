@@ -35,7 +35,7 @@ def _line(recipe: Recipe, folder: Path, die_at: int | None = None) -> torch.Tens
         x = torch.randn(recipe.batch_size, 3, generator=generator)
         return (model(x) - x.sum(dim=1, keepdim=True)).square().mean()
 
-    fit(model, loss, recipe, folder, say=lambda line: None, checkpoint_s=0)
+    fit(model, loss, recipe, folder, log=lambda line: None, checkpoint_s=0)
     return model[0].weight.detach().clone()
 
 
@@ -129,7 +129,7 @@ def test_each_recipe_goes_on_after_a_kill_with_the_same_bits(
             shapes_world,
             out,
             tmp_path / folder / "state",
-            say=lambda line: None,
+            log=lambda line: None,
             checkpoint_s=0,
             recipes=recipes,
         )
@@ -273,7 +273,7 @@ def test_judges_ask_for_the_generator_first(shapes_world: Path, tmp_path: Path) 
     from hoi_assets.tinyworld.weights.train import Run, train
 
     with pytest.raises(HoiError, match="no tiny sdxl"):
-        train(["clip"], Run(shapes_world, tmp_path, tmp_path / "state", say=lambda line: None))
+        train(["clip"], Run(shapes_world, tmp_path, tmp_path / "state", log=lambda line: None))
 
 
 def test_unknown_recipe_is_named(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_model_learns_the_scenes_it_sees(shapes_world: Path, tmp_path: Path) -> 
     whole = vqa.trainable(model)
     loss = vqa.loss_of(whole, pictures, recipe)
     before = float(loss(torch.Generator().manual_seed(1)).detach())
-    fit(whole, loss, recipe, tmp_path, say=lambda line: None)
+    fit(whole, loss, recipe, tmp_path, log=lambda line: None)
     assert float(loss(torch.Generator().manual_seed(1)).detach()) < 0.7 * before
 
 

@@ -1,0 +1,50 @@
+"""The verifier's scores of (picture, prompt) pairs, each computed once per verifier."""
+
+from typing import Any
+
+from hoi_assets.engines.vilt.verifier import load_verifier, score_key, score_pairs, truncated
+from hoi_assets.progress import Log
+from hoi_assets.settings import Settings
+from hoi_assets.store.versions import Published, Store
+
+KIND = "verifier_score"
+CHUNK = 64
+
+
+def pair_scores(
+    store: Store,
+    settings: Settings,
+    pairs: list[tuple[str, str]],
+    verifier: Published,
+    log: Log,
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """Calibrated (fidelity, alignment) of (pixel digest, prompt) pairs, found or computed."""
+    keys = {pair: score_key(pair[0], pair[1], verifier.version) for pair in pairs}
+    known = store.ledger.get(KIND, keys.values())
+    todo = [
+        (slot, pair) for slot, pair in enumerate(dict.fromkeys(pairs)) if keys[pair] not in known
+    ]
+    if todo and (cut := truncated(load(settings, verifier), [prompt for _, (_, prompt) in todo])):
+        log(f"verifier: {len(cut)} prompts are longer than it reads; their ends are not judged")
+    for start in range(0, len(todo), CHUNK):
+        chunk = todo[start : start + CHUNK]
+        found = score_pairs(
+            load(settings, verifier),
+            [store.images.open(pixels) for _, (pixels, _) in chunk],
+            [prompt for _, (_, prompt) in chunk],
+            [slot for slot, _ in chunk],
+        )
+        known |= store.ledger.put(
+            KIND,
+            {
+                keys[pair]: [float(fidelity), float(alignment)]
+                for (_, pair), (fidelity, alignment) in zip(chunk, found, strict=True)
+            },
+        )
+        log(f"verifier: {start + len(chunk)}/{len(todo)} pairs scored")
+    return {pair: (known[key][0], known[key][1]) for pair, key in keys.items()}
+
+
+def load(settings: Settings, verifier: Published) -> Any:
+    """The published verifier, loaded once per process."""
+    return load_verifier(verifier.file("model"), settings.device)
