@@ -1,30 +1,90 @@
-"""From rating pages to a table: what people said of the pictures, and how far they agree."""
+"""From rating pages to tables: what people said of the images, and how far they agree."""
 
 import polars as pl
 
-from hoi_assets.publishing.stage import Markdown, Result, Table, Work, stage
+from hoi_assets.defs.groups import EVALUATION, OWNERS
+from hoi_assets.publishing.asset import published_asset
+from hoi_assets.publishing.context import Result, StageContext
+from hoi_assets.publishing.expectations import (
+    between,
+    columns,
+    measured,
+    not_null,
+    one_of,
+    suite,
+    unique,
+)
+from hoi_assets.publishing.metadata import Markdown, Table
 from hoi_assets.store.versions import Staging
 
-GROUP = "evaluation"
-
-
-@stage(
-    "human_ratings",
-    code_version="1",
-    recipe=[
-        "hoi_assets/rating/study.py",
-        "hoi_assets/rating/votes.py",
-        "hoi_assets/evaluation/human_agreement.py",
-        "hoi_assets/statistics.py",
-    ],
-    settings=["evaluation"],
-    inputs=lambda work: {"votes": _votes_digest(work)},
-    group=GROUP,
-    description="All votes of all studies (`hoi rate`), superseded and faulty ones rejected with "
-    "the reason; mean ratings, Bradley-Terry win rates and Krippendorff's alpha with intervals. "
-    "Empty without studies.",
+NO_VOTES = (
+    "Nobody has voted yet: `hoi rate make NAME --suite hoi` makes a study, `hoi rate links NAME "
+    "RATER` a link for each rater, `hoi rate serve NAME` serves it."
 )
-def human_ratings(work: Work, out: Staging) -> Result:
+
+# Nobody may have voted yet: every expectation holds on empty tables too.
+HUMAN_RATINGS_SUITE = suite(
+    unique("rows", "study", "line", "method_a", "method_b"),
+    not_null("rows", "study", "mode", "line"),
+    one_of("rows", "status", ["accepted", "rejected"]),
+    measured(
+        "rows",
+        "ratings_outside_1_to_5",
+        "coalesce(sum(case when mode = 'rating' and score not between 1 and 5 then 1 else 0 end),"
+        " 0)",
+        high=0,
+    ),
+    measured(
+        "rows",
+        "accepted_without_an_answer",
+        "coalesce(sum(case when status = 'accepted' and score is null and choice is null"
+        " then 1 else 0 end), 0)",
+        high=0,
+    ),
+    measured(
+        "rows",
+        "accepted_of_unknown_images",
+        "coalesce(sum(case when status = 'accepted' and (image_a is null or method_a is null"
+        " or prompt_id is null or rater is null) then 1 else 0 end), 0)",
+        high=0,
+    ),
+    measured(
+        "rows",
+        "rejected_without_reason",
+        "coalesce(sum(case when status = 'rejected' and reason is null then 1 else 0 end), 0)",
+        high=0,
+    ),
+    unique("studies", "study"),
+    measured(
+        "studies",
+        "unreadable_studies",
+        "coalesce(sum(case when status = 'failed' then 1 else 0 end), 0)",
+        high=0,
+        blocking=False,
+    ),
+    columns("equal", "study", "prompt_id", "method_a", "method_b"),
+    between("ratings", "mean", 0, 5, nullable=True),
+    between("ratings", "n", low=1),
+    between("wins", "win_rate", 0, 1, nullable=True),
+    between("wins", "n", low=1),
+    between("head_to_head", "win_rate_a", 0, 1),
+    between("agreement", "value", high=1, nullable=True),
+)
+
+
+@published_asset(
+    group_name=EVALUATION,
+    owners=OWNERS,
+    kinds={"polars"},
+    code_version="1",
+    suite=HUMAN_RATINGS_SUITE,
+    settings=["evaluation"],
+    external_inputs=lambda context: {"votes": _votes_digest(context)},
+)
+def human_ratings(context: StageContext, staging: Staging) -> Result:
+    """All votes of all studies (`hoi rate`), superseded and faulty ones rejected with the reason;
+    mean ratings, Bradley-Terry win rates and Krippendorff's alpha with intervals. Empty without
+    studies."""
     from hoi_assets.evaluation.human_agreement import (
         head_to_head,
         mean_ratings,
@@ -33,8 +93,8 @@ def human_ratings(work: Work, out: Staging) -> Result:
     )
     from hoi_assets.rating.votes import collect
 
-    found = collect(work.store.home)
-    votes, samples = found.votes, work.settings.evaluation.bootstrap_samples
+    found = collect(context.store.home)
+    votes, samples = found.votes, context.settings.evaluation.bootstrap_samples
     tables = {
         "rows": votes,
         "studies": found.studies,
@@ -46,10 +106,10 @@ def human_ratings(work: Work, out: Staging) -> Result:
         "agreement": rater_agreement(votes, samples),
     }
     for name, table in tables.items():
-        out.write_table(name, table)
+        staging.write_table(name, table)
     lines = votes.unique(["study", "line"], keep="first", maintain_order=True)
-    work.record("vote", lines.with_columns(vote=pl.format("{}:{}", "study", "line")))
-    work.record("study", found.studies)
+    context.record("vote", lines.with_columns(vote=pl.format("{}:{}", "study", "line")))
+    context.record("study", found.studies)
     accepted = lines.filter(status="accepted")
     return Result(
         metadata={
@@ -59,22 +119,16 @@ def human_ratings(work: Work, out: Staging) -> Result:
             "ratings": Table(_whole(tables["ratings"])),
             "wins": Table(_whole(tables["wins"])),
             "agreement": Table(tables["agreement"].to_dicts()),
-            **({} if votes.height else {"note": Markdown(NOBODY)}),
+            **({} if votes.height else {"note": Markdown(NO_VOTES)}),
         }
     )
-
-
-NOBODY = (
-    "Nobody has voted yet: `hoi rate make NAME --suite hoi` makes a study, `hoi rate links NAME "
-    "RATER` a link for each rater, `hoi rate serve NAME` serves it."
-)
 
 
 def _whole(table: pl.DataFrame) -> list[dict[str, object]]:
     return table.filter(slice_kind="all").drop("slice_kind", "slice").to_dicts()
 
 
-def _votes_digest(work: Work) -> str:
+def _votes_digest(context: StageContext) -> str:
     from hoi_assets.rating.votes import votes_digest
 
-    return votes_digest(work.store.home)
+    return votes_digest(context.store.home)

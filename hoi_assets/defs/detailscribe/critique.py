@@ -1,0 +1,129 @@
+"""The plain images, and what the critic finds wrong with them, component by component."""
+
+import polars as pl
+
+from hoi_assets.defs.groups import DETAILSCRIBE, OWNERS
+from hoi_assets.defs.partitions import scenario
+from hoi_assets.defs.suites import FAILED, benchmark_images
+from hoi_assets.publishing.asset import GPU_POOL, published_asset
+from hoi_assets.publishing.context import Result, StageContext
+from hoi_assets.publishing.expectations import (
+    between,
+    duplicates,
+    not_null,
+    one_of,
+    rows,
+    share,
+    suite,
+    unique,
+)
+from hoi_assets.publishing.metadata import Image
+from hoi_assets.store.versions import Staging
+
+SHOWN_IMAGES = 36
+
+INITIAL_IMAGES_SUITE = suite(
+    benchmark_images(["plain"]), duplicates("rows", "pixels", "${gates.max_duplicate_share}")
+)
+
+
+@published_asset(
+    partitions_def=scenario,
+    deps=["interacting_prompts"],
+    group_name=DETAILSCRIBE,
+    owners=OWNERS,
+    kinds={"pytorch", "diffusers"},
+    pool=GPU_POOL,
+    code_version="2",
+    suite=INITIAL_IMAGES_SUITE,
+    settings=["redenoising"],
+    models=["benchmark"],
+)
+def initial_images(context: StageContext, staging: Staging) -> Result:
+    """The benchmark model's plain image of each prompt; the latents at the switch steps are cached
+    for the variants."""
+    from hoi_assets.detailscribe.variants import initial_table
+    from hoi_assets.pictures import contact_sheet, to_webp
+
+    prompts = context.parent("interacting_prompts").table("rows")
+    usable = prompts.filter(pl.col("status") == "accepted")
+    table = initial_table(context.store, context.settings, usable, context.log)
+    staging.write_table("rows", table)
+    context.record("row_id", table)
+    drawn = table.filter(pl.col("status") == "accepted")
+    shown = drawn.head(SHOWN_IMAGES)
+    sheet = contact_sheet(
+        [context.store.images.open(pixels) for pixels in shown["pixels"]],
+        shown["prompt"].to_list(),
+    )
+    return Result(
+        metadata={
+            "images": drawn.height,
+            "failed": table.height - drawn.height,
+            "denoiser_evaluations": int(table["denoiser_evaluations"].sum()),
+            "contact_sheet": Image(to_webp(sheet), "image/webp"),
+        }
+    )
+
+
+CRITIQUES_SUITE = suite(
+    rows("rows"),
+    unique("rows", "row_id"),
+    not_null("rows", "row_id", "prompt"),
+    one_of("rows", "status", ["accepted", "failed"]),
+    share("rows", "failed_share", FAILED, "${gates.max_failed_share}"),
+    share("rows", "failed_without_reason", f"{FAILED} and reason is null", 0),
+    # The method's own promise: the prompt first, word for word, then the corrections.
+    share("rows", "not_verbatim", "not starts_with(corrected_prompt, prompt)", 0),
+    between("rows", "words", high="${critic.max_words}", nullable=True),
+    unique("findings", "row_id", "rank"),
+    between("findings", "confidence", 0, 1),
+)
+
+
+@published_asset(
+    partitions_def=scenario,
+    deps=["initial_images", "interaction_decompositions"],
+    group_name=DETAILSCRIBE,
+    owners=OWNERS,
+    kinds={"pytorch", "transformers"},
+    pool=GPU_POOL,
+    code_version="3",
+    suite=CRITIQUES_SUITE,
+    settings=["critic"],
+    models=["critic"],
+)
+def image_critiques(context: StageContext, staging: Staging) -> Result:
+    """Per component of the prompt whether the image shows it, and the corrected prompt: the
+    original sentence, then what is missing; or nothing to correct."""
+    from hoi_assets.detailscribe.critique import critiques_table, findings_table
+    from hoi_assets.detailscribe.decompose import read_components
+    from hoi_assets.detailscribe.variants import critique_initial
+    from hoi_assets.pictures import contact_sheet, to_webp
+
+    initial = context.parent("initial_images").table("rows")
+    components = read_components(context.parent("interaction_decompositions").table("components"))
+    critiques = critique_initial(context.store, context.settings, initial, components, context.log)
+    table, findings = critiques_table(critiques), findings_table(critiques)
+    staging.write_table("rows", table)
+    staging.write_table("findings", findings)
+    context.record("row_id", table)
+    pixels = dict(zip(initial["row_id"], initial["pixels"], strict=True))
+    shown = table.filter(pl.col("status") == "accepted").head(SHOWN_IMAGES)
+    failing = findings.filter(~pl.col("satisfied") & pl.col("component").is_not_null())
+    problems = dict(failing.group_by("row_id", maintain_order=True).agg("problem").rows())
+    sheet = contact_sheet(
+        [context.store.images.open(pixels[row_id]) for row_id in shown["row_id"]],
+        ["; ".join(problems.get(row_id, ["nothing to correct"])) for row_id in shown["row_id"]],
+        good=shown["nothing_to_correct"].to_list(),
+    )
+    return Result(
+        metadata={
+            "images": table.height,
+            "nothing_to_correct": int(table["nothing_to_correct"].sum()),
+            "components": int(table["components"].sum()),
+            "failing_components": int(table["failing"].sum()),
+            "failed": table.filter(pl.col("status") == "failed").height,
+            "contact_sheet": Image(to_webp(sheet), "image/webp"),
+        }
+    )
