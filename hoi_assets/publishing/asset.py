@@ -41,9 +41,11 @@ from hoi_assets.publishing.config import PublishConfig
 from hoi_assets.publishing.execution import Execution, execute
 from hoi_assets.publishing.expectations import Rule
 from hoi_assets.publishing.graph import Graph, gate_digest, own_inputs
+from hoi_assets.publishing.links import page_url
 from hoi_assets.publishing.stage import ExternalInputs, Stage, StageFunction
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Table
+from hoi_assets.store.versions import Published
 
 CHECK = "gate"
 FORCE_TAG = "hoi/force"
@@ -305,7 +307,7 @@ def events(stage: Stage, execution: Execution) -> Iterator[Any]:
         data_version=dg.DataVersion(published.version),
         check_results=[check],
         metadata={
-            **shown(execution.metadata),
+            **shown(execution.metadata, published),
             "version": published.version,
             "path": dg.MetadataValue.path(str(published.path)),
             "dagster/row_count": max(execution.found.rows.values(), default=0),
@@ -317,11 +319,15 @@ def events(stage: Stage, execution: Execution) -> Iterator[Any]:
     )
 
 
-def shown(metadata: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A stage's metadata as Dagster shows it."""
-    return {
-        name: dg.MetadataValue.md(item["value"])
-        if item["kind"] == "markdown"
-        else (dg.MetadataValue.null() if item["value"] is None else item["value"])
-        for name, item in metadata.items()
-    }
+def shown(metadata: Mapping[str, Mapping[str, Any]], published: Published) -> dict[str, Any]:
+    """A version's metadata as Dagster shows it."""
+
+    def value(kind: str, found: Any) -> Any:
+        if kind == "markdown":
+            return dg.MetadataValue.md(found.replace("<path>", str(published.path)))
+        if kind == "page":
+            home = published.path.parents[4]
+            return dg.MetadataValue.url(page_url(home, published.path / found))
+        return dg.MetadataValue.null() if found is None else found
+
+    return {name: value(item["kind"], item["value"]) for name, item in metadata.items()}
