@@ -1,4 +1,4 @@
-"""What a run left behind, for the terminal: counts per category, reasons, scores, and places."""
+"""What is published, in short: counts per category and scenario, reasons, scores, costs, places."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,11 @@ import polars as pl
 
 from hoi_assets.engines.image_cache import seconds_of
 from hoi_assets.evaluation.benchmark_scores import costs
-from hoi_assets.store.versions import Store
+from hoi_assets.store.versions import Published, Store
 
-UNSEEN_WIDTH = 120
+LOG_WIDTH = 120
+SCORECARDS = ("scorecards",)
+NOTHING = "–"
 SHOWN_METRICS = (
     "examiner_all",
     "examiner_components",
@@ -22,14 +24,13 @@ SHOWN_METRICS = (
 )
 
 
-def summarise_line(
+def summarise_home(
     store: Store, categories: Sequence[str], scenarios: Sequence[str]
 ) -> dict[str, Any]:
-    """Counts per category and scenario, scores of the whole, what methods cost, and folders, as
-    JSON-able data.
+    """Counts per category and scenario, scores, costs per method, and paths, as JSON-able data.
 
     Args:
-        categories, scenarios: those without a version in force are told as such.
+        categories, scenarios: counts are None where nothing is published.
     """
     return {
         "categories": [_category(store, category) for category in categories],
@@ -41,11 +42,11 @@ def summarise_line(
 
 
 def _category(store: Store, category: str) -> dict[str, Any]:
-    def status(asset: str, wanted: str) -> int | None:
+    def accepted(asset: str) -> int | None:
         published = store.current(asset, category)
         if published is None:
             return None
-        return published.table("rows").filter(pl.col("status") == wanted).height
+        return published.table("rows").filter(pl.col("status") == "accepted").height
 
     verdicts = store.current("verified_pairs", category)
     reasons: dict[str, int] = {}
@@ -54,9 +55,9 @@ def _category(store: Store, category: str) -> dict[str, Any]:
         reasons = dict(dropped.group_by("reason").len().sort("len", "reason").rows()[::-1])
     return {
         "category": category,
-        "prompts": status("detailed_prompts", "accepted"),
-        "candidates": status("candidate_images", "accepted"),
-        "accepted": status("verified_pairs", "accepted"),
+        "prompts": accepted("detailed_prompts"),
+        "candidates": accepted("candidate_images"),
+        "accepted": accepted("verified_pairs"),
         "rejected": reasons,
     }
 
@@ -81,24 +82,33 @@ def _scenario(store: Store, scenario: str) -> dict[str, Any]:
 
 
 def _scores(store: Store) -> list[dict[str, Any]]:
-    published = store.current("scorecards")
-    if published is None:
-        return []
-    card = published.table("scorecard").filter(
+    shown = (
         pl.col("metric").is_in(SHOWN_METRICS)
         & (pl.col("slice_kind") == "all")
         & ~pl.col("method").str.contains("_mean$|_oracle$")
     )
     names = ("suite", "method", "metric", "n", "mean", "ci_low", "ci_high")
-    return card.select(names).sort("suite", "metric", "method").to_dicts()
+    rows = [
+        row
+        for published in _scorecards(store)
+        for row in published.table("scorecard").filter(shown).select(names).iter_rows(named=True)
+    ]
+    return sorted(rows, key=lambda row: (row["suite"], row["metric"], row["method"]))
 
 
 def _costs(store: Store) -> list[dict[str, Any]]:
-    published = store.current("scorecards")
-    if published is None or not (published.path / "candidates.parquet").is_file():
-        return []
-    pictures = published.table("candidates")
-    return costs(pictures, seconds_of(store, pictures["image_id"].unique())).to_dicts()
+    found: list[dict[str, Any]] = []
+    for published in _scorecards(store):
+        if (published.path / "candidates.parquet").is_file():
+            images = published.table("candidates")
+            seconds = seconds_of(store, images["image_id"].unique())
+            found += costs(images, seconds).to_dicts()
+    return found
+
+
+def _scorecards(store: Store) -> list[Published]:
+    found = [store.current(asset) for asset in SCORECARDS]
+    return [published for published in found if published is not None]
 
 
 def _places(store: Store) -> dict[str, str]:
@@ -114,53 +124,60 @@ def _places(store: Store) -> dict[str, str]:
     return places
 
 
-def print_summary(told: dict[str, Any]) -> None:
-    """Print `summarise_line`'s answer as tables, and how to go on."""
+def print_summary(found: dict[str, Any]) -> None:
+    """Print what `summarise_home` found as tables, and what to do next."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=UNSEEN_WIDTH)  # a log has room for whole names
+        console = Console(width=LOG_WIDTH)  # a log has room for whole names
     counts = Table("category", "prompts", "candidates", "accepted", "rejected by reason")
-    for row in told["categories"]:
+    for row in found["categories"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items())
         numbers = [_cell(row[name]) for name in ("prompts", "candidates", "accepted")]
         counts.add_row(row["category"], *numbers, reasons)
-    if told["categories"]:
+    if found["categories"]:
         console.print(counts)
-    if told["scenarios"]:
-        names = tuple(told["scenarios"][0])
+    if found["scenarios"]:
+        names = tuple(found["scenarios"][0])
         scenarios = Table(*(name.replace("_", " ") for name in names))
-        for row in told["scenarios"]:
+        for row in found["scenarios"]:
             scenarios.add_row(row["scenario"], *(_cell(row[name]) for name in names[1:]))
         console.print(scenarios)
-    if told["scores"]:
+    if found["scores"]:
         scores = Table("suite", "metric", "method", "n", "mean", "95% interval")
-        for row in told["scores"]:
-            interval = f"{row['ci_low']:.3f} – {row['ci_high']:.3f}"
+        for row in found["scores"]:
             scores.add_row(
                 row["suite"],
                 row["metric"],
                 row["method"],
                 str(row["n"]),
-                f"{row['mean']:.3f}",
-                interval,
+                _number(row["mean"]),
+                _interval(row["ci_low"], row["ci_high"]),
             )
         console.print(scores)
-    if told["costs"]:
-        spent = Table("method", "denoiser passes a prompt", "seconds a prompt")
-        for row in told["costs"]:
+    if found["costs"]:
+        spent = Table("method", "denoiser evaluations per prompt", "seconds per prompt")
+        for row in found["costs"]:
             seconds = None if row["seconds"] is None else f"{row['seconds']:.1f}"
             spent.add_row(row["method"], f"{row['passes']:.0f}", _cell(seconds))
         console.print(spent)
-    for name, place in told["places"].items():
+    for name, place in found["places"].items():
         console.print(f"{name}: {place}", soft_wrap=True)
-    if "dataset" in told["places"]:
-        opened = f'datasets.load_dataset("{told["places"]["dataset"]}")'
+    if "dataset" in found["places"]:
+        opened = f'datasets.load_dataset("{found["places"]["dataset"]}")'
         console.print(f"open the dataset: {opened}", soft_wrap=True)
     console.print("look at it in the browser: make ui, then http://127.0.0.1:3000")
 
 
 def _cell(value: int | str | None) -> str:
-    return "–" if value is None else str(value)
+    return NOTHING if value is None else str(value)
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return NOTHING if low is None or high is None else f"{low:.3f} – {high:.3f}"

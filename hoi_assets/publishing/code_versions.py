@@ -19,7 +19,7 @@ from hoi_assets.publishing.stage import Stage
 from hoi_assets.settings import ROOT, Settings
 
 LOCK_FILE = ROOT / "hoi_assets_tests" / "code_versions.yaml"
-HEAD = "# Written by `hoi lock-recipes`; see hoi_assets/publishing/code_versions.py.\n"
+HEAD = "# Written by `hoi lock-code-versions`; see hoi_assets/publishing/code_versions.py.\n"
 
 Lock = dict[str, dict[str, str]]
 
@@ -53,16 +53,18 @@ def differences(stages: Iterable[Stage], lock: Mapping[str, Mapping[str, str]]) 
     for name, stage in by_name.items():
         kept = lock.get(name)
         if kept is None:
-            lines.append(f"{name}: not locked yet: run `hoi lock-recipes`")
+            lines.append(f"{name}: not locked yet: run `hoi lock-code-versions`")
         elif kept["recipe"] != recipe_digest(stage) and kept["code_version"] == stage.code_version:
             lines.append(
                 f"{name}: its recipe changed and code_version is still {stage.code_version!r}: "
-                "raise code_version and run `hoi lock-recipes`; where the same inputs still give "
-                f"the same output, run `hoi lock-recipes --same-output {name}`"
+                "raise code_version and run `hoi lock-code-versions`; where the same inputs still "
+                f"give the same output, run `hoi lock-code-versions --same-output {name}`"
             )
         elif kept != _entry(stage):
-            lines.append(f"{name}: code_version or recipe is newer: run `hoi lock-recipes`")
-    lines += [f"{name}: no such stage: run `hoi lock-recipes`" for name in lock.keys() - by_name]
+            lines.append(f"{name}: code_version or recipe is newer: run `hoi lock-code-versions`")
+    lines += [
+        f"{name}: no such stage: run `hoi lock-code-versions`" for name in lock.keys() - by_name
+    ]
     return lines
 
 

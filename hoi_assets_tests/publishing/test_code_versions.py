@@ -62,7 +62,7 @@ def test_changed_recipe_with_the_same_code_version_is_told(tmp_path: Path):
     with pytest.raises(HoiError, match="drawn changed and code_version did not"):
         write_lock([changed], path=lock)
     raised = declared(["Makefile"], code_version="2")
-    assert "run `hoi lock-recipes`" in differences([raised], read_lock(lock))[0]
+    assert "run `hoi lock-code-versions`" in differences([raised], read_lock(lock))[0]
     write_lock([raised], path=lock)
     assert differences([raised], read_lock(lock)) == []
 

@@ -1,4 +1,4 @@
-"""One image's way: found by its id, traced from prompt to verdict."""
+"""Finds an image by its id and traces it from prompt to verdict."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,12 +60,17 @@ def _drawn(store: Store) -> Iterator[Published]:
         yield from (one for one in store.history(asset, partition) if one.path.is_dir())
 
 
-def trace(store: Store, image_id: str) -> list[tuple[str, dict[str, Any]]]:
-    """What happened to an image, in order: prompt, drawing, verdict, dataset; with versions. Of the
-    second line: prompt, components, drawing, critique, and the methods that chose it or did not.
+def trace_image(store: Store, image_id: str) -> list[tuple[str, dict[str, Any]]]:
+    """What happened to an image, in order, with versions.
+
+    PPV: prompt, drawing, verdict, dataset. DetailScribe: prompt, components, drawing, critique, and
+    the methods that had it as a candidate.
 
     Returns:
-        (title, facts) per step; steps the image never came to say so.
+        (title, facts) per step; facts say so where the image did not reach the step.
+
+    Raises:
+        HoiError: as `find_image`.
     """
     found = find_image(store, image_id)
     if found.published.asset in BENCHMARK_IN:
@@ -77,7 +82,7 @@ def trace(store: Store, image_id: str) -> list[tuple[str, dict[str, Any]]]:
         prompts = _version_read(store, drawn, "detailed_prompts", category)
         match = prompts.table("rows").filter(pl.col("prompt_id") == row["prompt_id"])
         steps.append(_step("prompt", prompts, match))
-    steps.append((f"drawn ({drawn.name})", {"version": drawn.version} | _told(row)))
+    steps.append((f"drawn ({drawn.name})", {"version": drawn.version} | _not_null(row)))
     if drawn.asset == "candidate_images":
         for asset in JUDGED_IN:
             judged = store.current(asset, category if asset == "verified_pairs" else None)
@@ -95,16 +100,16 @@ def _trace_benchmark(store: Store, found: Found) -> list[tuple[str, dict[str, An
     row, drawn = found.row, found.published
     scenario, row_id = row["scenario"], row["row_id"]
 
-    def told_by(asset: str) -> list[tuple[str, dict[str, Any]]]:
+    def rows_in(asset: str) -> list[tuple[str, dict[str, Any]]]:
         published = store.current(asset, scenario)
         if published is None:
             return [(asset, {"state": "nothing published yet"})]
         rows = published.table("rows").filter(pl.col("row_id") == row_id)
         return [_step(asset, published, rows)]
 
-    steps = [*told_by("interacting_prompts"), *told_by("interaction_decompositions")]
-    steps.append((f"drawn ({drawn.name})", {"version": drawn.version} | _told(row)))
-    steps += told_by("image_critiques")
+    steps = [*rows_in("interacting_prompts"), *rows_in("interaction_decompositions")]
+    steps.append((f"drawn ({drawn.name})", {"version": drawn.version} | _not_null(row)))
+    steps += rows_in("image_critiques")
     for asset in BENCHMARK_IN[1:]:
         published = store.current(asset, scenario)
         if published is None:
@@ -112,7 +117,9 @@ def _trace_benchmark(store: Store, found: Found) -> list[tuple[str, dict[str, An
         rows = published.table("rows").filter(pl.col("image_id") == row["image_id"])
         for one in rows.iter_rows(named=True):
             names = ("candidate", "switch_step", "held", "probability", "selected", "why", "reason")
-            steps.append((f"{asset}: {one['method']}", _told({name: one[name] for name in names})))
+            steps.append(
+                (f"{asset}: {one['method']}", _not_null({name: one[name] for name in names}))
+            )
     made_from = {one.name: one.version for one in lineage(store, *_place(drawn))}
     return [*steps, ("made from", made_from)]
 
@@ -132,8 +139,8 @@ def _place(published: Published) -> tuple[str, str | None, str]:
 def _step(title: str, published: Published, rows: pl.DataFrame) -> tuple[str, dict[str, Any]]:
     if rows.is_empty():
         return title, {"version": published.version, "state": "not among its rows"}
-    return title, {"version": published.version} | _told(rows.row(0, named=True))
+    return title, {"version": published.version} | _not_null(rows.row(0, named=True))
 
 
-def _told(row: dict[str, Any]) -> dict[str, Any]:
+def _not_null(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
