@@ -59,8 +59,8 @@ def score_folder(
             models (ratings by people and endpoints have no percentile).
 
     Raises:
-        HoiError: inputs that cannot be read at all, see `folder_scores.read_folder`, or models that
-            cannot be loaded.
+        HoiError: inputs that cannot be read at all, see `judging.folder.read_folder`, or judges
+            that cannot be loaded.
     """
     import torch
 
@@ -168,7 +168,7 @@ def _rated(judge: "EndpointJudge", log: Log) -> "Ask":
 
 
 def _inputs(pictures: Sequence["Picture"], prompts: Path) -> dict[str, Any]:
-    """Hashes of what was read: `content` whatever the files are called, `pixels` by name."""
+    """Hashes of what was read: the same however the files are called, and by name."""
     from hoi_assets.hashing import digest, digest_file
 
     scored = [(one.pixels, one.prompt) for one in pictures if one.pixels]

@@ -82,7 +82,7 @@ def trace_image(store: Store, image_id: str) -> list[tuple[str, dict[str, Any]]]
         prompts = _version_read(store, drawn, "detailed_prompts", category)
         match = prompts.table("rows").filter(pl.col("prompt_id") == row["prompt_id"])
         steps.append(_step("prompt", prompts, match))
-    steps.append((f"drawn ({drawn.name})", {"version": drawn.version} | _not_null(row)))
+    steps.append((f"drawn ({drawn.name})", {"version": drawn.version} | _told(row)))
     if drawn.asset == "candidate_images":
         for asset in JUDGED_IN:
             judged = store.current(asset, category if asset == "verified_pairs" else None)
@@ -108,7 +108,7 @@ def _trace_benchmark(store: Store, found: Found) -> list[tuple[str, dict[str, An
         return [_step(asset, published, rows)]
 
     steps = [*rows_in("interacting_prompts"), *rows_in("interaction_decompositions")]
-    steps.append((f"drawn ({drawn.name})", {"version": drawn.version} | _not_null(row)))
+    steps.append((f"drawn ({drawn.name})", {"version": drawn.version} | _told(row)))
     steps += rows_in("image_critiques")
     for asset in BENCHMARK_IN[1:]:
         published = store.current(asset, scenario)
@@ -117,9 +117,7 @@ def _trace_benchmark(store: Store, found: Found) -> list[tuple[str, dict[str, An
         rows = published.table("rows").filter(pl.col("image_id") == row["image_id"])
         for one in rows.iter_rows(named=True):
             names = ("candidate", "switch_step", "held", "probability", "selected", "why", "reason")
-            steps.append(
-                (f"{asset}: {one['method']}", _not_null({name: one[name] for name in names}))
-            )
+            steps.append((f"{asset}: {one['method']}", _told({name: one[name] for name in names})))
     made_from = {one.name: one.version for one in lineage(store, *_place(drawn))}
     return [*steps, ("made from", made_from)]
 
@@ -139,8 +137,8 @@ def _place(published: Published) -> tuple[str, str | None, str]:
 def _step(title: str, published: Published, rows: pl.DataFrame) -> tuple[str, dict[str, Any]]:
     if rows.is_empty():
         return title, {"version": published.version, "state": "not among its rows"}
-    return title, {"version": published.version} | _not_null(rows.row(0, named=True))
+    return title, {"version": published.version} | _told(rows.row(0, named=True))
 
 
-def _not_null(row: dict[str, Any]) -> dict[str, Any]:
+def _told(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}

@@ -7,10 +7,9 @@ import polars as pl
 
 from hoi_assets.engines.image_cache import seconds_of
 from hoi_assets.evaluation.benchmark_scores import costs
-from hoi_assets.store.versions import Published, Store
+from hoi_assets.store.versions import Store
 
 LOG_WIDTH = 120
-SCORECARDS = ("scorecards",)
 NOTHING = "–"
 SHOWN_METRICS = (
     "examiner_all",
@@ -82,33 +81,24 @@ def _scenario(store: Store, scenario: str) -> dict[str, Any]:
 
 
 def _scores(store: Store) -> list[dict[str, Any]]:
-    shown = (
+    published = store.current("scorecards")
+    if published is None:
+        return []
+    card = published.table("scorecard").filter(
         pl.col("metric").is_in(SHOWN_METRICS)
         & (pl.col("slice_kind") == "all")
         & ~pl.col("method").str.contains("_mean$|_oracle$")
     )
     names = ("suite", "method", "metric", "n", "mean", "ci_low", "ci_high")
-    rows = [
-        row
-        for published in _scorecards(store)
-        for row in published.table("scorecard").filter(shown).select(names).iter_rows(named=True)
-    ]
-    return sorted(rows, key=lambda row: (row["suite"], row["metric"], row["method"]))
+    return card.select(names).sort("suite", "metric", "method").to_dicts()
 
 
 def _costs(store: Store) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for published in _scorecards(store):
-        if (published.path / "candidates.parquet").is_file():
-            images = published.table("candidates")
-            seconds = seconds_of(store, images["image_id"].unique())
-            found += costs(images, seconds).to_dicts()
-    return found
-
-
-def _scorecards(store: Store) -> list[Published]:
-    found = [store.current(asset) for asset in SCORECARDS]
-    return [published for published in found if published is not None]
+    published = store.current("scorecards")
+    if published is None or not (published.path / "candidates.parquet").is_file():
+        return []
+    pictures = published.table("candidates")
+    return costs(pictures, seconds_of(store, pictures["image_id"].unique())).to_dicts()
 
 
 def _places(store: Store) -> dict[str, str]:
@@ -124,7 +114,7 @@ def _places(store: Store) -> dict[str, str]:
     return places
 
 
-def print_summary(found: dict[str, Any]) -> None:
+def print_summary(told: dict[str, Any]) -> None:
     """Print what `summarise_home` found as tables, and what to do next."""
     from rich.console import Console
     from rich.table import Table
@@ -133,21 +123,21 @@ def print_summary(found: dict[str, Any]) -> None:
     if not console.is_terminal:
         console = Console(width=LOG_WIDTH)  # a log has room for whole names
     counts = Table("category", "prompts", "candidates", "accepted", "rejected by reason")
-    for row in found["categories"]:
+    for row in told["categories"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items())
         numbers = [_cell(row[name]) for name in ("prompts", "candidates", "accepted")]
         counts.add_row(row["category"], *numbers, reasons)
-    if found["categories"]:
+    if told["categories"]:
         console.print(counts)
-    if found["scenarios"]:
-        names = tuple(found["scenarios"][0])
+    if told["scenarios"]:
+        names = tuple(told["scenarios"][0])
         scenarios = Table(*(name.replace("_", " ") for name in names))
-        for row in found["scenarios"]:
+        for row in told["scenarios"]:
             scenarios.add_row(row["scenario"], *(_cell(row[name]) for name in names[1:]))
         console.print(scenarios)
-    if found["scores"]:
+    if told["scores"]:
         scores = Table("suite", "metric", "method", "n", "mean", "95% interval")
-        for row in found["scores"]:
+        for row in told["scores"]:
             scores.add_row(
                 row["suite"],
                 row["metric"],
@@ -157,16 +147,16 @@ def print_summary(found: dict[str, Any]) -> None:
                 _interval(row["ci_low"], row["ci_high"]),
             )
         console.print(scores)
-    if found["costs"]:
-        spent = Table("method", "denoiser evaluations per prompt", "seconds per prompt")
-        for row in found["costs"]:
+    if told["costs"]:
+        spent = Table("method", "denoiser passes a prompt", "seconds a prompt")
+        for row in told["costs"]:
             seconds = None if row["seconds"] is None else f"{row['seconds']:.1f}"
             spent.add_row(row["method"], f"{row['passes']:.0f}", _cell(seconds))
         console.print(spent)
-    for name, place in found["places"].items():
+    for name, place in told["places"].items():
         console.print(f"{name}: {place}", soft_wrap=True)
-    if "dataset" in found["places"]:
-        opened = f'datasets.load_dataset("{found["places"]["dataset"]}")'
+    if "dataset" in told["places"]:
+        opened = f'datasets.load_dataset("{told["places"]["dataset"]}")'
         console.print(f"open the dataset: {opened}", soft_wrap=True)
     console.print("look at it in the browser: make ui, then http://127.0.0.1:3000")
 
