@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from hoi_assets.cli.replaying import replay
+from hoi_assets.cli.image_replay import replay_image
 from hoi_assets.definitions import build_line
 from hoi_assets.defs.automation import Line
 from hoi_assets.detailscribe.benchmark import read_benchmark
@@ -268,7 +268,7 @@ def test_a_smaller_batch_goes_on_with_the_pictures_that_are_there(
     own = ran.rows("refined_images").filter(pl.col("switch_step") == 3)
     assert own.height and set(own["status"]) == {"accepted"}
     assert set(own["batch_size"]) == {2} and max(own["slot"]) < 2
-    again = replay(ran.line.platform.store, ran.line.platform.settings, own["image_id"][0])
+    again = replay_image(ran.line.platform.store, ran.line.platform.settings, own["image_id"][0])
     assert again.equal
 
 
@@ -415,7 +415,7 @@ def test_an_image_endpoint_is_a_baseline_when_set_and_paints_each_prompt_once(
     assert compute["endpoint"] == "an image endpoint"
     assert rules["endpoint"] == "none: one picture"
     with pytest.raises(HoiError, match=r"m, 1024x1024 brought to 64x64.*cannot be drawn again"):
-        replay(store, settings_of(profile), own["image_id"][0])
+        replay_image(store, settings_of(profile), own["image_id"][0])
 
 
 def test_broken_lines_are_recorded_and_the_rest_goes_on(

@@ -4,11 +4,13 @@ import json
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from hoi_assets.cli.main import MISTAKE, RATE_HOST, RATE_PORT, RATE_SUITES, main
+from hoi_assets.cli import rate
+from hoi_assets.cli.exit_codes import ExitCode
+from hoi_assets.cli.main import main
 from hoi_assets.defs.evaluation.human_ratings import human_ratings
 from hoi_assets.defs.ppv.prompts import base_prompt_taxonomy
 from hoi_assets.defs.ppv.verification import verifier_training_pairs
@@ -202,10 +204,10 @@ def test_labels_given_on_the_page_are_what_the_verifier_learns_from(
 def test_mistakes_are_named(
     home: Path, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["rate", *arguments]) == MISTAKE
+    assert main(["rate", *arguments]) == ExitCode.USER_ERROR
     assert capsys.readouterr().err.startswith(f"error: {told}")
 
 
 def test_command_line_names_what_the_modules_hold() -> None:
-    assert (RATE_HOST, RATE_PORT) == (page.HOST, page.PORT)
-    assert RATE_SUITES == PICTURE_SUITES
+    assert (rate.HOST, rate.PORT) == (page.HOST, page.PORT)
+    assert get_args(rate.Suite) == PICTURE_SUITES

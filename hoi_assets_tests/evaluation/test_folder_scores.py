@@ -11,7 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from hoi_assets.cli.main import MISTAKE, main
+from hoi_assets.cli.exit_codes import ExitCode
+from hoi_assets.cli.main import main
 from hoi_assets.errors import HoiError
 from hoi_assets.evaluation.folder_scores import (
     open_picture,
@@ -389,7 +390,9 @@ def test_what_can_be_read_in_two_ways_is_refused_at_the_door(
     for number in (1, 2, 10):
         picture(number).save(images / f"{number}.png")
     prompts = lines(tmp_path, name, text)
-    assert main(["score", "--images", str(images), "--prompts", str(prompts)]) == MISTAKE
+    assert (
+        main(["score", "--images", str(images), "--prompts", str(prompts)]) == ExitCode.USER_ERROR
+    )
     assert told in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
 
@@ -410,7 +413,7 @@ def test_mistakes_in_the_arguments_are_named(
     images.mkdir()
     prompts = lines(tmp_path, "p.txt", "a hand")
     given = ["--images", str(images), "--prompts", str(prompts), *arguments]
-    assert main(["score", *given]) == MISTAKE
+    assert main(["score", *given]) == ExitCode.USER_ERROR
     assert told in capsys.readouterr().err
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hoi_assets.cli.tracing import BENCHMARK_IN, find_image
+from hoi_assets.cli.image_trace import BENCHMARK_IN, find_image
 from hoi_assets.detailscribe.baselines import ENDPOINT
 from hoi_assets.detailscribe.benchmark_images import benchmark_model, drawn_row
 from hoi_assets.engines.sdxl.sampling import Draw, Lora
@@ -21,12 +21,13 @@ LORA_ASSETS = ("category_loras", "finetuned_model")
 
 @dataclass(frozen=True)
 class Replay:
-    """Attributes:
-    image: as drawn now.
-    equal: whether its pixels are those recorded.
-    largest_difference: of a pixel value (0..255) against the stored picture; None where that
-        is gone.
-    differences: what of the environment is not as recorded, e.g. threads.
+    """An image drawn again.
+
+    Attributes:
+        image: as drawn now.
+        equal: whether its pixels are the recorded ones.
+        largest_difference: of a pixel value (0..255) to the stored image; None where that is gone.
+        differences: (recorded, now) of each property of the environment that differs, e.g. threads.
     """
 
     image: "Image.Image"
@@ -35,11 +36,11 @@ class Replay:
     differences: dict[str, tuple[Any, Any]]
 
 
-def replay(store: Store, settings: Settings, image_id: str) -> Replay:
-    """Draw an image of either line again, alone.
+def replay_image(store: Store, settings: Settings, image_id: str) -> Replay:
+    """Draw an image of either pipeline again, alone.
 
     Raises:
-        HoiError: no such image, it was never drawn, it is an image endpoint's, or its model or
+        HoiError: no such image, it was never drawn, it came from an image endpoint, or its model or
             LoRA is not there.
     """
     import numpy as np
@@ -52,8 +53,8 @@ def replay(store: Store, settings: Settings, image_id: str) -> Replay:
         raise HoiError(f"image {image_id} was never drawn: {row['reason']}", "choose another")
     if row.get("method") == ENDPOINT:
         raise HoiError(
-            f"image {image_id} is an image endpoint's ({row['why']}) and cannot be drawn again",
-            f"it is kept in {store.images.path(row['pixels'])}; replay one of another method",
+            f"image {image_id} is of an image endpoint ({row['why']}) and cannot be drawn again",
+            f"it is stored at {store.images.path(row['pixels'])}; replay one of another method",
         )
     of_benchmark = found.published.asset in BENCHMARK_IN
     name = "benchmark" if of_benchmark else "base"
@@ -63,7 +64,7 @@ def replay(store: Store, settings: Settings, image_id: str) -> Replay:
         raise HoiError(
             f"image {image_id} was drawn by model {row['base_digest'][:12]}, but the profile "
             f"names {base[:12]} as models.{name}",
-            f"name the model it was drawn by under models.{name}, or check out its weights",
+            f"set models.{name} to the model it was drawn by, or check out its weights",
         )
     again = _by_sd3 if of_benchmark else _by_sdxl
     image, reason, now = again(store, settings, ref, row)
@@ -123,10 +124,10 @@ def _by_sd3(store: Store, settings: Settings, ref: ModelRef, row: dict[str, Any]
 
 
 def find_lora(store: Store, digest: str) -> Lora:
-    """A LoRA among all versions that are still kept.
+    """The LoRA of a digest, among all versions that are not pruned.
 
     Raises:
-        HoiError: none of that digest.
+        HoiError: none has that digest.
     """
     for asset in LORA_ASSETS:
         partitions: list[str | None] = [*store.partitions(asset)]
@@ -137,6 +138,6 @@ def find_lora(store: Store, digest: str) -> Lora:
                 if one.table("summary")["lora_digest"][0] == digest:
                     return Lora(folder=str(one.file("lora")), digest=digest)
     raise HoiError(
-        f"LoRA {digest[:12]} is in no kept version of {' or '.join(LORA_ASSETS)}",
+        f"LoRA {digest[:12]} is in no stored version of {' or '.join(LORA_ASSETS)}",
         "it was pruned; materialise category_loras with the same inputs to train it again",
     )

@@ -1,4 +1,4 @@
-"""One image's way: found by its id, traced from prompt to verdict."""
+"""Finds an image by its id and traces it from prompt to verdict."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,12 +60,17 @@ def _drawn(store: Store) -> Iterator[Published]:
         yield from (one for one in store.history(asset, partition) if one.path.is_dir())
 
 
-def trace(store: Store, image_id: str) -> list[tuple[str, dict[str, Any]]]:
-    """What happened to an image, in order: prompt, drawing, verdict, dataset; with versions. Of the
-    second line: prompt, components, drawing, critique, and the methods that chose it or did not.
+def trace_image(store: Store, image_id: str) -> list[tuple[str, dict[str, Any]]]:
+    """What happened to an image, in order, with versions.
+
+    PPV: prompt, drawing, verdict, dataset. DetailScribe: prompt, components, drawing, critique, and
+    the methods that had it as a candidate.
 
     Returns:
-        (title, facts) per step; steps the image never came to say so.
+        (title, facts) per step; facts say so where the image did not reach the step.
+
+    Raises:
+        HoiError: as `find_image`.
     """
     found = find_image(store, image_id)
     if found.published.asset in BENCHMARK_IN:
@@ -95,16 +100,16 @@ def _trace_benchmark(store: Store, found: Found) -> list[tuple[str, dict[str, An
     row, drawn = found.row, found.published
     scenario, row_id = row["scenario"], row["row_id"]
 
-    def told_by(asset: str) -> list[tuple[str, dict[str, Any]]]:
+    def rows_in(asset: str) -> list[tuple[str, dict[str, Any]]]:
         published = store.current(asset, scenario)
         if published is None:
             return [(asset, {"state": "nothing published yet"})]
         rows = published.table("rows").filter(pl.col("row_id") == row_id)
         return [_step(asset, published, rows)]
 
-    steps = [*told_by("interacting_prompts"), *told_by("interaction_decompositions")]
+    steps = [*rows_in("interacting_prompts"), *rows_in("interaction_decompositions")]
     steps.append((f"drawn ({drawn.name})", {"version": drawn.version} | _told(row)))
-    steps += told_by("image_critiques")
+    steps += rows_in("image_critiques")
     for asset in BENCHMARK_IN[1:]:
         published = store.current(asset, scenario)
         if published is None:
