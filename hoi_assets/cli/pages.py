@@ -1,5 +1,13 @@
-"""Serves pages of the home on loopback: Data Docs and reports, linked from Dagster's UI."""
+"""Serves pages of the home on loopback: Data Docs and reports, linked from Dagster's UI.
 
+`hoi ui` starts it beside Dagster as `python -m hoi_assets.cli.pages HOME HOST PORT`; it ends with
+the process that started it.
+"""
+
+import os
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +37,25 @@ def pages_app(home: Path) -> Any:
         return RedirectResponse("/data_docs/index.html")
 
     return Starlette(routes=[Route("/", start), Route("/{page:path}", page)])
+
+
+def serve_pages(home: Path, host: str, port: int) -> None:
+    """Serve until the process that started this one has ended."""
+    import uvicorn
+
+    server = uvicorn.Server(
+        uvicorn.Config(pages_app(home), host=host, port=port, log_level="warning")
+    )
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        server.should_exit = True
+
+    threading.Thread(target=watch, daemon=True).start()
+    server.run()
+
+
+if __name__ == "__main__":
+    serve_pages(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -1,6 +1,7 @@
 """Commands that run the pipelines and tell how they stand: run, stale, backfill, ui, summary."""
 
 import os
+import subprocess
 import sys
 from typing import Annotated
 
@@ -153,12 +154,18 @@ def backfill(
 def ui(
     port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    pages_port: Annotated[
+        int, typer.Option(help="Port of Data Docs and reports, which the UI links to.")
+    ] = 3001,
     profile: Profile = None,
 ) -> None:
-    """Dagster's UI and daemon on loopback."""
-    from hoi_assets.settings import ROOT
+    """Dagster's UI and daemon on loopback; beside them Data Docs and reports."""
+    from hoi_assets.settings import ROOT, home_folder
 
     use_dagster_home()
+    os.environ.setdefault("HOI_PAGES_URL", f"http://{host}:{pages_port}")
+    pages = [sys.executable, "-m", "hoi_assets.cli.pages", str(home_folder()), host]
+    subprocess.Popen([*pages, str(pages_port)])
     # A training can keep every core busy for longer than Dagster waits for its own processes.
     os.environ.setdefault("DAGSTER_GRPC_TIMEOUT_SECONDS", str(BUSY_MACHINE_S))
     os.chdir(ROOT)

@@ -14,8 +14,8 @@ FILE = ROOT / "docs" / "tables.md"
 HEAD = """# Tables
 
 Every Parquet file of a published version. Generated from the declarations by
-`python -m hoi_assets.defs.tables_docs`; a test keeps it current. In SQL (`hoi sql`) the table `rows` of
-an asset has the asset's name, and any other table is `<asset>_<table>`.
+`python -m hoi_assets.defs.tables_docs`; a test keeps it current. In SQL (`hoi sql`) the table
+`rows` of an asset has the asset's name, and any other table is `<asset>_<table>`.
 """
 
 
