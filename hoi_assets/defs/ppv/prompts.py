@@ -2,7 +2,11 @@
 
 import polars as pl
 
-from hoi_assets.ppv.detailed_prompts import detail_prompts, make_prompter, prompts_table
+from hoi_assets.ppv.detailed_prompts import (
+    detail_prompts,
+    detailed_prompts_table,
+    make_prompter,
+)
 from hoi_assets.publishing.stage import Markdown, Result, Work, stage
 from hoi_assets.store.versions import Staging
 
@@ -61,7 +65,11 @@ def base_prompt_taxonomy(work: Work, out: Staging) -> Result:
     code_version="1",
     recipe=[
         "hoi_assets/llm/budget.py",
+        "hoi_assets/llm/chat.py",
         "hoi_assets/llm/client.py",
+        "hoi_assets/llm/reply.py",
+        "hoi_assets/llm/retry.py",
+        "hoi_assets/llm/structured_output.py",
         "hoi_assets/ppv/prompt_checks.py",
         "hoi_assets/ppv/detailed_prompts.py",
         "hoi_assets/ppv/endpoint_prompter.py",
@@ -82,15 +90,16 @@ def base_prompt_taxonomy(work: Work, out: Staging) -> Result:
     "are rejected with a reason.",
 )
 def detailed_prompts(work: Work, out: Staging) -> Result:
-    prompter = make_prompter(work.taxonomy, work.settings.prompter)
+    prompter = make_prompter(work.settings.prompter)
     rows = detail_prompts(
         work.taxonomy.categories[work.category],
+        work.taxonomy,
         prompter,
         work.settings.prompter,
         cache=work.store.ledger,
         log=work.log,
     )
-    table = prompts_table(rows)
+    table = detailed_prompts_table(rows)
     out.write_table("rows", table)
     work.record("prompt_id", table)
     kept = table.filter(pl.col("status") == "accepted")
