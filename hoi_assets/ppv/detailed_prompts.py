@@ -49,7 +49,7 @@ DETAILED_PROMPT_ROWS = Table(
         Column("template_version", pl.String, "hash of prompt templates and reply schema"),
         Column("input_tokens", pl.Int64, "of all attempts; null where unknown", nullable=True),
         Column("output_tokens", pl.Int64, "of all attempts; null where unknown", nullable=True),
-        Column("cost_usd", pl.Float64, "of all attempts; null where unknown", "USD", True),
+        Column("cost_usd", pl.Float64, "of all attempts; null where unknown", "USD", nullable=True),
         *SLOT_COLUMNS,
     ),
     key=("prompt_id",),

@@ -26,9 +26,9 @@ GROUP = "evaluation"
 )
 def hoi_evaluation_images(work: Work, out: Staging) -> Result:
     from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.evaluation_images import METHODS, draw_evaluation
+    from hoi_assets.ppv.evaluation_images import METHODS, draw_evaluation_images
 
-    table = draw_evaluation(
+    table = draw_evaluation_images(
         work.store,
         work.settings,
         work.taxonomy,

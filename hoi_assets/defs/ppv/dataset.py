@@ -13,7 +13,13 @@ GROUP = "prompt_propose_verify"
     "hoi_dataset",
     deps=["base_prompt_taxonomy", "detailed_prompts", "verified_pairs"],
     code_version="1",
-    recipe=["hoi_assets/ppv/packaging.py", "hoi_assets/ppv/templates/dataset_card.md.j2"],
+    recipe=[
+        "hoi_assets/ppv/dataset_files.py",
+        "hoi_assets/ppv/image_duplicates.py",
+        "hoi_assets/ppv/packaging.py",
+        "hoi_assets/ppv/splits.py",
+        "hoi_assets/ppv/templates/dataset_card.md.j2",
+    ],
     settings=["dataset"],
     models=["base"],
     group=GROUP,
@@ -22,9 +28,9 @@ GROUP = "prompt_propose_verify"
 )
 def hoi_dataset(work: Work, out: Staging) -> Result:
     from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.packaging import package
+    from hoi_assets.ppv.packaging import package_dataset
 
-    rows, summary = package(
+    rows, summary = package_dataset(
         work.store,
         work.settings.dataset,
         work.taxonomy,

@@ -7,6 +7,7 @@ from hoi_assets.ppv.detailed_prompts import (
     detailed_prompts_table,
     make_prompter,
 )
+from hoi_assets.ppv.taxonomy_tables import categories_table, taxonomy_prompts_table
 from hoi_assets.publishing.stage import Markdown, Result, Work, stage
 from hoi_assets.store.versions import Staging
 
@@ -16,7 +17,11 @@ GROUP = "prompt_propose_verify"
 @stage(
     "base_prompt_taxonomy",
     code_version="1",
-    recipe=["hoi_assets/taxonomy.py", "hoi_assets/yaml_file.py"],
+    recipe=[
+        "hoi_assets/ppv/taxonomy_tables.py",
+        "hoi_assets/taxonomy.py",
+        "hoi_assets/yaml_file.py",
+    ],
     inputs=lambda work: {"taxonomy": work.taxonomy.digest},
     group=GROUP,
     description="Hand-pose categories in GRASP-taxonomy terms, their objects and base prompts, "
@@ -24,26 +29,9 @@ GROUP = "prompt_propose_verify"
 )
 def base_prompt_taxonomy(work: Work, out: Staging) -> Result:
     taxonomy = work.taxonomy
-    categories = pl.DataFrame(
-        [
-            {
-                "category": category.key,
-                "name": category.name,
-                "grasp_taxonomy": category.grasp_taxonomy,
-                "definition": category.definition,
-                "contact_surface": category.contact_surface,
-                "thumb": category.thumb,
-                "identifier": category.identifier,
-                "grip_phrase": category.grip_phrase,
-                "hands": category.hands,
-                "base_prompts": len(category.base_prompts),
-                "evaluation_prompts": len(category.evaluation_prompts),
-            }
-            for category in taxonomy.categories.values()
-        ]
-    )
+    categories = categories_table(taxonomy)
     out.write_table("categories", categories)
-    out.write_table("prompts", pl.DataFrame(taxonomy.prompt_rows(), infer_schema_length=None))
+    out.write_table("prompts", taxonomy_prompts_table(taxonomy))
     listing = "\n".join(
         f"| `{row['category']}` | {row['name']} | {row['definition']} | {row['base_prompts']} |"
         for row in categories.iter_rows(named=True)

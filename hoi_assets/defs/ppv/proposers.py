@@ -22,9 +22,9 @@ GROUP = "prompt_propose_verify"
 )
 def instance_images(work: Work, out: Staging) -> Result:
     from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.instance_images import read_instances
+    from hoi_assets.ppv.instance_images import read_instance_images
 
-    table = read_instances(work.category, work.settings.instance_images, work.store.images)
+    table = read_instance_images(work.category, work.settings.instance_images, work.store.images)
     out.write_table("rows", table)
     work.record("source", table)
     kept = table.filter(pl.col("status") == "accepted")
@@ -41,9 +41,9 @@ def instance_images(work: Work, out: Staging) -> Result:
 
 
 def _source_digest(work: Work) -> str:
-    from hoi_assets.ppv.instance_images import source_digest
+    from hoi_assets.ppv.instance_images import instance_images_digest
 
-    return source_digest(work.category, work.settings.instance_images)
+    return instance_images_digest(work.category, work.settings.instance_images)
 
 
 @stage(
@@ -90,7 +90,7 @@ def category_loras(work: Work, out: Staging) -> Result:
             "samples_before_and_after": Image(to_webp(sheet), "image/webp"),
             "use": Markdown(
                 f"```python\npipe.load_lora_weights('<path>/lora')\n```\n"
-                f"Prompts begin with `{proposer.trigger}`."
+                f"Prompts begin with `{proposer.identifier}`."
             ),
         }
     )
@@ -110,9 +110,9 @@ def category_loras(work: Work, out: Staging) -> Result:
 )
 def candidate_images(work: Work, out: Staging) -> Result:
     from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.candidates import propose
+    from hoi_assets.ppv.candidates import propose_candidates
 
-    table = propose(
+    table = propose_candidates(
         work.store,
         work.settings,
         work.taxonomy.categories[work.category],

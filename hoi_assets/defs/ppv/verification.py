@@ -43,9 +43,9 @@ def verifier_training_pairs(work: Work, out: Staging) -> Result:
 
 
 def _labels_digest(work: Work) -> str:
-    from hoi_assets.ppv.verifier_pairs import source_digest
+    from hoi_assets.ppv.verifier_pairs import labels_digest
 
-    return source_digest(work.settings)
+    return labels_digest(work.settings)
 
 
 @stage(
@@ -67,9 +67,9 @@ def _labels_digest(work: Work) -> str:
 )
 def verifier(work: Work, out: Staging) -> Result:
     from hoi_assets.pictures import loss_curve, reliability_diagram
-    from hoi_assets.ppv.verifier_training import fit_verifier
+    from hoi_assets.ppv.verifier_training import train_calibrated_verifier
 
-    fitted = fit_verifier(
+    fitted = train_calibrated_verifier(
         work.store, work.settings, work.parent("verifier_training_pairs").table("rows"), work.log
     )
     out.add_folder("model", fitted.folder)
@@ -100,16 +100,16 @@ def verifier(work: Work, out: Staging) -> Result:
 )
 def verified_pairs(work: Work, out: Staging) -> Result:
     from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.verdicts import summarise, verify
+    from hoi_assets.ppv.verdicts import summarise_verdicts, verify_candidates
 
-    table = verify(
+    table = verify_candidates(
         work.store,
         work.settings,
         work.parent("candidate_images").table("rows"),
         work.parent("verifier"),
         work.log,
     )
-    summary = summarise(table, work.category, work.settings.candidates.accepted_goal)
+    summary = summarise_verdicts(table, work.category, work.settings.candidates.accepted_goal)
     out.write_table("rows", table)
     out.write_table("summary", summary)
     work.record("image_id", table)
