@@ -137,9 +137,13 @@ def _accepted_pairs(
                 f"hoi_dataset: detailed_prompts/{category} is not published",
                 f"materialise detailed_prompts for {category}",
             )
-        said = prompts[category].table("rows")
-        columns = [name for name in said.columns if name in (*DATASET_COLUMNS, "base_prompt_id")]
-        said = said.select(columns).unique("prompt_id", keep="first").drop("category", strict=False)
+        slots = prompts[category].table("rows")
+        columns = [name for name in slots.columns if name in (*DATASET_COLUMNS, "base_prompt_id")]
+        slots = slots.select(columns).unique("prompt_id", keep="first")
         pairs = verdicts[category].table("rows").filter(pl.col("status") == "accepted")
-        tables.append(pairs.sort("image_id").join(said, on="prompt_id", how="left"))
+        tables.append(
+            pairs.sort("image_id").join(
+                slots.drop("category", strict=False), on="prompt_id", how="left"
+            )
+        )
     return pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()

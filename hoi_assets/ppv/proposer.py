@@ -100,19 +100,19 @@ def train_proposer(
     Raises:
         HoiError: no accepted instance image, or the loss is not finite.
     """
-    kept = instances.filter(pl.col("status") == "accepted")
-    if kept.is_empty():
+    accepted = instances.filter(pl.col("status") == "accepted")
+    if accepted.is_empty():
         raise HoiError(
             f"category {category.key!r} has no accepted instance image",
             "look at the reasons in instance_images and correct the folder they come from",
         )
-    captions = [caption or class_prompt(category) for caption in kept["caption"]]
+    captions = [caption or class_prompt(category) for caption in accepted["caption"]]
     classes = _class_images(store, settings, category, log)
     from hoi_assets.engines.sdxl.lora import lora_key
 
     instance = [
         (pixels, prompt_with_identifier(category, caption))
-        for pixels, caption in zip(kept["pixels"], captions, strict=True)
+        for pixels, caption in zip(accepted["pixels"], captions, strict=True)
     ]
     base = model_digest(settings.models.base)
     key = lora_key(instance, classes, settings.lora, base)

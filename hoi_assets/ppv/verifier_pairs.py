@@ -229,7 +229,7 @@ def _manual_pairs(store: Store, settings: Settings) -> Iterator[dict[str, Any]]:
         part = seed_of("people", settings.verifier.seed, pixels) % 100
         yield {
             "pair_id": digest([pixels, row["prompt"]])[:16],
-            # By picture, so that one picture never stands in two splits.
+            # By image, so that no image is in two splits.
             "split": "train" if part < 70 else "validation" if part < 85 else "test",
             "pixels": pixels,
             "prompt": row["prompt"],

@@ -121,10 +121,10 @@ def test_one_picture_is_requested_as_the_settings_say(chat_server: Serve, store:
 
 def test_the_cached_picture_has_the_size_it_came_in(chat_server: Serve, store: Store) -> None:
     (row,) = generated(chat_server(GOOD).url, store, PROMPTS[:1], usd_per_image=PRICE)
-    kept = store.ledger.get(REPLY_KIND, [row.image_id])[row.image_id]
-    assert kept["value"] == digest_pixels(noise())
-    assert store.images.open(kept["value"]).size == noise().size
-    assert kept["cost_usd"] == PRICE and kept["model"] == "m"
+    cached = store.ledger.get(REPLY_KIND, [row.image_id])[row.image_id]
+    assert cached["value"] == digest_pixels(noise())
+    assert store.images.open(cached["value"]).size == noise().size
+    assert cached["cost_usd"] == PRICE and cached["model"] == "m"
 
 
 def test_the_middle_is_cropped_and_scaled_and_nothing_is_stretched() -> None:
@@ -249,8 +249,8 @@ def test_another_model_size_or_seed_is_another_picture(serve: Any, store: Store)
 def test_a_lost_file_is_requested_again(serve: Any, store: Store) -> None:
     server = serve(lambda request, number: Answer(sent(encoded(noise(number)))))
     first = generated(server.url, store)
-    kept = store.ledger.get(REPLY_KIND, [first[1].image_id])[first[1].image_id]["value"]
-    store.images.path(kept).unlink()
+    cached = store.ledger.get(REPLY_KIND, [first[1].image_id])[first[1].image_id]["value"]
+    store.images.path(cached).unlink()
     again = generated(server.url, store)
     assert len(server.requests) == 4
     # An endpoint gives another image each time; it keeps the name.

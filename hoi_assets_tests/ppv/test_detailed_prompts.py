@@ -270,10 +270,10 @@ def test_prompts_that_differ_in_colour_and_view_are_not_alike() -> None:
     one = open_slots().spoken()
     alike = open_slots(grip="wraps all its fingers around").spoken()
     other = open_slots(colour="green", view="from the left").spoken()
-    kept = NearDuplicatePrompts(0.9)
-    kept.add("first", one)
-    assert kept.find(alike) == "first"
-    assert kept.find(other) is None
+    accepted = NearDuplicatePrompts(0.9)
+    accepted.add("first", one)
+    assert accepted.find(alike) == "first"
+    assert accepted.find(other) is None
     assert similarity(one, one) == 1.0
     assert similarity(one, other) == similarity(other, one) < 0.9
 

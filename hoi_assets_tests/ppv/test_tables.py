@@ -1,8 +1,12 @@
 """The declarations of the pipeline's published tables: complete, and true to what is published."""
 
+import numpy as np
 import polars as pl
 import pytest
 
+from hoi_assets.engines.vilt.calibration import quality_table, reliability_table
+from hoi_assets.engines.vilt.training import LabelledPair, labels_of
+from hoi_assets.engines.vilt.verifier import Thresholds
 from hoi_assets.ppv import (
     candidates,
     detailed_prompts,
@@ -17,6 +21,7 @@ from hoi_assets.ppv import (
     verifier_training,
 )
 from hoi_assets.ppv.taxonomy_tables import categories_table, taxonomy_prompts_table
+from hoi_assets.ppv.verifier_training import VERIFIER_QUALITY, VERIFIER_RELIABILITY
 from hoi_assets.settings import ROOT
 from hoi_assets.store.tables import Table
 from hoi_assets.taxonomy import load_taxonomy
@@ -50,6 +55,15 @@ def test_every_column_says_what_it_means_and_keys_exist(table: Table) -> None:
     assert len(set(names)) == len(names) and set(table.key) <= set(names)
     assert table.meaning and all(column.meaning for column in table.columns)
     assert table.frame([]).schema == pl.Schema(table.schema)
+
+
+def test_quality_tables_of_the_verifier_are_as_declared() -> None:
+    pairs = [LabelledPair(str(n), lambda: None, "a hand", n > 3, n % 2 > 0) for n in range(8)]
+    p = np.linspace(0.1, 0.9, 16).reshape(8, 2)
+    quality = quality_table(p, pairs, Thresholds(0.5, 0.5))
+    assert quality.schema == pl.Schema(VERIFIER_QUALITY.schema)
+    reliability = reliability_table(p, labels_of(pairs))
+    assert reliability.schema == pl.Schema(VERIFIER_RELIABILITY.schema)
 
 
 def test_taxonomy_tables_hold_every_category_and_prompt() -> None:
