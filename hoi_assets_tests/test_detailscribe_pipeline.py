@@ -35,8 +35,8 @@ from hoi_assets.errors import HoiError
 from hoi_assets.evaluation.benchmark_scores import candidates, costs, said_of_methods
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.engines.small_sd3 import make_sd3
+from hoi_assets_tests.llm.chat_server import Answer, Request, Server
 from hoi_assets_tests.pipeline_fixture import settings_of, write_profile
-from hoi_assets_tests.ppv.test_endpoint_prompter import Answer, Request, Server
 
 SCENARIO = "functional"
 ROWS, STEPS = 3, 5

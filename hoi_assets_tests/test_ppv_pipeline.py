@@ -17,6 +17,7 @@ import yaml
 
 from hoi_assets.settings import ROOT
 from hoi_assets.store.versions import Store
+from hoi_assets_tests.llm.chat_server import Answer, Server
 from hoi_assets_tests.pipeline_fixture import (
     CATEGORIES,
     SCENARIO,
@@ -25,7 +26,6 @@ from hoi_assets_tests.pipeline_fixture import (
     settings_of,
     write_profile,
 )
-from hoi_assets_tests.ppv.test_endpoint_prompter import Answer, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

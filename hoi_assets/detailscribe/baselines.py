@@ -29,7 +29,7 @@ from hoi_assets.detailscribe.variants import (
 )
 from hoi_assets.engines.sd3.redenoising import multi_seed, passes, pictures_within, refining_passes
 from hoi_assets.engines.sdxl.sampling import Draw
-from hoi_assets.llm.image_endpoint import EndpointPainter, paint
+from hoi_assets.llm.image_endpoint import ImageClient, generate_images
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
@@ -206,9 +206,9 @@ def _painted(store: Store, settings: Settings, initial: Sequence[Record], log: L
     if settings.painter.endpoint is None:
         return []
     options = settings.refining
-    painter = EndpointPainter(settings.painter, store.images)
+    client = ImageClient(settings.painter, store.images)
     prompts = [row["prompt"] for row in initial]
-    painted = paint(prompts, painter, store, (options.width, options.height), log)
+    painted = generate_images(prompts, client, store, (options.width, options.height), log)
     return [
         candidate_of(
             row,

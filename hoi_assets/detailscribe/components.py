@@ -23,7 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hoi_assets.errors import HoiError
 from hoi_assets.grammar.vocabulary import RELATIONS
-from hoi_assets.llm.prompt_templates import told
+from hoi_assets.llm.prompt_templates import validation_problem
 
 MAX_PHRASE_CHARACTERS = 120
 MAX_QUESTION_CHARACTERS = 300
@@ -174,7 +174,7 @@ def from_flat(text: str) -> tuple[Component, ...]:
         try:
             components.append(component(*split_phrase(part)))
         except ValidationError as error:
-            raise _unreadable(text, place, f"a part whose {told(error)}") from error
+            raise _unreadable(text, place, f"a part whose {validation_problem(error)}") from error
     return tuple(components)
 
 

@@ -15,12 +15,13 @@ from hoi_assets.detailscribe.components import Component, dependencies
 from hoi_assets.hashing import digest
 from hoi_assets.llm import prompt_templates as wording
 from hoi_assets.llm.budget import Budget
-from hoi_assets.llm.client import Unusable, one_json_object
-from hoi_assets.llm.reply_cache import Cache, Outcome, found_or_asked
+from hoi_assets.llm.reply import Reply, UnusableReply, parse_json_object
+from hoi_assets.llm.reply_cache import ReplyCache
 from hoi_assets.llm.shown_image import ShownImage
-from hoi_assets.llm.structured_output import Asker
+from hoi_assets.llm.structured_output import StructuredOutput
 from hoi_assets.progress import Log
 from hoi_assets.settings import Critic as CriticSettings
+from hoi_assets.store.ledger import Ledger
 from hoi_assets.taxonomy import ID_LENGTH
 
 if TYPE_CHECKING:
@@ -224,9 +225,9 @@ def critique_from_answers(
         model: which model answered, for the row.
     """
     try:
-        outcome = Outcome(findings_from_answers(components, p_yes, options.threshold), None, model)
+        outcome = Reply(findings_from_answers(components, p_yes, options.threshold), None, model)
     except ValueError as error:
-        outcome = Outcome(None, f"no_answer: {error}", model)
+        outcome = Reply(None, f"no_answer: {error}", model)
     return _critique(row_id, prompt, components, outcome, options, VQA_VERSION)
 
 
@@ -258,7 +259,7 @@ class CritiqueRequest:
 def critique_pictures(
     requests: Sequence[CritiqueRequest],
     critic: "EndpointCritic",
-    cache: Cache | None = None,
+    cache: Ledger | None = None,
     log: Log = print,
 ) -> list[Critique]:
     """The endpoint's critique of each picture, in their order; equal requests are asked once.
@@ -270,14 +271,16 @@ def critique_pictures(
         HoiError: the endpoint cannot be used at all; nothing was asked in vain.
     """
     keys = [request.key(critic.identity) for request in requests]
-    outcomes = found_or_asked(
+    replies = ReplyCache(
         cache,
         REPLY_KIND,
-        dict(zip(keys, requests, strict=True)),
-        lambda missing, keep: critic.ask(missing, keep, log),
-        dump=lambda findings: [vars(finding) for finding in findings],
-        load=lambda records: tuple(Finding(**record) for record in records),
+        encode=lambda findings: [vars(finding) for finding in findings],
+        decode=lambda records: tuple(Finding(**record) for record in records),
         log=log,
+    )
+    outcomes = replies.get_or_request(
+        dict(zip(keys, requests, strict=True)),
+        lambda missing, on_reply: critic.ask(missing, on_reply, log),
     )
     made = [
         _critique(
@@ -300,7 +303,7 @@ def _critique(
     row_id: str,
     prompt: str,
     components: Sequence[Component],
-    outcome: Outcome[tuple[Finding, ...]],
+    outcome: Reply[tuple[Finding, ...]],
     options: CriticSettings,
     template_version: str,
 ) -> Critique:
@@ -425,13 +428,13 @@ class _Reply(_Strict):
     others: list[_Other]
 
 
-class EndpointCritic(Asker[CritiqueRequest, tuple[Finding, ...]]):
+class EndpointCritic(StructuredOutput[CritiqueRequest, tuple[Finding, ...]]):
     """Shows a picture to a vision endpoint and asks of each component whether it holds."""
 
     section = "critic"
     label = "critiques"
     templates = TEMPLATES
-    reply = _Reply
+    reply_schema = _Reply
     typical_reply_tokens = TYPICAL_REPLY_TOKENS
 
     def __init__(self, options: CriticSettings, budget: Budget | None = None) -> None:
@@ -447,7 +450,7 @@ class EndpointCritic(Asker[CritiqueRequest, tuple[Finding, ...]]):
         """The picture to be judged."""
         return request.seen.open()
 
-    def words(self, request: CritiqueRequest) -> tuple[str, str]:
+    def prompt(self, request: CritiqueRequest) -> tuple[str, str]:
         """What the system and the user say."""
         system = wording.render(
             "critique_system.j2",
@@ -460,7 +463,7 @@ class EndpointCritic(Asker[CritiqueRequest, tuple[Finding, ...]]):
         )
         return system, user
 
-    def read(self, request: CritiqueRequest, text: str) -> tuple[Finding, ...]:
+    def parse(self, request: CritiqueRequest, text: str) -> tuple[Finding, ...]:
         """Findings in order of impact."""
         return _read(text, request.components, self._room(request.prompt))
 
@@ -477,15 +480,17 @@ def _read(text: str, components: Sequence[Component], room: int) -> tuple[Findin
         room: the most words of one correction.
     """
     try:
-        reply = _Reply.model_validate(one_json_object(text))
+        reply = _Reply.model_validate(parse_json_object(text))
     except ValidationError as error:
-        raise Unusable(wording.told(error), text) from error
+        raise UnusableReply(wording.validation_problem(error), text) from error
     numbers = sorted(judged.number for judged in reply.findings)
     wanted = list(range(1, len(components) + 1))
     if numbers != wanted:
-        raise Unusable(f"findings are about components {numbers}, wanted is each of {wanted}", text)
+        raise UnusableReply(
+            f"findings are about components {numbers}, wanted is each of {wanted}", text
+        )
     if len(reply.others) > MAX_OTHERS:
-        raise Unusable(f"others has {len(reply.others)} entries, at most {MAX_OTHERS}", text)
+        raise UnusableReply(f"others has {len(reply.others)} entries, at most {MAX_OTHERS}", text)
     found = [
         Finding(judged.number - 1, True, judged.confidence)
         if judged.holds
@@ -514,7 +519,7 @@ def _read(text: str, components: Sequence[Component], room: int) -> tuple[Findin
 def _correction(correction: str | None, whose: str, room: int, text: str) -> str:
     said = _said(correction, f"the correction of {whose}", text)
     if word_count(said) > room:
-        raise Unusable(
+        raise UnusableReply(
             f"the correction of {whose} has {word_count(said)} words, at most {room}", text
         )
     return said
@@ -523,7 +528,7 @@ def _correction(correction: str | None, whose: str, room: int, text: str) -> str
 def _said(words: str | None, what: str, text: str) -> str:
     line = " ".join((words or "").split())
     if not any(sign.isalnum() for sign in line):
-        raise Unusable(f"{what} is missing", text)
+        raise UnusableReply(f"{what} is missing", text)
     if not line.isprintable():
-        raise Unusable(f"{what} holds characters that cannot be printed", text)
+        raise UnusableReply(f"{what} holds characters that cannot be printed", text)
     return line

@@ -23,11 +23,12 @@ from hoi_assets.detailscribe.components import (
 from hoi_assets.grammar.interactions import parse, question
 from hoi_assets.hashing import digest
 from hoi_assets.llm import prompt_templates as wording
-from hoi_assets.llm.client import Unusable, one_json_object
-from hoi_assets.llm.reply_cache import Cache, Keep, Outcome, found_or_asked
-from hoi_assets.llm.structured_output import Asker
+from hoi_assets.llm.reply import OnReply, Reply, UnusableReply, parse_json_object
+from hoi_assets.llm.reply_cache import ReplyCache
+from hoi_assets.llm.structured_output import StructuredOutput
 from hoi_assets.progress import Log
 from hoi_assets.settings import Decomposer as DecomposerSettings
+from hoi_assets.store.ledger import Ledger
 from hoi_assets.taxonomy import ID_LENGTH, normalise
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ class Decomposer(Protocol):
     def caches(self) -> bool: ...
 
     def ask(
-        self, prompts: Mapping[str, str], keep: Keep[Components], log: Log
-    ) -> Mapping[str, Outcome[Components]]: ...
+        self, prompts: Mapping[str, str], on_reply: OnReply[Components], log: Log
+    ) -> Mapping[str, Reply[Components]]: ...
 
 
 def make_decomposer(options: DecomposerSettings) -> Decomposer:
@@ -105,7 +106,7 @@ def make_decomposer(options: DecomposerSettings) -> Decomposer:
 def decompose(
     prompts: Iterable[tuple[str, str]],
     decomposer: Decomposer,
-    cache: Cache | None = None,
+    cache: Ledger | None = None,
     log: Log = print,
 ) -> list[DecomposedRow]:
     """The components of each (row_id, prompt), in their order. Equal prompts are asked once.
@@ -118,14 +119,16 @@ def decompose(
     """
     rows = list(prompts)
     keys = {prompt: _key(prompt, decomposer.identity) for _, prompt in rows}
-    outcomes = found_or_asked(
+    replies = ReplyCache(
         cache if decomposer.caches else None,
         REPLY_KIND,
-        {key: prompt for prompt, key in keys.items()},
-        lambda missing, keep: decomposer.ask(missing, keep, log),
-        dump=lambda components: [one.model_dump() for one in components],
-        load=lambda records: tuple(Component.model_validate(record) for record in records),
+        encode=lambda components: [one.model_dump() for one in components],
+        decode=lambda records: tuple(Component.model_validate(record) for record in records),
         log=log,
+    )
+    outcomes = replies.get_or_request(
+        {key: prompt for prompt, key in keys.items()},
+        lambda missing, on_reply: decomposer.ask(missing, on_reply, log),
     )
     made = [_row(row_id, prompt, outcomes[keys[prompt]], decomposer) for row_id, prompt in rows]
     failed = sum(row.status == "failed" for row in made)
@@ -138,7 +141,7 @@ def _key(prompt: str, identity: Mapping[str, Any]) -> str:
 
 
 def _row(
-    row_id: str, prompt: str, outcome: Outcome[Components], decomposer: Decomposer
+    row_id: str, prompt: str, outcome: Reply[Components], decomposer: Decomposer
 ) -> DecomposedRow:
     return DecomposedRow(
         row_id=row_id,
@@ -260,12 +263,12 @@ class RuleDecomposer:
         return {"model": self.grammar, "template_version": self.template_version}
 
     def ask(
-        self, prompts: Mapping[str, str], keep: Keep[Components], log: Log
-    ) -> Mapping[str, Outcome[Components]]:
+        self, prompts: Mapping[str, str], on_reply: OnReply[Components], log: Log
+    ) -> Mapping[str, Reply[Components]]:
         """An outcome per prompt, by key."""
         return {key: self._outcome(prompt) for key, prompt in prompts.items()}
 
-    def _outcome(self, prompt: str) -> Outcome[Components]:
+    def _outcome(self, prompt: str) -> Reply[Components]:
         triples = parse(prompt)
         if triples is None:
             model, found = self.clauses, by_clauses(prompt)
@@ -275,7 +278,7 @@ class RuleDecomposer:
                 tuple(component(t.subject, t.relation, t.object, question(t)) for t in triples),
             )
         wrong = problem(prompt, found)
-        return Outcome(None if wrong else found, wrong, model)
+        return Reply(None if wrong else found, wrong, model)
 
 
 def by_clauses(prompt: str) -> Components:
@@ -322,17 +325,17 @@ def _short_enough(subject: str, relation: str, object: str) -> Component | None:
         return None
 
 
-class EndpointDecomposer(Asker[str, Components]):
+class EndpointDecomposer(StructuredOutput[str, Components]):
     """Asks for components, one call per prompt."""
 
     caches = True
     section = "decomposer"
     label = "decompositions"
     templates = TEMPLATES
-    reply = _Reply
+    reply_schema = _Reply
     typical_reply_tokens = TYPICAL_REPLY_TOKENS
 
-    def words(self, request: str) -> tuple[str, str]:
+    def prompt(self, request: str) -> tuple[str, str]:
         """What the system and the user say."""
         system = wording.render(
             "decompose_system.j2",
@@ -341,7 +344,7 @@ class EndpointDecomposer(Asker[str, Components]):
         )
         return system, wording.render("decompose_user.j2", prompt=request)
 
-    def read(self, request: str, text: str) -> Components:
+    def parse(self, request: str, text: str) -> Components:
         """The components of a reply."""
         return _read(request, text)
 
@@ -349,10 +352,10 @@ class EndpointDecomposer(Asker[str, Components]):
 def _read(prompt: str, text: str) -> Components:
     """Components from the text of a reply."""
     try:
-        components = _Reply.model_validate(one_json_object(text)).components
+        components = _Reply.model_validate(parse_json_object(text)).components
     except ValidationError as error:
-        raise Unusable(wording.told(error), text) from error
+        raise UnusableReply(wording.validation_problem(error), text) from error
     wrong = problem(prompt, components)
     if wrong:
-        raise Unusable(wrong, text)
+        raise UnusableReply(wrong, text)
     return components

@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hoi_assets.hashing import digest
 from hoi_assets.llm import prompt_templates as wording
 from hoi_assets.llm.budget import Budget
-from hoi_assets.llm.client import Unusable, one_json_object
-from hoi_assets.llm.reply_cache import Cache, Outcome, found_or_asked
-from hoi_assets.llm.structured_output import Asker
+from hoi_assets.llm.reply import Reply, UnusableReply, parse_json_object
+from hoi_assets.llm.reply_cache import ReplyCache
+from hoi_assets.llm.structured_output import StructuredOutput
 from hoi_assets.progress import Log
 from hoi_assets.settings import Rewriter
+from hoi_assets.store.ledger import Ledger
 from hoi_assets.taxonomy import ID_LENGTH
 
 REPLY_KIND = "rewriting"
@@ -26,13 +27,13 @@ class _Reply(BaseModel):
     prompt: str
 
 
-class EndpointRewriter(Asker[str, str]):
+class EndpointRewriter(StructuredOutput[str, str]):
     """Asks for a prompt said more fully, one call per prompt."""
 
     section = "rewriter"
     label = "rewritten prompts"
     templates = TEMPLATES
-    reply = _Reply
+    reply_schema = _Reply
     typical_reply_tokens = TYPICAL_REPLY_TOKENS
 
     def __init__(self, options: Rewriter, budget: Budget | None = None) -> None:
@@ -44,26 +45,26 @@ class EndpointRewriter(Asker[str, str]):
         """What determines a rewritten prompt beside the prompt."""
         return {**super().identity, "max_words": self.max_words}
 
-    def words(self, request: str) -> tuple[str, str]:
+    def prompt(self, request: str) -> tuple[str, str]:
         """What the system and the user say."""
         system = wording.render(
             "rewrite_system.j2", schema=wording.as_json(self.schema), max_words=self.max_words
         )
         return system, wording.render("rewrite_user.j2", prompt=request)
 
-    def read(self, request: str, text: str) -> str:
+    def parse(self, request: str, text: str) -> str:
         """The prompt of a reply, on one line."""
         try:
-            said = _Reply.model_validate(one_json_object(text)).prompt
+            said = _Reply.model_validate(parse_json_object(text)).prompt
         except ValidationError as error:
-            raise Unusable(wording.told(error), text) from error
+            raise UnusableReply(wording.validation_problem(error), text) from error
         prompt = " ".join(said.split())
         if not any(sign.isalnum() for sign in prompt):
-            raise Unusable("prompt says nothing", text)
+            raise UnusableReply("prompt says nothing", text)
         if not prompt.isprintable():
-            raise Unusable("prompt holds characters that cannot be printed", text)
+            raise UnusableReply("prompt holds characters that cannot be printed", text)
         if len(prompt.split()) > self.max_words:
-            raise Unusable(
+            raise UnusableReply(
                 f"prompt has {len(prompt.split())} words, at most {self.max_words}", text
             )
         return prompt
@@ -72,9 +73,9 @@ class EndpointRewriter(Asker[str, str]):
 def rewrite(
     prompts: Iterable[str],
     rewriter: EndpointRewriter,
-    cache: Cache | None = None,
+    cache: Ledger | None = None,
     log: Log = print,
-) -> dict[str, Outcome[str]]:
+) -> dict[str, Reply[str]]:
     """Each prompt rewritten, or the reason why it is not, by prompt.
 
     Args:
@@ -87,13 +88,9 @@ def rewrite(
     keys = {
         prompt: digest({"prompt": prompt, "rewriter": identity})[:ID_LENGTH] for prompt in prompts
     }
-    outcomes = found_or_asked(
-        cache,
-        REPLY_KIND,
+    replies = ReplyCache(cache, REPLY_KIND, encode=str, decode=str, log=log)
+    outcomes = replies.get_or_request(
         {key: prompt for prompt, key in keys.items()},
-        lambda missing, keep: rewriter.ask(missing, keep, log),
-        dump=str,
-        load=str,
-        log=log,
+        lambda missing, on_reply: rewriter.ask(missing, on_reply, log),
     )
     return {prompt: outcomes[key] for prompt, key in keys.items()}

@@ -9,15 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hoi_assets.hashing import digest
 from hoi_assets.llm import prompt_templates as wording
 from hoi_assets.llm.budget import Budget
-from hoi_assets.llm.client import (
-    Unusable,
-    one_json_object,
-)
-from hoi_assets.llm.reply_cache import Cache, Outcome, found_or_asked
+from hoi_assets.llm.reply import Reply, UnusableReply, parse_json_object
+from hoi_assets.llm.reply_cache import ReplyCache
 from hoi_assets.llm.shown_image import ShownImage
-from hoi_assets.llm.structured_output import Asker
+from hoi_assets.llm.structured_output import StructuredOutput
 from hoi_assets.progress import Log
 from hoi_assets.settings import Judge as JudgeSettings
+from hoi_assets.store.ledger import Ledger
 from hoi_assets.taxonomy import ID_LENGTH
 
 if TYPE_CHECKING:
@@ -83,7 +81,7 @@ class RatingRequest:
 def rate_pictures(
     requests: Sequence[RatingRequest],
     judge: "EndpointJudge",
-    cache: Cache | None = None,
+    cache: Ledger | None = None,
     log: Log = print,
 ) -> list[Rating]:
     """The endpoint's rating of each picture, in their order; equal requests are asked once.
@@ -95,14 +93,16 @@ def rate_pictures(
         HoiError: the endpoint cannot be used at all; nothing was asked in vain.
     """
     keys = [request.key(judge.identity) for request in requests]
-    outcomes = found_or_asked(
+    replies = ReplyCache(
         cache,
         REPLY_KIND,
-        dict(zip(keys, requests, strict=True)),
-        lambda missing, keep: judge.ask(missing, keep, log),
-        dump=lambda reply: reply.model_dump(),
-        load=_Reply.model_validate,
+        encode=lambda reply: reply.model_dump(),
+        decode=_Reply.model_validate,
         log=log,
+    )
+    outcomes = replies.get_or_request(
+        dict(zip(keys, requests, strict=True)),
+        lambda missing, on_reply: judge.ask(missing, on_reply, log),
     )
     made = [
         _rating(request, outcomes[key], judge) for key, request in zip(keys, requests, strict=True)
@@ -112,7 +112,7 @@ def rate_pictures(
     return made
 
 
-def _rating(request: RatingRequest, outcome: Outcome[_Reply], judge: "EndpointJudge") -> Rating:
+def _rating(request: RatingRequest, outcome: Reply[_Reply], judge: "EndpointJudge") -> Rating:
     reply = outcome.value
     return Rating(
         row_id=request.row_id,
@@ -149,13 +149,13 @@ def ratings_table(rows: Sequence[Rating]) -> "pl.DataFrame":
     return pl.DataFrame([vars(row) for row in rows], schema=schema)
 
 
-class EndpointJudge(Asker[RatingRequest, _Reply]):
+class EndpointJudge(StructuredOutput[RatingRequest, _Reply]):
     """Shows a picture to a vision endpoint and asks how well it shows the prompt."""
 
     section = "judge"
     label = "ratings"
     templates = TEMPLATES
-    reply = _Reply
+    reply_schema = _Reply
     typical_reply_tokens = TYPICAL_REPLY_TOKENS
 
     def __init__(self, options: JudgeSettings, budget: Budget | None = None) -> None:
@@ -165,12 +165,12 @@ class EndpointJudge(Asker[RatingRequest, _Reply]):
         """The picture to be rated."""
         return request.seen.open()
 
-    def words(self, request: RatingRequest) -> tuple[str, str]:
+    def prompt(self, request: RatingRequest) -> tuple[str, str]:
         """What the system and the user say."""
         system = wording.render("judge_system.j2", schema=wording.as_json(self.schema))
         return system, wording.render("judge_user.j2", prompt=request.prompt)
 
-    def read(self, request: RatingRequest, text: str) -> _Reply:
+    def parse(self, request: RatingRequest, text: str) -> _Reply:
         """The reply, parsed strictly."""
         return _read(text)
 
@@ -178,9 +178,9 @@ class EndpointJudge(Asker[RatingRequest, _Reply]):
 def _read(text: str) -> _Reply:
     """The reply in a text; a rating that contradicts its yes or no is none."""
     try:
-        reply = _Reply.model_validate(one_json_object(text))
+        reply = _Reply.model_validate(parse_json_object(text))
     except ValidationError as error:
-        raise Unusable(wording.told(error), text) from error
+        raise UnusableReply(wording.validation_problem(error), text) from error
     if (reply.rating == HIGHEST and not reply.shows) or (reply.rating == LOWEST and reply.shows):
-        raise Unusable(f"rating {reply.rating} contradicts shows {reply.shows}".lower(), text)
+        raise UnusableReply(f"rating {reply.rating} contradicts shows {reply.shows}".lower(), text)
     return reply

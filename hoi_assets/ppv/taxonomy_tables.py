@@ -1,62 +1,61 @@
-"""The taxonomy as published tables."""
+"""The taxonomy as tables: its hand-pose categories, and all their prompts."""
 
 import polars as pl
 
 from hoi_assets.store.tables import Column, Table
 from hoi_assets.taxonomy import Taxonomy
 
-CATEGORIES = Table(
+CATEGORY_ROWS = Table(
     "categories",
     "one hand-pose category",
     (
-        Column("category", pl.String, "key of the category"),
-        Column("name", pl.String, "name for people"),
-        Column("grasp_taxonomy", pl.String, "its place in the GRASP taxonomy (Feix et al. 2016)"),
+        Column("category", pl.String, "its key, also the partition key"),
+        Column("name", pl.String, "its name"),
+        Column("grasp_taxonomy", pl.String, "the GRASP taxonomy's types (Feix et al. 2016)"),
         Column("definition", pl.String, "what the hand does"),
         Column("contact_surface", pl.String, "which parts of the hand touch the object"),
-        Column("thumb", pl.String, "what the thumb does"),
-        Column("identifier", pl.String, "rare token that DreamBooth ties to the category"),
-        Column("grip_phrase", pl.String, "what the hand does, third person singular"),
-        Column("hands", pl.Int64, "hands in the picture: 1 or 2"),
+        Column("thumb", pl.String, "where the thumb is"),
+        Column("identifier", pl.String, "rare token that its LoRA's prompts begin with"),
+        Column("grip_phrase", pl.String, "the grip in a caption"),
+        Column("hands", pl.Int64, "1 or 2"),
         Column("base_prompts", pl.Int64, "number of base prompts"),
-        Column("evaluation_prompts", pl.Int64, "number of held-out prompts"),
+        Column("evaluation_prompts", pl.Int64, "number of held-out evaluation prompts"),
     ),
     key=("category",),
 )
-
-PROMPTS = Table(
+TAXONOMY_PROMPT_ROWS = Table(
     "prompts",
     "one base, evaluation or general prompt",
     (
-        Column("base_prompt_id", pl.String, "hash of category and text"),
-        Column("category", pl.String, "its category; null for general prompts", nullable=True),
+        Column("base_prompt_id", pl.String, "hash of the prompt, 16 hex digits"),
+        Column("category", pl.String, "hand-pose category; null if general", nullable=True),
         Column("kind", pl.String, "base, evaluation or general"),
         Column("text", pl.String, "the prompt"),
         Column("object", pl.String, "the object it names"),
         Column(
-            "seen",
-            pl.Boolean,
-            "whether its category is trained on the object; null for general prompts",
-            nullable=True,
+            "seen", pl.Boolean, "pose and object are trained on; null if general", nullable=True
         ),
     ),
     key=("base_prompt_id",),
 )
+FIELDS = (
+    "name",
+    "grasp_taxonomy",
+    "definition",
+    "contact_surface",
+    "thumb",
+    "identifier",
+    "grip_phrase",
+    "hands",
+)
 
 
-def category_table(taxonomy: Taxonomy) -> pl.DataFrame:
-    """All categories; a table of `CATEGORIES`."""
-    return CATEGORIES.frame(
+def categories_table(taxonomy: Taxonomy) -> pl.DataFrame:
+    """The table `CATEGORY_ROWS`."""
+    return CATEGORY_ROWS.frame(
         {
             "category": category.key,
-            "name": category.name,
-            "grasp_taxonomy": category.grasp_taxonomy,
-            "definition": category.definition,
-            "contact_surface": category.contact_surface,
-            "thumb": category.thumb,
-            "identifier": category.identifier,
-            "grip_phrase": category.grip_phrase,
-            "hands": category.hands,
+            **{name: getattr(category, name) for name in FIELDS},
             "base_prompts": len(category.base_prompts),
             "evaluation_prompts": len(category.evaluation_prompts),
         }
@@ -64,6 +63,6 @@ def category_table(taxonomy: Taxonomy) -> pl.DataFrame:
     )
 
 
-def prompt_table(taxonomy: Taxonomy) -> pl.DataFrame:
-    """All prompts; a table of `PROMPTS`."""
-    return PROMPTS.frame(taxonomy.prompt_rows())
+def taxonomy_prompts_table(taxonomy: Taxonomy) -> pl.DataFrame:
+    """The table `TAXONOMY_PROMPT_ROWS`."""
+    return TAXONOMY_PROMPT_ROWS.frame(taxonomy.prompt_rows())

@@ -37,7 +37,7 @@ from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.shown_image import ShownImage
 from hoi_assets.settings import Critic
 from hoi_assets.store.ledger import Ledger
-from hoi_assets_tests.ppv.test_endpoint_prompter import PRICES
+from hoi_assets_tests.llm.chat_server import PRICES
 
 TINY = "a left hand holds a red spoon, and the spoon stirs in a blue bowl"
 SENTENCE = "A robot stirs tea with a wrench."

@@ -23,10 +23,10 @@ from hoi_assets.detailscribe.decompose import (
     read_components,
 )
 from hoi_assets.errors import HoiError
-from hoi_assets.llm.client import EndpointError
+from hoi_assets.llm.retry import EndpointError
 from hoi_assets.settings import ROOT, Decomposer
 from hoi_assets.store.ledger import Ledger
-from hoi_assets_tests.ppv.test_endpoint_prompter import KEY, PRICES, Answer
+from hoi_assets_tests.llm.chat_server import KEY, PRICES, Answer
 
 PROMPT = "A robot stirs tea with a wrench."
 GOOD = {

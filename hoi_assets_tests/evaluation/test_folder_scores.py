@@ -29,7 +29,7 @@ from hoi_assets.hashing import digest_pixels
 from hoi_assets.settings import ROOT, load_settings
 from hoi_assets_tests.engines.small_judges import make_vilt, picture
 from hoi_assets_tests.engines.test_blip_vqa import make_blip_vqa
-from hoi_assets_tests.ppv.test_endpoint_prompter import KEY, Answer, Server
+from hoi_assets_tests.llm.chat_server import KEY, Answer, Server
 
 POOL = ROOT / "data" / "pool" / "images"
 TINY = ROOT / "data" / "profiles" / "tiny.yaml"

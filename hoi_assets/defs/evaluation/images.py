@@ -6,6 +6,7 @@ from hoi_assets.defs.automation import follow_per_partition
 from hoi_assets.defs.groups import EVALUATION, OWNERS
 from hoi_assets.defs.partitions import hand_pose
 from hoi_assets.defs.suites import FAILED
+from hoi_assets.ppv.evaluation_images import EVALUATION_IMAGE_ROWS
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
@@ -46,6 +47,7 @@ EVALUATION_IMAGES_SUITE = suite(
     automation_condition=follow_per_partition,
     code_version="1",
     suite=EVALUATION_IMAGES_SUITE,
+    tables=[EVALUATION_IMAGE_ROWS],
     settings=["sampling", "evaluation"],
     models=["base"],
 )
@@ -53,9 +55,9 @@ def hoi_evaluation_images(context: StageContext, staging: Staging) -> Result:
     """Held-out HOI prompts (seen and unseen pose-object combinations) and general prompts, drawn by
     the base, the category's DreamBooth LoRA and the fine-tuned model from the same noise."""
     from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.evaluation_images import METHODS, draw_evaluation
+    from hoi_assets.ppv.evaluation_images import METHODS, draw_evaluation_images
 
-    table = draw_evaluation(
+    table = draw_evaluation_images(
         context.store,
         context.settings,
         context.taxonomy,

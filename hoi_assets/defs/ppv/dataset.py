@@ -5,6 +5,8 @@ import polars as pl
 from hoi_assets.defs.automation import follow_changed_parents, follow_in_one_run
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.suites import ACCEPTED
+from hoi_assets.ppv.finetuning import FINETUNING_LOG, FINETUNING_SUMMARY
+from hoi_assets.ppv.packaging import DATASET_ROWS, DATASET_SUMMARY
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
@@ -65,6 +67,7 @@ DATASET_SUITE = suite(
     automation_condition=follow_changed_parents,
     code_version="1",
     suite=DATASET_SUITE,
+    tables=[DATASET_ROWS, DATASET_SUMMARY],
     settings=["dataset"],
     models=["base"],
 )
@@ -72,9 +75,9 @@ def hoi_dataset(context: StageContext, staging: Staging) -> Result:
     """The accepted pairs of all categories whose gates pass, near-duplicates removed, split by base
     prompt, with a dataset card; opens with `datasets.load_dataset(folder)`."""
     from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.packaging import package
+    from hoi_assets.ppv.packaging import package_dataset
 
-    table, summary = package(
+    table, summary = package_dataset(
         context.store,
         context.settings.dataset,
         context.taxonomy,
@@ -125,6 +128,7 @@ FINETUNED_MODEL_SUITE = suite(
     automation_condition=follow_in_one_run,
     code_version="1",
     suite=FINETUNED_MODEL_SUITE,
+    tables=[FINETUNING_SUMMARY, FINETUNING_LOG],
     settings=["finetuning", "sampling"],
     models=["base"],
 )

@@ -5,8 +5,18 @@ import polars as pl
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
 from hoi_assets.defs.suites import FAILED, ONE_CATEGORY
-from hoi_assets.ppv.detailed_prompts import detail_prompts, make_prompter, prompts_table
-from hoi_assets.ppv.taxonomy_tables import CATEGORIES, PROMPTS, category_table, prompt_table
+from hoi_assets.ppv.detailed_prompts import (
+    DETAILED_PROMPT_ROWS,
+    detail_prompts,
+    detailed_prompts_table,
+    make_prompter,
+)
+from hoi_assets.ppv.taxonomy_tables import (
+    CATEGORY_ROWS,
+    TAXONOMY_PROMPT_ROWS,
+    categories_table,
+    taxonomy_prompts_table,
+)
 from hoi_assets.publishing.asset import published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
@@ -44,16 +54,16 @@ TAXONOMY_SUITE = suite(
     kinds={"yaml"},
     code_version="1",
     suite=TAXONOMY_SUITE,
-    tables=[CATEGORIES, PROMPTS],
+    tables=[CATEGORY_ROWS, TAXONOMY_PROMPT_ROWS],
     external_inputs=lambda context: {"taxonomy": context.taxonomy.digest},
 )
 def base_prompt_taxonomy(context: StageContext, staging: Staging) -> Result:
     """Hand-pose categories in GRASP-taxonomy terms, their objects and base prompts, read from
     `data/taxonomy/` and validated."""
     taxonomy = context.taxonomy
-    categories = category_table(taxonomy)
+    categories = categories_table(taxonomy)
     staging.write_table("categories", categories)
-    staging.write_table("prompts", prompt_table(taxonomy))
+    staging.write_table("prompts", taxonomy_prompts_table(taxonomy))
     listing = "\n".join(
         f"| `{row['category']}` | {row['name']} | {row['definition']} | {row['base_prompts']} |"
         for row in categories.iter_rows(named=True)
@@ -99,29 +109,31 @@ DETAILED_PROMPTS_SUITE = suite(
     kinds={"polars"},
     code_version="1",
     suite=DETAILED_PROMPTS_SUITE,
+    tables=[DETAILED_PROMPT_ROWS],
     settings=["prompter"],
 )
 def detailed_prompts(context: StageContext, staging: Staging) -> Result:
     """Each base prompt in several detailed prompts with typed slots (grip, contact, view, light,
     background, skin tone). Contradictory, off-category and near-duplicate ones are rejected with a
     reason."""
-    rows = prompts_table(
+    table = detailed_prompts_table(
         detail_prompts(
             context.taxonomy.categories[context.partition_key],
-            make_prompter(context.taxonomy, context.settings.prompter),
+            context.taxonomy,
+            make_prompter(context.settings.prompter),
             context.settings.prompter,
             cache=context.store.ledger,
             log=context.log,
         )
     )
-    staging.write_table("rows", rows)
-    context.record("prompt_id", rows)
-    accepted = rows.filter(pl.col("status") == "accepted")
+    staging.write_table("rows", table)
+    context.record("prompt_id", table)
+    accepted = table.filter(pl.col("status") == "accepted")
     return Result(
         metadata={
             "accepted": accepted.height,
-            "rejected": rows.filter(pl.col("status") == "rejected").height,
-            "failed": rows.filter(pl.col("status") == "failed").height,
+            "rejected": table.filter(pl.col("status") == "rejected").height,
+            "failed": table.filter(pl.col("status") == "failed").height,
             "prompts": Markdown(
                 "\n".join(f"- {text}" for text in accepted["prompt"].head(SHOWN_PROMPTS))
             ),

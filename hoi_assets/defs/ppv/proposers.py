@@ -6,6 +6,9 @@ from pydantic import Field
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
 from hoi_assets.defs.suites import ONE_CATEGORY, drawn_pixels
+from hoi_assets.ppv.candidates import CANDIDATE_ROWS
+from hoi_assets.ppv.instance_images import INSTANCE_IMAGE_ROWS
+from hoi_assets.ppv.proposer import LORA_LOG, LORA_SAMPLES, LORA_SUMMARY
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.config import PublishConfig
 from hoi_assets.publishing.context import Result, StageContext
@@ -49,6 +52,7 @@ INSTANCE_IMAGES_SUITE = suite(
     kinds={"polars"},
     code_version="2",
     suite=INSTANCE_IMAGES_SUITE,
+    tables=[INSTANCE_IMAGE_ROWS],
     settings=["instance_images"],
     external_inputs=lambda context: {"source": _source_digest(context)},
 )
@@ -56,10 +60,10 @@ def instance_images(context: StageContext, staging: Staging) -> Result:
     """The DreamBooth reference images of the category and their captions: renders of the tiny
     world, or the user's own folder. Unreadable files are rejected with a reason."""
     from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.instance_images import read_instances
+    from hoi_assets.ppv.instance_images import read_instance_images
 
     images = context.store.images
-    table = read_instances(context.partition_key, context.settings.instance_images, images)
+    table = read_instance_images(context.partition_key, context.settings.instance_images, images)
     staging.write_table("rows", table)
     context.record("source", table)
     accepted = table.filter(pl.col("status") == "accepted")
@@ -76,9 +80,9 @@ def instance_images(context: StageContext, staging: Staging) -> Result:
 
 
 def _source_digest(context: StageContext) -> str:
-    from hoi_assets.ppv.instance_images import source_digest
+    from hoi_assets.ppv.instance_images import instance_images_digest
 
-    return source_digest(context.partition_key, context.settings.instance_images)
+    return instance_images_digest(context.partition_key, context.settings.instance_images)
 
 
 CATEGORY_LORAS_SUITE = suite(
@@ -103,6 +107,7 @@ CATEGORY_LORAS_SUITE = suite(
     pool=GPU_POOL,
     code_version="1",
     suite=CATEGORY_LORAS_SUITE,
+    tables=[LORA_SUMMARY, LORA_LOG, LORA_SAMPLES],
     settings=["lora", "sampling"],
     models=["base"],
 )
@@ -136,7 +141,7 @@ def category_loras(context: StageContext, staging: Staging) -> Result:
             "samples_before_and_after": Image(to_webp(sheet), "image/webp"),
             "use": Markdown(
                 f"```python\npipe.load_lora_weights('<path>/lora')\n```\n"
-                f"Prompts begin with `{proposer.trigger}`."
+                f"Prompts begin with `{proposer.identifier}`."
             ),
         }
     )
@@ -183,6 +188,7 @@ CANDIDATE_IMAGES_SUITE = suite(
     pool=GPU_POOL,
     code_version="1",
     suite=CANDIDATE_IMAGES_SUITE,
+    tables=[CANDIDATE_ROWS],
     settings=["sampling", "candidates"],
     models=["base"],
     config=CandidateConfig,
@@ -191,9 +197,9 @@ def candidate_images(context: StageContext, staging: Staging) -> Result:
     """Images proposed by the category's LoRA, one noise seed each; a row holds what it takes to
     draw its image again alone (`hoi replay IMAGE_ID`)."""
     from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.candidates import propose
+    from hoi_assets.ppv.candidates import propose_candidates
 
-    table = propose(
+    table = propose_candidates(
         context.store,
         context.settings,
         context.taxonomy.categories[context.partition_key],

@@ -5,6 +5,14 @@ import polars as pl
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
 from hoi_assets.defs.suites import ACCEPTED, FAILED, ONE_CATEGORY
+from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY
+from hoi_assets.ppv.verifier_pairs import VERIFIER_PAIR_ROWS
+from hoi_assets.ppv.verifier_training import (
+    VERIFIER_LOG,
+    VERIFIER_QUALITY,
+    VERIFIER_RELIABILITY,
+    VERIFIER_SUMMARY,
+)
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
@@ -49,6 +57,7 @@ TRAINING_PAIRS_SUITE = suite(
     pool=GPU_POOL,
     code_version="1",
     suite=TRAINING_PAIRS_SUITE,
+    tables=[VERIFIER_PAIR_ROWS],
     settings=["verifier", "sampling"],
     models=["base"],
     external_inputs=lambda context: {"labels": _labels_digest(context)},
@@ -80,9 +89,9 @@ def verifier_training_pairs(context: StageContext, staging: Staging) -> Result:
 
 
 def _labels_digest(context: StageContext) -> str:
-    from hoi_assets.ppv.verifier_pairs import source_digest
+    from hoi_assets.ppv.verifier_pairs import labels_digest
 
-    return source_digest(context.settings)
+    return labels_digest(context.settings)
 
 
 VERIFIER_SUITE = suite(
@@ -112,6 +121,7 @@ VERIFIER_SUITE = suite(
     pool=GPU_POOL,
     code_version="2",
     suite=VERIFIER_SUITE,
+    tables=[VERIFIER_SUMMARY, VERIFIER_QUALITY, VERIFIER_RELIABILITY, VERIFIER_LOG],
     settings=["verifier"],
     models=["verifier"],
 )
@@ -119,10 +129,10 @@ def verifier(context: StageContext, staging: Staging) -> Result:
     """ViLT with a fidelity and an alignment head; thresholds chosen on the validation split for a
     stated precision, calibrated, measured on scenes it never saw."""
     from hoi_assets.pictures import loss_curve, reliability_diagram
-    from hoi_assets.ppv.verifier_training import fit_verifier
+    from hoi_assets.ppv.verifier_training import train_calibrated_verifier
 
     pairs = context.parent("verifier_training_pairs").table("rows")
-    trained = fit_verifier(context.store, context.settings, pairs, context.log)
+    trained = train_calibrated_verifier(context.store, context.settings, pairs, context.log)
     staging.add_folder("model", trained.folder)
     staging.write_table("log", trained.log)
     staging.write_table("quality", trained.quality)
@@ -168,15 +178,16 @@ VERIFIED_PAIRS_SUITE = suite(
     pool=GPU_POOL,
     code_version="1",
     suite=VERIFIED_PAIRS_SUITE,
+    tables=[VERDICT_ROWS, VERDICT_SUMMARY],
     settings=["candidates"],
 )
 def verified_pairs(context: StageContext, staging: Staging) -> Result:
     """One verdict per candidate: accepted, or rejected with the reason and both probabilities.
     Nothing vanishes."""
     from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.verdicts import summarise, verify
+    from hoi_assets.ppv.verdicts import summarise_verdicts, verify_candidates
 
-    table = verify(
+    table = verify_candidates(
         context.store,
         context.settings,
         context.parent("candidate_images").table("rows"),
@@ -184,7 +195,7 @@ def verified_pairs(context: StageContext, staging: Staging) -> Result:
         context.log,
     )
     goal = context.settings.candidates.accepted_goal
-    summary = summarise(table, context.partition_key, goal)
+    summary = summarise_verdicts(table, context.partition_key, goal)
     staging.write_table("rows", table)
     staging.write_table("summary", summary)
     context.record("image_id", table)
