@@ -68,7 +68,7 @@ def profile_of(folder: Path, models: dict[str, Any], **changes: Any) -> Path:
     sections: dict[str, Any] = {
         "models": models,
         "interacting": {"rows_per_scenario": ROWS},
-        "refining": {
+        "redenoising": {
             "num_inference_steps": STEPS,
             "switch_steps": SWITCH_STEPS,
             "batch_size": 4,

@@ -16,7 +16,7 @@ from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.client import Bill, Caller, Transient, Unusable, Usage, ask_all
 from hoi_assets.llm.reply_cache import Keep, Outcome, found_or_asked
 from hoi_assets.progress import Log
-from hoi_assets.settings import Painter
+from hoi_assets.settings import ImageEndpoint
 from hoi_assets.store.images import DIGEST, ImageStore
 from hoi_assets.store.versions import Store
 from hoi_assets.taxonomy import ID_LENGTH
@@ -140,9 +140,11 @@ class EndpointPainter(Caller):
 
     unusable = "no_picture"
 
-    def __init__(self, options: Painter, images: ImageStore, budget: Budget | None = None) -> None:
+    def __init__(
+        self, options: ImageEndpoint, images: ImageStore, budget: Budget | None = None
+    ) -> None:
         self.price, self.size = options.usd_per_image, options.size
-        super().__init__(options, "painter", {"usd_per_image": self.price}, budget)
+        super().__init__(options, "image_endpoint", {"usd_per_image": self.price}, budget)
         self._images = images
 
     def key(self, prompt: str) -> str:

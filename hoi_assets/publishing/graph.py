@@ -13,7 +13,7 @@ from hoi_assets.progress import Log
 from hoi_assets.publishing import evidence
 from hoi_assets.publishing.expectations import Rule, resolve
 from hoi_assets.publishing.stage import Keys, Partitions, Stage, Work
-from hoi_assets.settings import Settings
+from hoi_assets.settings import FORMER_NAMES, Settings
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.store.weights import model_digest
 
@@ -292,7 +292,7 @@ def settings_digest(settings: Settings, names: Sequence[str]) -> str:
         raise HoiError(
             f"no settings section {', '.join(unknown)}", f"name one of: {', '.join(dumped)}"
         )
-    return digest({name: dumped[name] for name in names})
+    return digest({FORMER_NAMES.get(name, name): dumped[name] for name in names})
 
 
 def stages_in(package: str) -> list[Stage]:

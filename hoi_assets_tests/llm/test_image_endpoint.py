@@ -27,7 +27,7 @@ from hoi_assets.llm.image_endpoint import (
     paint,
     read_picture,
 )
-from hoi_assets.settings import Painter
+from hoi_assets.settings import ImageEndpoint
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.ppv.test_endpoint_prompter import KEY, Answer, Request, Server
 
@@ -90,7 +90,7 @@ def painted(
     **options: Any,
 ) -> list[Painted]:
     chosen = {"model": "m", "timeout_s": 5, "concurrency": 1, **options}
-    painter = EndpointPainter(Painter(endpoint=url, **chosen), store.images, budget)
+    painter = EndpointPainter(ImageEndpoint(endpoint=url, **chosen), store.images, budget)
     log = (said if said is not None else []).append
     return paint(PROMPTS if prompts is None else prompts, painter, store, shown, log)
 
@@ -274,7 +274,7 @@ def test_a_wrong_key_is_told_by_its_variable_at_the_first_call(
     server = chat_server(refused(f"wrong key {KEY}", 401))
     with pytest.raises(EndpointError, match="HOI_API_KEY") as caught:
         painted(server.url, store)
-    assert KEY not in str(caught.value) and "painter.endpoint" in str(caught.value)
+    assert KEY not in str(caught.value) and "image_endpoint.endpoint" in str(caught.value)
     assert server.keys == [f"Bearer {KEY}"]
 
 
@@ -283,7 +283,9 @@ def test_a_server_that_never_answers_is_told_and_not_waited_for(
 ) -> None:
     server = chat_server(Answer(GOOD, delay_s=1.0))
     begun = time.monotonic()
-    with pytest.raises(EndpointError, match=r"timeout: no answer in 0.2 s[\s\S]*painter.timeout_s"):
+    with pytest.raises(
+        EndpointError, match=r"timeout: no answer in 0.2 s[\s\S]*image_endpoint.timeout_s"
+    ):
         painted(server.url, store, timeout_s=0.2, max_attempts=1)
     assert time.monotonic() - begun < 5
 
@@ -370,7 +372,7 @@ def test_a_price_that_is_not_known_is_null_and_takes_no_cap(
     (row,) = painted(url, store, PROMPTS[:1], said=said)
     assert store.ledger.get(KIND, [row.image_id])[row.image_id]["cost_usd"] is None
     assert "price unknown" in said[0] and "price unknown" in said[-1]
-    with pytest.raises(HoiError, match=r"painter\.usd_per_image"):
+    with pytest.raises(HoiError, match=r"image_endpoint\.usd_per_image"):
         painted(url, store, budget_usd=1.0)
 
 
@@ -417,9 +419,9 @@ def test_the_key_is_stored_nowhere(serve: Any, store: Store) -> None:
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Painter(endpoint="http://127.0.0.1/v1", model="m", **wrong)
+        ImageEndpoint(endpoint="http://127.0.0.1/v1", model="m", **wrong)
 
 
 def test_no_model_is_refused_by_name(store: Store) -> None:
-    with pytest.raises(HoiError, match=r"painter\.model"):
+    with pytest.raises(HoiError, match=r"image_endpoint\.model"):
         painted("http://127.0.0.1/v1", store, model=None)

@@ -34,7 +34,7 @@ SHEET_ROWS = 8
     deps=["interacting_prompts"],
     code_version="1",
     recipe=DRAWING,
-    settings=["refining"],
+    settings=["redenoising"],
     models=["benchmark"],
     group=GROUP,
     description="The benchmark model's plain picture of each prompt; the latents at the switch "
@@ -123,7 +123,7 @@ def image_critiques(work: Work, out: Staging) -> Result:
         "hoi_assets/detailscribe/variants.py",
         "hoi_assets/detailscribe/craft.py",
     ],
-    settings=["refining", "critic"],
+    settings=["redenoising", "critic"],
     models=["benchmark", "critic"],
     group=GROUP,
     description="The corrected prompt takes over inside the diffusion process, one variant per "
@@ -160,7 +160,7 @@ def refined_images(work: Work, out: Staging) -> Result:
         "hoi_assets/detailscribe/templates/rewrite_system.j2",
         "hoi_assets/detailscribe/templates/rewrite_user.j2",
     ],
-    settings=["refining", "critic", "rewriter", "painter"],
+    settings=["redenoising", "critic", "rewriter", "image_endpoint"],
     models=["benchmark", "critic", "clip"],
     group=GROUP,
     description="What the same compute gives without re-denoising: more seeds (chosen by the "
