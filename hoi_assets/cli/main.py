@@ -375,9 +375,10 @@ def sql(options: argparse.Namespace) -> int:
 
 def prune(options: argparse.Namespace) -> int:
     """`hoi prune`."""
+    from hoi_assets.store import pruning
     from hoi_assets.store.versions import Store
 
-    removed = Store(home_folder()).prune(keep=options.keep, dry_run=options.dry_run)
+    removed = pruning.prune(Store(home_folder()), keep=options.keep, dry_run=options.dry_run)
     for path in removed:
         print(path)
     print(f"{len(removed)} versions {'would go' if options.dry_run else 'removed'}")

@@ -59,7 +59,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "digest": pl.String,
 }
 
-# Interaction scenes, see `interactions.Item`: prompt is the sentence told, caption a true one;
+# Interaction scenes, see `interactions.Item`: prompt is the sentence asked for, caption a true one;
 # triples (subject, relation, object) and truth are the prompt's; questions, answers and kinds go
 # together; plan (JSON) is what is drawn. gap_mm: from what acts to its target. Pixels per hand, and
 # per thing as `things` names them.
