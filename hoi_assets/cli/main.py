@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hoi_assets.errors import HoiError
-from hoi_assets.settings import ROOT, home_folder
+from hoi_assets.settings import IN_CHECKOUT, ROOT, home_folder
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -354,7 +354,8 @@ def ui(options: argparse.Namespace) -> int:
     _dagster_home()
     # A training can keep every core busy for longer than Dagster waits for its own processes.
     os.environ.setdefault("DAGSTER_GRPC_TIMEOUT_SECONDS", str(BUSY_MACHINE_S))
-    os.chdir(ROOT)
+    if IN_CHECKOUT:
+        os.chdir(ROOT)
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(ROOT / "workspace.yaml")]
     command += ["--host", options.host, "--port", str(options.port)]
     sys.stdout.flush()
