@@ -68,7 +68,7 @@ def profile_of(folder: Path, models: dict[str, Any], **changes: Any) -> Path:
     sections: dict[str, Any] = {
         "models": models,
         "interacting": {"rows_per_scenario": ROWS},
-        "refining": {
+        "redenoising": {
             "num_inference_steps": STEPS,
             "switch_steps": SWITCH_STEPS,
             "batch_size": 4,
@@ -263,7 +263,7 @@ def test_a_smaller_batch_goes_on_with_the_pictures_that_are_there(
         "width": 64,
         "height": 64,
     }
-    ran = run(profile_of(tmp_path, models, refining=options), home)
+    ran = run(profile_of(tmp_path, models, redenoising=options), home)
     assert ran.result.success
     own = ran.rows("refined_images").filter(pl.col("switch_step") == 3)
     assert own.height and set(own["status"]) == {"accepted"}
@@ -319,7 +319,7 @@ def test_s_reference_is_another_variant_of_the_same_picture(
         "width": 64,
         "height": 64,
     }
-    ran = run(profile_of(tmp_path, models, refining=options), tmp_path / "home")
+    ran = run(profile_of(tmp_path, models, redenoising=options), tmp_path / "home")
     ours = made.rows("refined_images").filter(pl.col("switch_step") == 1)
     theirs = ran.rows("refined_images").filter(pl.col("switch_step") == 1)
     assert set(theirs["row_id"]) == set(ours["row_id"])
@@ -375,13 +375,13 @@ def test_an_image_endpoint_is_a_baseline_when_set_and_paints_each_prompt_once(
     home = tmp_path / "home"
     shutil.copytree(made.line.platform.store.home, home)
     server = Server(noise_of)
-    painter = {
+    endpoint = {
         "endpoint": server.url,
         "model": "m",
         "concurrency": 1,
         "api_key_env": "PAINTER_KEY",
     }
-    profile = profile_of(tmp_path, models, painter=painter)
+    profile = profile_of(tmp_path, models, image_endpoint=endpoint)
     try:
         held = run(profile, home)
         held_versions = held.versions()

@@ -52,9 +52,10 @@ def prune(
 ) -> None:
     """Remove old versions that nothing in force needs."""
     from hoi_assets.settings import home_folder
+    from hoi_assets.store.pruning import prune as remove_versions
     from hoi_assets.store.versions import Store
 
-    removed = Store(home_folder()).prune(keep=keep, dry_run=dry_run)
+    removed = remove_versions(Store(home_folder()), keep=keep, dry_run=dry_run)
     if as_json:
         print_json({"versions": removed, "count": len(removed), "dry_run": dry_run})
         return

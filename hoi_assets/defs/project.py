@@ -57,9 +57,7 @@ class Project:
         automated = [a for a in self.assets if any(s.automation_condition for s in a.specs)]
         extra = dg.Definitions(
             jobs=[everything, regenerate],
-            schedules=[
-                nightly_regeneration(regenerate, getattr(self.platform.settings, "timezone", "UTC"))
-            ],
+            schedules=[nightly_regeneration(regenerate, self.platform.settings.timezone)],
             sensors=[follow_sensor(dg.AssetSelection.assets(*automated))] if automated else [],
         )
         return dg.Definitions.merge(self.pipelines, extra)

@@ -17,7 +17,7 @@ class Platform:
 
     Args:
         profile: name or path of a YAML file; None takes `HOI_PROFILE`, else `tiny`.
-        home: where outputs go; None takes `HOI_HOME`, else `data/out`.
+        home: where outputs go; None takes `home_folder()`.
     """
 
     def __init__(self, profile: str | None = None, home: Path | None = None) -> None:
@@ -60,7 +60,7 @@ class PlatformResource(dg.ConfigurableResource):
 
 
 def prepare_dagster_home(home: Path) -> Path:
-    """`<home>/dagster`, holding this repository's `dagster.yaml`; to be used as DAGSTER_HOME.
+    """`<home>/dagster`, holding a copy of our `dagster.yaml`; to be used as DAGSTER_HOME.
 
     Dagster writes its databases and logs beside that file, so that all of it stays below `home`.
     """

@@ -59,7 +59,7 @@ def baseline_table(
     same pictures, chosen by CLIPScore; `rewrite`: the prompt rewritten before anything is seen, by
     `rewriter.endpoint` where it is set, else by saying its components again; `refine`: the plain
     picture, then pictures drawn from noise under the critique's corrected prompt; `endpoint`, when
-    `painter.endpoint` is set: an image endpoint's one picture of every prompt.
+    `image_endpoint.endpoint` is set: an image endpoint's one picture of every prompt.
 
     Args:
         initial: rows of `initial_images`. components: by row_id.
@@ -87,7 +87,7 @@ def baseline_table(
 
 def budget(settings: Settings, row: Draw) -> int:
     """Forward passes of a row's initial picture and all its variants."""
-    options = settings.refining
+    options = settings.redenoising
     return passes(row) + refining_passes(row, options.switch_steps, options.s_reference)
 
 
@@ -203,10 +203,10 @@ def _drawn(
 
 
 def _painted(store: Store, settings: Settings, initial: Sequence[Record], log: Log) -> list[Record]:
-    if settings.painter.endpoint is None:
+    if settings.image_endpoint.endpoint is None:
         return []
-    options = settings.refining
-    client = ImageClient(settings.painter, store.images)
+    options = settings.redenoising
+    client = ImageClient(settings.image_endpoint, store.images)
     prompts = [row["prompt"] for row in initial]
     painted = generate_images(prompts, client, store, (options.width, options.height), log)
     return [
@@ -217,7 +217,7 @@ def _painted(store: Store, settings: Settings, initial: Sequence[Record], log: L
             {
                 "image_id": one.image_id,
                 "drawn_prompt": row["prompt"],
-                "seed": settings.painter.seed,
+                "seed": settings.image_endpoint.seed,
                 "width": options.width,
                 "height": options.height,
                 "passes": 0,

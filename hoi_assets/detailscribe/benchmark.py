@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from hoi_assets.errors import HoiError
 from hoi_assets.grammar.interactions import SCENARIOS
 from hoi_assets.hashing import digest, digest_file
-from hoi_assets.settings import ROOT
+from hoi_assets.settings import ROOT, resolve_path
 from hoi_assets.store.disk import replace_bytes, writing
 from hoi_assets.taxonomy import ID_LENGTH
 
@@ -114,7 +114,7 @@ class _Bad(Exception):
 
 def benchmark_folder(folder: str | None) -> Path:
     """The folder of the setting `interacting.folder`; None is the built-in set's."""
-    return BUILT_IN if folder is None else Path(folder).expanduser()
+    return BUILT_IN if folder is None else resolve_path(folder)
 
 
 def read_benchmark(

@@ -100,7 +100,7 @@ def benchmark_model(settings: Settings) -> ModelRef:
 
 def plain_row(settings: Settings, row_id: str, prompt: str, position: int) -> Draw:
     """What the plain picture of a benchmark row is drawn from; `position` fixes its slot."""
-    options = settings.refining
+    options = settings.redenoising
     return initial_row(
         prompt,
         seed_of("interacting", options.seed, row_id),
@@ -127,7 +127,7 @@ def draw_benchmark(
     Args:
         keep_latents: those at the switch steps, for `draw_variants`.
     """
-    ref, options = benchmark_model(settings), settings.refining
+    ref, options = benchmark_model(settings), settings.redenoising
     base = model_digest(ref)
     keys = [image_key(row, base) for row in rows]
     switch_steps = options.switch_steps if keep_latents else ()
@@ -161,7 +161,7 @@ def draw_variants(
     store: Store, settings: Settings, refinements: Sequence[Refinement], label: str, log: Log
 ) -> list[list[Variant]]:
     """Per refinement its pictures, one for each switch step of the settings; found or drawn."""
-    ref, options = benchmark_model(settings), settings.refining
+    ref, options = benchmark_model(settings), settings.redenoising
     base = model_digest(ref)
     steps, reference = options.switch_steps, options.s_reference
     keys = [
@@ -209,7 +209,7 @@ def _loaded(settings: Settings) -> tuple[Any, dict[str, Any]]:
     from hoi_assets.engines.sdxl.loading import configure
 
     loaded = load_sd3(benchmark_model(settings), configure(settings))
-    return loaded, loaded.environment(settings.refining.batch_size)
+    return loaded, loaded.environment(settings.redenoising.batch_size)
 
 
 def _latents_file(store: Store, key: str, batch_size: int) -> Path:
@@ -269,7 +269,7 @@ def variant_record(variant: Variant) -> dict[str, Any]:
 def row_to_vary(record: Mapping[str, Any], settings: Settings) -> Draw:
     """`drawn_row` with a slot in the settings' batch, which may be smaller than it was then."""
     row = drawn_row(record)
-    return replace(row, slot=row.slot % settings.refining.batch_size)
+    return replace(row, slot=row.slot % settings.redenoising.batch_size)
 
 
 def drawn_row(record: Mapping[str, Any]) -> Draw:

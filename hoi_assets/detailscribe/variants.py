@@ -264,7 +264,7 @@ def _craft(
                 components[row_id],
                 rounds[row_id],
                 corrections(critique) if critique else None,
-                settings.refining.craft_rounds,
+                settings.redenoising.craft_rounds,
                 settings.critic.max_words,
             )
             if step.prompt is None:

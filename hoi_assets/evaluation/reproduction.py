@@ -20,7 +20,7 @@ from hoi_assets.errors import HoiError
 from hoi_assets.evaluation.run_metrics import SCORING_VERSION, component_judges, judges
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.progress import Log
-from hoi_assets.settings import ROOT, ModelRef, Settings, load_settings
+from hoi_assets.settings import ROOT, ModelRef, Settings, load_settings, resolve_path
 from hoi_assets.store.weights import model_digest
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def read_reference() -> dict[str, Any]:
 def _open(picture: Mapping[str, Any]) -> "Image.Image":
     from hoi_assets.store.scene_pool import open_image
 
-    return open_image(ROOT / "data" / "pool", dict(picture))
+    return open_image(resolve_path("data/pool"), dict(picture))
 
 
 def _checked(

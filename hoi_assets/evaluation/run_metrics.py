@@ -11,7 +11,7 @@ from hoi_assets.engines.vilt.answers import known_answers
 from hoi_assets.engines.vilt.pair_scores import pair_scores
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
-from hoi_assets.settings import ROOT, ModelRef, Settings
+from hoi_assets.settings import ModelRef, Settings, resolve_path
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.store.weights import model_digest
 
@@ -134,7 +134,7 @@ def reference_scores(
 
     if settings.evaluation.reference_pool is None:
         return {}
-    folder = ROOT / settings.evaluation.reference_pool
+    folder = resolve_path(settings.evaluation.reference_pool)
     rows = [
         {
             **dict.fromkeys(CARRIED),

@@ -18,7 +18,7 @@ from hoi_assets.llm.reply import OnReply, Reply, UnusableReply
 from hoi_assets.llm.reply_cache import ReplyCache
 from hoi_assets.llm.retry import TransientError
 from hoi_assets.progress import Log
-from hoi_assets.settings import Painter as ImageEndpointSettings
+from hoi_assets.settings import ImageEndpoint
 from hoi_assets.store.images import DIGEST, ImageStore
 from hoi_assets.store.versions import Store
 from hoi_assets.taxonomy import ID_LENGTH
@@ -68,7 +68,7 @@ class ImageClient(EndpointClient):
     unusable_code = "no_picture"
 
     def __init__(
-        self, options: ImageEndpointSettings, images: ImageStore, budget: Budget | None = None
+        self, options: ImageEndpoint, images: ImageStore, budget: Budget | None = None
     ) -> None:
         self.price, self.size = options.usd_per_image, options.size
         super().__init__(options, "image_endpoint", {"usd_per_image": self.price}, budget)

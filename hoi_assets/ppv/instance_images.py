@@ -12,7 +12,7 @@ import polars as pl
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file
-from hoi_assets.settings import ROOT, InstanceImages
+from hoi_assets.settings import InstanceImages, resolve_path, restore_remedy
 from hoi_assets.store.images import ImageStore
 from hoi_assets.store.tables import Column, Table
 
@@ -83,12 +83,12 @@ def read_instance_images(
 
 
 def _pool_folder(settings: InstanceImages) -> Path:
-    folder = ROOT / settings.pool
+    folder = resolve_path(settings.pool)
     if not (folder / "scenes.parquet").is_file():
         raise HoiError(
             f"no pool of rendered scenes at {folder}",
-            "restore data/pool from git, render it with `make world`, or name your own pictures "
-            "under instance_images.folder in the profile",
+            f"{restore_remedy(settings.pool, 'world')}; or name your own pictures under "
+            "instance_images.folder in the profile",
         )
     return folder
 
@@ -122,7 +122,7 @@ def _from_pool(
 
 
 def _files(category: str, settings: InstanceImages) -> list[Path]:
-    folder = Path(settings.folder or "").expanduser() / category
+    folder = resolve_path(settings.folder or "") / category
     if not folder.is_dir():
         raise HoiError(
             f"instance folder {folder} does not exist",

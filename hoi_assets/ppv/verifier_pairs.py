@@ -14,7 +14,7 @@ from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file
 from hoi_assets.progress import Log, track
-from hoi_assets.settings import LABELS_FILE, ROOT, Settings
+from hoi_assets.settings import LABELS_FILE, Settings, resolve_path, restore_remedy
 from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
@@ -58,14 +58,14 @@ def labels_digest(settings: Settings) -> str:
 def _labels_file(settings: Settings) -> Path:
     labels = settings.verifier.labels_folder
     path = (
-        ROOT / settings.instance_images.pool / "scenes.parquet"
+        resolve_path(settings.instance_images.pool) / "scenes.parquet"
         if labels is None
-        else Path(labels).expanduser() / LABELS_FILE
+        else resolve_path(labels) / LABELS_FILE
     )
     if not path.is_file():
         raise HoiError(
             f"no labelled pictures for the verifier at {path}",
-            "restore data/pool from git or render it with `make world`; or name a folder with "
+            f"{restore_remedy(settings.instance_images.pool, 'world')}; or name a folder with "
             f"{LABELS_FILE} under verifier.labels_folder in the profile",
         )
     return path

@@ -74,7 +74,7 @@ def _setting(match: re.Match[str], settings: Settings) -> Any:
         if not hasattr(found, part):
             raise HoiError(
                 f"gate threshold {match.group()!r} names no setting",
-                "use ${section.field} as in hoi_assets/settings.py",
+                "use ${section.field} as in docs/configuration.md",
             )
         found = getattr(found, part)
     return found

@@ -10,7 +10,7 @@ from hoi_assets.progress import Log
 from hoi_assets.publishing.context import Parent, StageContext
 from hoi_assets.publishing.expectations import Rule, resolve
 from hoi_assets.publishing.stage import Stage
-from hoi_assets.settings import Settings
+from hoi_assets.settings import FORMER_NAMES, Settings
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.store.weights import model_digest
 
@@ -203,7 +203,7 @@ def settings_digest(settings: Settings, names: Sequence[str]) -> str:
         raise HoiError(
             f"no settings section {', '.join(unknown)}", f"name one of: {', '.join(dumped)}"
         )
-    return digest({name: dumped[name] for name in names})
+    return digest({FORMER_NAMES.get(name, name): dumped[name] for name in names})
 
 
 def without_gate(inputs: Mapping[str, Any]) -> dict[str, Any]:

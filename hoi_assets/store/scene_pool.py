@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hoi_assets.errors import HoiError
+from hoi_assets.settings import IN_CHECKOUT, restore_remedy
 
 PICTURE_SUFFIX = ".webp"
 STORED_TABLE = "scenes.parquet"
@@ -59,7 +60,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "digest": pl.String,
 }
 
-# Interaction scenes, see `interactions.Item`: prompt is the sentence told, caption a true one;
+# Interaction scenes, see `interactions.Item`: prompt is the sentence asked for, caption a true one;
 # triples (subject, relation, object) and truth are the prompt's; questions, answers and kinds go
 # together; plan (JSON) is what is drawn. gap_mm: from what acts to its target. Pixels per hand, and
 # per thing as `things` names them.
@@ -109,8 +110,9 @@ def read_pool(folder: Path, split: str | None = None) -> pl.DataFrame:
     if not tables:
         raise HoiError(
             f"no pool of scenes in {folder}" + (f" for split '{split}'" if split else ""),
-            f"Render it: python -m hoi_assets.tinyworld.scenes.pool --out {folder}"
-            + (f" --split {split}" if split else ""),
+            f"render it with `python -m hoi_assets.tinyworld.scenes.pool --out {folder}"
+            + (f" --split {split}`" if split else "`")
+            + ("" if IN_CHECKOUT else f"; or {restore_remedy(str(folder), 'world')}"),
         )
     rows = pl.concat([pl.read_parquet(table) for table in tables])
     if split is not None:
@@ -118,7 +120,7 @@ def read_pool(folder: Path, split: str | None = None) -> pl.DataFrame:
         if rows.is_empty():
             raise HoiError(
                 f"no scenes of split '{split}' in {folder}",
-                "Use a split that this pool holds, or render it with --split.",
+                "use a split that this pool holds, or render it with --split",
             )
     return rows
 
@@ -135,7 +137,7 @@ def open_image(folder: Path, row: dict[str, Any]) -> Image.Image:
     except OSError as error:
         raise HoiError(
             f"picture {path} of scene '{row.get('scene_id')}' cannot be read: {error}",
-            f"Render the pool anew: python -m hoi_assets.tinyworld.scenes.pool --out {folder}",
+            f"render the pool anew: python -m hoi_assets.tinyworld.scenes.pool --out {folder}",
         ) from error
 
 

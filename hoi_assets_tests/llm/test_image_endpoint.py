@@ -28,7 +28,7 @@ from hoi_assets.llm.image_endpoint import (
 )
 from hoi_assets.llm.reply import UnusableReply
 from hoi_assets.llm.retry import EndpointError
-from hoi_assets.settings import Painter as ImageEndpointSettings
+from hoi_assets.settings import ImageEndpoint
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.llm.chat_server import KEY, Answer, Request, Server
 
@@ -91,7 +91,7 @@ def generated(
     **options: Any,
 ) -> list[EndpointImage]:
     chosen = {"model": "m", "timeout_s": 5, "concurrency": 1, **options}
-    settings = ImageEndpointSettings(endpoint=url, **chosen)
+    settings = ImageEndpoint(endpoint=url, **chosen)
     client = ImageClient(settings, store.images, budget)
     log = (said if said is not None else []).append
     return generate_images(PROMPTS if prompts is None else prompts, client, store, shown, log)
@@ -419,7 +419,7 @@ def test_the_key_is_stored_nowhere(serve: Any, store: Store) -> None:
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        ImageEndpointSettings(endpoint="http://127.0.0.1/v1", model="m", **wrong)
+        ImageEndpoint(endpoint="http://127.0.0.1/v1", model="m", **wrong)
 
 
 def test_no_model_is_refused_by_name(store: Store) -> None:

@@ -271,9 +271,9 @@ def test_near_distance_never_overstates_and_is_exact_close_by() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("hook: [1, 2", "not YAML"),
-        ("hook:\n  method: squeeze\n", "hook"),
-        ("just words", "no categories"),
+        ("hook: [1, 2", r"grasps\.yaml:\d+: file: is not valid YAML"),
+        ("hook:\n  method: squeeze\n", r"grasps\.yaml:2: hook\.method"),
+        ("just words", r"grasps\.yaml:1: file: must hold"),
     ],
 )
 def test_broken_grasps_file_names_file_and_field(tmp_path: Path, text: str, named: str) -> None:
