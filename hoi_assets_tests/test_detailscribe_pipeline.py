@@ -22,13 +22,13 @@ from hoi_assets.defs.automation import Line
 from hoi_assets.detailscribe.benchmark import read_benchmark
 from hoi_assets.detailscribe.benchmark_images import (
     LATENTS,
-    draw_benchmark,
+    draw_benchmark_images,
     draw_variants,
     plain_row,
 )
-from hoi_assets.detailscribe.components import from_flat
-from hoi_assets.detailscribe.critique import word_count
-from hoi_assets.detailscribe.variants import split_failed
+from hoi_assets.detailscribe.flat_form import from_flat
+from hoi_assets.detailscribe.initial_images import split_refinable
+from hoi_assets.detailscribe.prompt_extension import word_count
 from hoi_assets.engines.image_cache import seconds_of
 from hoi_assets.engines.sd3.redenoising import Refinement
 from hoi_assets.errors import HoiError
@@ -231,7 +231,7 @@ def test_variants_go_on_from_the_kept_latents_and_have_the_same_bits_without_the
     settings = settings_of(profile_of(tmp_path, models))
     rows = [plain_row(settings, str(place), f"a red mug {place}", place) for place in range(2)]
     first = Store(tmp_path / "first")
-    draw_benchmark(first, settings, rows, "initial", str, keep_latents=True)
+    draw_benchmark_images(first, settings, rows, "initial", str, keep_latents=True)
     without, other = (shutil.copytree(first.home, tmp_path / name) for name in ("none", "other"))
     shutil.rmtree(without / LATENTS)
     for file in (other / LATENTS).rglob("*.safetensors"):
@@ -283,7 +283,7 @@ def test_a_critique_is_used_for_its_own_picture_and_a_row_without_components_fai
         .otherwise(pl.col("image_id"))
     )
     components = {row_id: from_flat("(a holds b)") for row_id in (first, third)}
-    able, corrected, failed = split_failed(one_redrawn, critiqued, components, ("craft",))
+    able, corrected, failed = split_refinable(one_redrawn, critiqued, components, ("craft",))
     assert [row["row_id"] for row in able] == list(corrected) == [third]
     assert {row["row_id"]: row["reason"] for row in failed} == {
         first: "critique: of another picture",

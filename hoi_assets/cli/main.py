@@ -396,11 +396,12 @@ def lock_recipes(options: argparse.Namespace) -> int:
 
 def interacting(options: argparse.Namespace) -> int:
     """`hoi interacting`: fetch ends with 2 where it cannot, check with 1 where a row failed."""
-    from hoi_assets.detailscribe import benchmark
+    from hoi_assets.detailscribe import benchmark, benchmark_download
 
     folder = options.folder.expanduser()
     if options.action == "fetch":
-        for file in benchmark.fetch(folder, commit=options.commit or benchmark.COMMIT):
+        commit = options.commit or benchmark_download.COMMIT
+        for file in benchmark_download.fetch_official_files(folder, commit=commit):
             known = "as known" if file.verified else "not known beforehand: count and form checked"
             print(f"{folder / file.name}: {file.rows} rows, sha256 {file.sha256} ({known})")
         print(f"set interacting.folder to {folder.resolve()} in your profile to use them")

@@ -7,14 +7,15 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from hoi_assets.detailscribe.baselines import (
+from hoi_assets.detailscribe.image_rows import (
+    CRAFT,
     ENDPOINT,
     MULTI_SEED,
     MULTI_SEED_CLIP,
+    PLAIN,
     REFINE,
     REWRITE,
 )
-from hoi_assets.detailscribe.variants import CRAFT, PLAIN
 from hoi_assets.evaluation.benchmark_scores import (
     CANDIDATE,
     ORACLE_RULE,

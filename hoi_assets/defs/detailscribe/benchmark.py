@@ -15,7 +15,7 @@ SHOWN_ROWS = 12
     "interacting_prompts",
     partitions="scenario",
     code_version="2",
-    recipe=["hoi_assets/detailscribe/benchmark.py"],
+    recipe=["hoi_assets/detailscribe/benchmark.py", "hoi_assets/detailscribe/columns.py"],
     settings=["interacting"],
     inputs=lambda work: {"file": _file_digest(work)},
     group=GROUP,
@@ -23,12 +23,12 @@ SHOWN_ROWS = 12
     "`interacting.folder` names one, else the built-in prompts.",
 )
 def interacting_prompts(work: Work, out: Staging) -> Result:
-    from hoi_assets.detailscribe.benchmark import benchmark_table, read_benchmark
+    from hoi_assets.detailscribe.benchmark import benchmark_frame, read_benchmark
 
     rows = read_benchmark(
         _folder(work), [work.scenario], work.settings.interacting.rows_per_scenario
     )
-    table = benchmark_table(rows)
+    table = benchmark_frame(rows)
     out.write_table("rows", table)
     work.record("row_id", table)
     usable = table.filter(pl.col("status") == "accepted")
@@ -61,8 +61,12 @@ def _file_digest(work: Work) -> str | None:
     code_version="2",
     recipe=[
         "hoi_assets/llm/structured_output.py",
+        "hoi_assets/detailscribe/columns.py",
         "hoi_assets/detailscribe/components.py",
         "hoi_assets/detailscribe/decompose.py",
+        "hoi_assets/detailscribe/decomposers.py",
+        "hoi_assets/detailscribe/flat_form.py",
+        "hoi_assets/detailscribe/phrases.py",
         "hoi_assets/llm/prompt_templates.py",
         "hoi_assets/llm/templates/again.j2",
         "hoi_assets/detailscribe/templates/decompose_system.j2",
@@ -76,23 +80,23 @@ def _file_digest(work: Work) -> str | None:
 )
 def interaction_decompositions(work: Work, out: Staging) -> Result:
     from hoi_assets.detailscribe.decompose import (
-        components_table,
+        components_frame,
         decompose,
-        decompositions_table,
-        make_decomposer,
+        decompositions_frame,
     )
+    from hoi_assets.detailscribe.decomposers import build_decomposer
 
     prompts = work.parent("interacting_prompts").table("rows")
     usable = prompts.filter(pl.col("status") == "accepted")
     made = decompose(
         zip(usable["row_id"], usable["prompt"], strict=True),
-        make_decomposer(work.settings.decomposer),
+        build_decomposer(work.settings.decomposer),
         work.store.ledger,
         work.log,
     )
-    rows = decompositions_table(made)
+    rows = decompositions_frame(made)
     out.write_table("rows", rows)
-    out.write_table("components", components_table(made))
+    out.write_table("components", components_frame(made))
     work.record("row_id", rows)
     return Result(
         metadata={

@@ -8,6 +8,9 @@ from hoi_assets.store.versions import Staging
 GROUP = "detailscribe"
 DRAWING = [
     "hoi_assets/detailscribe/benchmark_images.py",
+    "hoi_assets/detailscribe/columns.py",
+    "hoi_assets/detailscribe/image_rows.py",
+    "hoi_assets/detailscribe/initial_images.py",
     "hoi_assets/engines/seeds.py",
     "hoi_assets/engines/sd3/redenoising.py",
     "hoi_assets/engines/sd3/loading.py",
@@ -20,6 +23,10 @@ CRITICISING = [
     "hoi_assets/detailscribe/components.py",
     "hoi_assets/detailscribe/critics.py",
     "hoi_assets/detailscribe/critique.py",
+    "hoi_assets/detailscribe/endpoint_critic.py",
+    "hoi_assets/detailscribe/prompt_extension.py",
+    "hoi_assets/detailscribe/selection.py",
+    "hoi_assets/detailscribe/vqa_critic.py",
     "hoi_assets/llm/templates/again.j2",
     "hoi_assets/detailscribe/templates/critique_system.j2",
     "hoi_assets/detailscribe/templates/critique_user.j2",
@@ -42,11 +49,11 @@ SHEET_ROWS = 8
     kinds=["torch"],
 )
 def initial_images(work: Work, out: Staging) -> Result:
-    from hoi_assets.detailscribe.variants import initial_table
+    from hoi_assets.detailscribe.initial_images import draw_initial_images
     from hoi_assets.pictures import contact_sheet, to_webp
 
     prompts = work.parent("interacting_prompts").table("rows")
-    table = initial_table(
+    table = draw_initial_images(
         work.store, work.settings, prompts.filter(pl.col("status") == "accepted"), work.log
     )
     out.write_table("rows", table)
@@ -71,7 +78,11 @@ def initial_images(work: Work, out: Staging) -> Result:
     partitions="scenario",
     deps=["initial_images", "interaction_decompositions"],
     code_version="3",
-    recipe=[*CRITICISING, "hoi_assets/detailscribe/variants.py"],
+    recipe=[
+        *CRITICISING,
+        "hoi_assets/detailscribe/columns.py",
+        "hoi_assets/detailscribe/initial_images.py",
+    ],
     settings=["critic"],
     models=["critic"],
     group=GROUP,
@@ -79,15 +90,15 @@ def initial_images(work: Work, out: Staging) -> Result:
     "prompt: the original sentence, then what is missing; or nothing to correct.",
 )
 def image_critiques(work: Work, out: Staging) -> Result:
-    from hoi_assets.detailscribe.critique import critiques_table, findings_table
+    from hoi_assets.detailscribe.critique import critiques_frame, findings_frame
     from hoi_assets.detailscribe.decompose import read_components
-    from hoi_assets.detailscribe.variants import critique_initial
+    from hoi_assets.detailscribe.initial_images import critique_initial_images
     from hoi_assets.pictures import contact_sheet, to_webp
 
     initial = work.parent("initial_images").table("rows")
     components = read_components(work.parent("interaction_decompositions").table("components"))
-    made = critique_initial(work.store, work.settings, initial, components, work.log)
-    rows, findings = critiques_table(made), findings_table(made)
+    made = critique_initial_images(work.store, work.settings, initial, components, work.log)
+    rows, findings = critiques_frame(made), findings_frame(made)
     out.write_table("rows", rows)
     out.write_table("findings", findings)
     work.record("row_id", rows)
@@ -120,8 +131,9 @@ def image_critiques(work: Work, out: Staging) -> Result:
     recipe=[
         *DRAWING,
         *CRITICISING,
-        "hoi_assets/detailscribe/variants.py",
+        "hoi_assets/detailscribe/refined_images.py",
         "hoi_assets/detailscribe/craft.py",
+        "hoi_assets/detailscribe/craft_rounds.py",
     ],
     settings=["refining", "critic"],
     models=["benchmark", "critic"],
@@ -132,9 +144,9 @@ def image_critiques(work: Work, out: Staging) -> Result:
 )
 def refined_images(work: Work, out: Staging) -> Result:
     from hoi_assets.detailscribe.decompose import read_components
-    from hoi_assets.detailscribe.variants import refined_table
+    from hoi_assets.detailscribe.refined_images import draw_refined_images
 
-    table = refined_table(
+    table = draw_refined_images(
         work.store,
         work.settings,
         work.parent("initial_images").table("rows"),
@@ -153,10 +165,14 @@ def refined_images(work: Work, out: Staging) -> Result:
     recipe=[
         *DRAWING,
         *CRITICISING,
-        "hoi_assets/detailscribe/baselines.py",
-        "hoi_assets/detailscribe/variants.py",
+        "hoi_assets/detailscribe/baseline_images.py",
+        "hoi_assets/detailscribe/baselines/compute.py",
+        "hoi_assets/detailscribe/baselines/image_endpoint.py",
+        "hoi_assets/detailscribe/baselines/more_seeds.py",
+        "hoi_assets/detailscribe/baselines/refined_prompt.py",
+        "hoi_assets/detailscribe/baselines/rewriter.py",
+        "hoi_assets/detailscribe/baselines/rewritten_prompt.py",
         "hoi_assets/llm/image_endpoint.py",
-        "hoi_assets/detailscribe/rewrite.py",
         "hoi_assets/detailscribe/templates/rewrite_system.j2",
         "hoi_assets/detailscribe/templates/rewrite_user.j2",
     ],
@@ -169,10 +185,10 @@ def refined_images(work: Work, out: Staging) -> Result:
     kinds=["torch"],
 )
 def baseline_images(work: Work, out: Staging) -> Result:
-    from hoi_assets.detailscribe.baselines import baseline_table
+    from hoi_assets.detailscribe.baseline_images import draw_baseline_images
     from hoi_assets.detailscribe.decompose import read_components
 
-    table = baseline_table(
+    table = draw_baseline_images(
         work.store,
         work.settings,
         work.parent("initial_images").table("rows"),
