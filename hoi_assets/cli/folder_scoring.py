@@ -12,7 +12,7 @@ from hoi_assets.settings import Settings
 if TYPE_CHECKING:
     import polars as pl
 
-    from hoi_assets.detailscribe.decompose import Decomposer
+    from hoi_assets.detailscribe.decomposers import Decomposer
     from hoi_assets.evaluation.folder_scores import Ask, Asked, Picture
     from hoi_assets.evaluation.run_metrics import Rows
     from hoi_assets.evaluation.vlm_judge import EndpointJudge
@@ -64,7 +64,7 @@ def score_folder(
     """
     import torch
 
-    from hoi_assets.detailscribe.decompose import make_decomposer
+    from hoi_assets.detailscribe.decomposers import build_decomposer
     from hoi_assets.evaluation import folder_scores as folder
     from hoi_assets.evaluation import reproduction
     from hoi_assets.evaluation.run_metrics import reference_scores
@@ -77,7 +77,7 @@ def score_folder(
     pictures = folder.read_folder(images, prompts)
     torch.set_num_threads(settings.threads)
     store = folder.folder_store(home, images, pictures)
-    decomposer = make_decomposer(settings.decomposer)
+    decomposer = build_decomposer(settings.decomposer)
 
     def describe(texts: Sequence[str]) -> list[dict[str, Any]]:
         return describe_prompts(texts, decomposer, store, log)

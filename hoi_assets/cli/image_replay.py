@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hoi_assets.cli.image_trace import BENCHMARK_IN, find_image
-from hoi_assets.detailscribe.baselines import ENDPOINT
-from hoi_assets.detailscribe.benchmark_images import benchmark_model, drawn_row
+from hoi_assets.detailscribe.benchmark_images import benchmark_model
+from hoi_assets.detailscribe.image_rows import ENDPOINT, drawn_row
 from hoi_assets.engines.sdxl.sampling import Draw, Lora
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_pixels

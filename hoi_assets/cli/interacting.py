@@ -25,10 +25,10 @@ def fetch(
     profile: Profile = None,
 ) -> None:
     """Fetch the official files from their authors' repository."""
-    from hoi_assets.detailscribe import benchmark
+    from hoi_assets.detailscribe.benchmark_download import COMMIT, fetch_official_files
 
     folder = folder.expanduser()
-    for file in benchmark.fetch(folder, commit=commit or benchmark.COMMIT):
+    for file in fetch_official_files(folder, commit=commit or COMMIT):
         known = "as known" if file.verified else "not known beforehand: count and form checked"
         print(f"{folder / file.name}: {file.rows} rows, sha256 {file.sha256} ({known})")
     print(f"set interacting.folder to {folder.resolve()} in your profile to use them")

@@ -33,7 +33,7 @@ MEAN_RULE = "none: mean of the variants"
 
 # The judge is asked about these alone: a reply is paid for.
 OF_SELECTED = ("judge_rating", "judge_yes")
-CANDIDATE = (*CARRIED, "candidate", "selected", "passes", "why")
+CANDIDATE = (*CARRIED, "candidate", "selected", "denoiser_evaluations", "why")
 
 
 def candidates(
@@ -56,7 +56,7 @@ def candidates(
             "prompt": row["prompt"],
             "questions": list(questions[row["row_id"]]),
             "phrases": list(phrases[row["row_id"]]),
-            "held": row["held"],
+            "satisfied": row["satisfied"],
         }
         for row in drawn.iter_rows(named=True)
     ]
@@ -79,8 +79,8 @@ def score_candidates(
     found = dict(zip(distinct, values, strict=True))
     if settings.critic.endpoint is not None:
         for place, row in zip(places, rows, strict=True):
-            if row["held"] is not None and row["questions"]:
-                found[place]["component_accuracy"] = row["held"] / len(row["questions"])
+            if row["satisfied"] is not None and row["questions"]:
+                found[place]["component_accuracy"] = row["satisfied"] / len(row["questions"])
     return pl.DataFrame(
         [
             {name: row[name] for name in CANDIDATE} | {"metric": metric, "value": value}
@@ -124,7 +124,7 @@ def said_of_methods(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], 
     for row in rows:
         method, prompt = row["method"], row["evaluation_prompt_id"]
         own = passes.setdefault(method, {})
-        own[prompt] = own.get(prompt, 0) + row["passes"]
+        own[prompt] = own.get(prompt, 0) + row["denoiser_evaluations"]
         if row["selected"] and row["why"]:
             rules.setdefault(method, row["why"].partition(";")[0])
     compute = {
@@ -148,7 +148,7 @@ def costs(candidates: pl.DataFrame, seconds: Mapping[str, float]) -> pl.DataFram
         seconds: wall time by image_id.
 
     Returns:
-        Table of method, passes (of the denoiser), seconds (null where one was not measured).
+        Table of method, denoiser_evaluations, seconds (null where one was not measured).
     """
     pictures = candidates.unique(["method", "evaluation_prompt_id", "candidate"])
     spent = [seconds.get(image_id) for image_id in pictures["image_id"]]
@@ -156,13 +156,13 @@ def costs(candidates: pl.DataFrame, seconds: Mapping[str, float]) -> pl.DataFram
         pictures.with_columns(seconds=pl.Series(spent, dtype=pl.Float64))
         .group_by("method", "evaluation_prompt_id")
         .agg(
-            pl.col("passes").sum(),
+            pl.col("denoiser_evaluations").sum(),
             pl.when(pl.col("seconds").is_not_null().all()).then(pl.col("seconds").sum()),
         )
         .group_by("method")
         .agg(
-            pl.col("passes").mean(),
+            pl.col("denoiser_evaluations").mean(),
             pl.when(pl.col("seconds").is_not_null().all()).then(pl.col("seconds").mean()),
         )
-        .sort("passes", "method")
+        .sort("denoiser_evaluations", "method")
     )

@@ -275,7 +275,7 @@ def _benchmark(store: Store, parents: Parents) -> dict[str, Any]:
             own = drawn.filter(pl.col("row_id") == row_id)
             missing: list[str] = []
             if findings is not None:
-                wrong = findings.filter((pl.col("row_id") == row_id) & ~pl.col("holds"))
+                wrong = findings.filter((pl.col("row_id") == row_id) & ~pl.col("satisfied"))
                 missing = wrong["problem"].to_list()
             rows.append(
                 {

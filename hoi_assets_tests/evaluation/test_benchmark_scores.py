@@ -7,14 +7,15 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from hoi_assets.detailscribe.baselines import (
+from hoi_assets.detailscribe.image_rows import (
+    CRAFT,
     ENDPOINT,
     MULTI_SEED,
     MULTI_SEED_CLIP,
+    PLAIN,
     REFINE,
     REWRITE,
 )
-from hoi_assets.detailscribe.variants import CRAFT, PLAIN
 from hoi_assets.evaluation.benchmark_scores import (
     CANDIDATE,
     ORACLE_RULE,
@@ -40,10 +41,10 @@ def picture(row_id: str, method: str, candidate: int, **more: Any) -> dict[str, 
         "candidate": candidate,
         "image_id": f"{method}{row_id}{candidate}",
         "pixels": f"{row_id}{method}{candidate}",
-        "passes": 10,
+        "denoiser_evaluations": 10,
         "selected": candidate == 0,
         "why": "critic" if candidate == 0 else None,
-        "held": None,
+        "satisfied": None,
         "switch_step": None,
         "status": "accepted",
         **more,
@@ -62,7 +63,7 @@ def scored(values: dict[tuple[str, str, int], float], chosen: set[tuple[str, str
             "pixels": f"{method}{row_id}{number}",
             "candidate": number,
             "selected": (row_id, method, number) in chosen,
-            "passes": 10,
+            "denoiser_evaluations": 10,
             "metric": "clip_score",
             "value": value,
         }
@@ -127,10 +128,10 @@ def test_an_endpoint_critics_own_answers_are_the_component_accuracy(tmp_path: Pa
     )
     images = pl.DataFrame(
         [
-            picture("a", "plain", 0, held=None, pixels=plain),
-            picture("a", "detailscribe", 0, held=1, pixels=plain),
-            picture("a", "detailscribe", 1, held=2, pixels=variant),
-            picture("a", "endpoint", 0, held=None, pixels=painted),
+            picture("a", "plain", 0, satisfied=None, pixels=plain),
+            picture("a", "detailscribe", 0, satisfied=1, pixels=plain),
+            picture("a", "detailscribe", 1, satisfied=2, pixels=variant),
+            picture("a", "endpoint", 0, satisfied=None, pixels=painted),
         ],
         infer_schema_length=None,
     )

@@ -6,9 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from hoi_assets.detailscribe.benchmark_images import SCHEMA as BENCHMARK
-from hoi_assets.ppv.candidates import CANDIDATE_ROWS
-from hoi_assets.ppv.evaluation_images import EVALUATION_IMAGE_ROWS, METHODS
+from hoi_assets.detailscribe.image_rows import IMAGE_ROWS
+from hoi_assets.ppv.candidates import SCHEMA as CANDIDATES
+from hoi_assets.ppv.evaluation_images import METHODS
+from hoi_assets.ppv.evaluation_images import SCHEMA as EVALUATION
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.rating.conftest import picture
 
@@ -25,12 +26,7 @@ def publish_evaluation(store: Store, prompts: int = 4, images_per_prompt: int = 
     for place, category in enumerate(("hook", "worn")):
         rows = list(_evaluated(store, category, prompts, images_per_prompt, 1000 * place))
         rows[-1] |= {"pixels": None, "status": "failed", "reason": "out of memory"}
-        publish(
-            store,
-            "hoi_evaluation_images",
-            category,
-            pl.DataFrame(rows, schema=EVALUATION_IMAGE_ROWS.schema),
-        )
+        publish(store, "hoi_evaluation_images", category, pl.DataFrame(rows, schema=EVALUATION))
 
 
 def _evaluated(
@@ -67,7 +63,7 @@ def publish_interacting(store: Store) -> None:
                 "method": method,
                 "seed": 7,
                 "pixels": store.images.put(picture(first + 10 * place + 2 * row + chosen)),
-                "passes": 28,
+                "denoiser_evaluations": 28,
                 "selected": bool(chosen),
                 "status": "accepted",
             }
@@ -75,7 +71,7 @@ def publish_interacting(store: Store) -> None:
             for row in range(3)
             for chosen in (0, 1)
         ]
-        publish(store, asset, "functional", pl.DataFrame(rows, schema=BENCHMARK))
+        publish(store, asset, "functional", pl.DataFrame(rows, schema=IMAGE_ROWS.schema))
 
 
 def publish_candidates(store: Store, prompts: int) -> None:
@@ -92,7 +88,7 @@ def publish_candidates(store: Store, prompts: int) -> None:
         }
         for number in range(prompts)
     ]
-    publish(store, "candidate_images", "hook", pl.DataFrame(rows, schema=CANDIDATE_ROWS.schema))
+    publish(store, "candidate_images", "hook", pl.DataFrame(rows, schema=CANDIDATES))
 
 
 def small_store(home: Path) -> Store:

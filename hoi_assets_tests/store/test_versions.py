@@ -43,6 +43,12 @@ def test_older_versions_stay_readable_and_history_is_kept(store: Store) -> None:
     assert old.table("rows")["x"].to_list() == [1]
 
 
+def test_renamed_columns_of_older_versions_are_read_by_their_current_names(store: Store) -> None:
+    old = publish(store, "refined_images", "functional", rows={"passes": [56], "held": [2]})
+    assert old.table("rows").columns == ["denoiser_evaluations", "satisfied"]
+    old.verify()
+
+
 def test_equal_content_is_one_version_and_the_pointer_moves_back(store: Store) -> None:
     first = publish(store, rows={"x": [1]}, inputs={"seed": 1})
     publish(store, rows={"x": [2]})

@@ -7,6 +7,8 @@ import polars as pl
 from hoi_assets.defs.groups import DETAILSCRIBE, OWNERS
 from hoi_assets.defs.partitions import scenario
 from hoi_assets.defs.suites import ACCEPTED, FAILED, ONE_SCENARIO
+from hoi_assets.detailscribe.benchmark import BENCHMARK_ROWS
+from hoi_assets.detailscribe.decompose import DECOMPOSITION_COMPONENTS, DECOMPOSITION_ROWS
 from hoi_assets.publishing.asset import published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
@@ -42,16 +44,17 @@ PROMPTS_SUITE = suite(
     kinds={"polars"},
     code_version="2",
     suite=PROMPTS_SUITE,
+    tables=[BENCHMARK_ROWS],
     settings=["interacting"],
     external_inputs=lambda context: {"file": _file_digest(context)},
 )
 def interacting_prompts(context: StageContext, staging: Staging) -> Result:
     """The benchmark's rows of one scenario: the official InterActing file where
     `interacting.folder` names one, else the built-in prompts."""
-    from hoi_assets.detailscribe.benchmark import benchmark_table, read_benchmark
+    from hoi_assets.detailscribe.benchmark import benchmark_frame, read_benchmark
 
     limit = context.settings.interacting.rows_per_scenario
-    table = benchmark_table(read_benchmark(_folder(context), [context.partition_key], limit))
+    table = benchmark_frame(read_benchmark(_folder(context), [context.partition_key], limit))
     staging.write_table("rows", table)
     context.record("row_id", table)
     usable = table.filter(pl.col("status") == "accepted")
@@ -98,29 +101,30 @@ DECOMPOSITIONS_SUITE = suite(
     kinds={"polars"},
     code_version="2",
     suite=DECOMPOSITIONS_SUITE,
+    tables=[DECOMPOSITION_ROWS, DECOMPOSITION_COMPONENTS],
     settings=["decomposer"],
 )
 def interaction_decompositions(context: StageContext, staging: Staging) -> Result:
     """Each prompt's components: subject, relation, object and a yes/no question; by the built-in
     grammar or an endpoint."""
     from hoi_assets.detailscribe.decompose import (
-        components_table,
+        components_frame,
         decompose,
-        decompositions_table,
-        make_decomposer,
+        decompositions_frame,
     )
+    from hoi_assets.detailscribe.decomposers import build_decomposer
 
     prompts = context.parent("interacting_prompts").table("rows")
     usable = prompts.filter(pl.col("status") == "accepted")
     decompositions = decompose(
         zip(usable["row_id"], usable["prompt"], strict=True),
-        make_decomposer(context.settings.decomposer),
+        build_decomposer(context.settings.decomposer),
         context.store.ledger,
         context.log,
     )
-    table = decompositions_table(decompositions)
+    table = decompositions_frame(decompositions)
     staging.write_table("rows", table)
-    staging.write_table("components", components_table(decompositions))
+    staging.write_table("components", components_frame(decompositions))
     context.record("row_id", table)
     return Result(
         metadata={

@@ -5,6 +5,8 @@ import polars as pl
 from hoi_assets.defs.groups import DETAILSCRIBE, OWNERS
 from hoi_assets.defs.partitions import scenario
 from hoi_assets.defs.suites import FAILED, benchmark_images
+from hoi_assets.detailscribe.critique import CRITIQUE_FINDINGS, CRITIQUE_ROWS
+from hoi_assets.detailscribe.image_rows import IMAGE_ROWS
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
@@ -36,18 +38,19 @@ INITIAL_IMAGES_SUITE = suite(
     pool=GPU_POOL,
     code_version="2",
     suite=INITIAL_IMAGES_SUITE,
+    tables=[IMAGE_ROWS],
     settings=["redenoising"],
     models=["benchmark"],
 )
 def initial_images(context: StageContext, staging: Staging) -> Result:
     """The benchmark model's plain image of each prompt; the latents at the switch steps are cached
     for the variants."""
-    from hoi_assets.detailscribe.variants import initial_table
+    from hoi_assets.detailscribe.initial_images import draw_initial_images
     from hoi_assets.pictures import contact_sheet, to_webp
 
     prompts = context.parent("interacting_prompts").table("rows")
     usable = prompts.filter(pl.col("status") == "accepted")
-    table = initial_table(context.store, context.settings, usable, context.log)
+    table = draw_initial_images(context.store, context.settings, usable, context.log)
     staging.write_table("rows", table)
     context.record("row_id", table)
     drawn = table.filter(pl.col("status") == "accepted")
@@ -90,21 +93,24 @@ CRITIQUES_SUITE = suite(
     pool=GPU_POOL,
     code_version="3",
     suite=CRITIQUES_SUITE,
+    tables=[CRITIQUE_ROWS, CRITIQUE_FINDINGS],
     settings=["critic"],
     models=["critic"],
 )
 def image_critiques(context: StageContext, staging: Staging) -> Result:
     """Per component of the prompt whether the image shows it, and the corrected prompt: the
     original sentence, then what is missing; or nothing to correct."""
-    from hoi_assets.detailscribe.critique import critiques_table, findings_table
+    from hoi_assets.detailscribe.critique import critiques_frame, findings_frame
     from hoi_assets.detailscribe.decompose import read_components
-    from hoi_assets.detailscribe.variants import critique_initial
+    from hoi_assets.detailscribe.initial_images import critique_initial_images
     from hoi_assets.pictures import contact_sheet, to_webp
 
     initial = context.parent("initial_images").table("rows")
     components = read_components(context.parent("interaction_decompositions").table("components"))
-    critiques = critique_initial(context.store, context.settings, initial, components, context.log)
-    table, findings = critiques_table(critiques), findings_table(critiques)
+    critiques = critique_initial_images(
+        context.store, context.settings, initial, components, context.log
+    )
+    table, findings = critiques_frame(critiques), findings_frame(critiques)
     staging.write_table("rows", table)
     staging.write_table("findings", findings)
     context.record("row_id", table)

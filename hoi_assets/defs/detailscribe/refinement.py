@@ -5,6 +5,7 @@ import polars as pl
 from hoi_assets.defs.groups import DETAILSCRIBE, OWNERS
 from hoi_assets.defs.partitions import scenario
 from hoi_assets.defs.suites import benchmark_images
+from hoi_assets.detailscribe.image_rows import IMAGE_ROWS
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.metadata import Image, Table
@@ -22,6 +23,7 @@ SHEET_ROWS = 8
     pool=GPU_POOL,
     code_version="4",
     suite=benchmark_images(["detailscribe", "craft"]),
+    tables=[IMAGE_ROWS],
     settings=["redenoising", "critic"],
     models=["benchmark", "critic"],
 )
@@ -29,9 +31,9 @@ def refined_images(context: StageContext, staging: Staging) -> Result:
     """The corrected prompt takes over inside the diffusion process, one variant per switch step;
     beside it CRAFT-like rounds. The critic selects, the initial image included."""
     from hoi_assets.detailscribe.decompose import read_components
-    from hoi_assets.detailscribe.variants import refined_table
+    from hoi_assets.detailscribe.refined_images import draw_refined_images
 
-    table = refined_table(
+    table = draw_refined_images(
         context.store,
         context.settings,
         context.parent("initial_images").table("rows"),
@@ -53,6 +55,7 @@ def refined_images(context: StageContext, staging: Staging) -> Result:
     suite=benchmark_images(
         ["multi_seed", "multi_seed_clip", "rewrite", "refine"], optional=["endpoint"]
     ),
+    tables=[IMAGE_ROWS],
     settings=["redenoising", "critic", "rewriter", "image_endpoint"],
     models=["benchmark", "critic", "clip"],
 )
@@ -60,10 +63,10 @@ def baseline_images(context: StageContext, staging: Staging) -> Result:
     """What the same compute gives without re-denoising: more seeds (selected by the critic and,
     apart, by CLIPScore), a rewritten prompt, a refined prompt; and, when one is set, an image
     endpoint's image of each prompt."""
-    from hoi_assets.detailscribe.baselines import baseline_table
+    from hoi_assets.detailscribe.baseline_images import draw_baseline_images
     from hoi_assets.detailscribe.decompose import read_components
 
-    table = baseline_table(
+    table = draw_baseline_images(
         context.store,
         context.settings,
         context.parent("initial_images").table("rows"),
