@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HELD, MISTAKE, INTERRUPTED = 1, 2, 130
 BUSY_MACHINE_S = 300
 # Copies, as the modules that have them are imported late.
-RATE_SUITES = ("hoi", "general", "interacting", "labels")  # = rating.pictures.SUITES
+RATE_SUITES = ("hoi", "general", "interacting", "labels")  # = rating.published_images.SUITES
 RATE_HOST, RATE_PORT = "127.0.0.1", 8765  # = rating.page.HOST, PORT
 ONLY = ("all", "stale", "failed", "missing")  # = automation.ONLY, which takes a second to import
 
@@ -417,7 +417,7 @@ def interacting(options: argparse.Namespace) -> int:
 
 def rate_make(options: argparse.Namespace) -> int:
     """`hoi rate make`."""
-    from hoi_assets.rating.pictures import LABELS, make_suite_study
+    from hoi_assets.rating.published_images import LABELS, make_suite_study
     from hoi_assets.rating.study import study_folder
     from hoi_assets.store.versions import Store
 
@@ -442,11 +442,11 @@ def rate_make(options: argparse.Namespace) -> int:
 
 def rate_links(options: argparse.Namespace) -> int:
     """`hoi rate links`."""
-    from hoi_assets.rating.raters import links
+    from hoi_assets.rating.raters import make_links
     from hoi_assets.rating.study import study_folder
 
     folder = study_folder(home_folder(), options.name)
-    for rater, link in links(folder, options.raters, options.url).items():
+    for rater, link in make_links(folder, options.raters, options.url).items():
         print(f"{rater}  {link}")
     return 0
 
@@ -464,14 +464,14 @@ def rate_serve(options: argparse.Namespace) -> int:
 def rate_status(options: argparse.Namespace) -> int:
     """`hoi rate status`."""
     from hoi_assets.rating.study import study_folder, study_folders
-    from hoi_assets.rating.votes import progress
+    from hoi_assets.rating.vote_tables import count_answers
 
     home = home_folder()
     folders = [study_folder(home, options.name)] if options.name else study_folders(home)
     if not folders:
         print("no study yet; `hoi rate make` makes one")
     for folder in folders:
-        found = progress(folder)
+        found = count_answers(folder)
         print(folder.name)
         for row in found.iter_rows(named=True):
             print(f"  {row['rater']}  {row['answered']} of {row['of']} answers")

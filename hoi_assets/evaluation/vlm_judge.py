@@ -1,9 +1,10 @@
-"""A vision endpoint that rates how well a picture shows its prompt, and says yes or no."""
+"""A vision endpoint rates how well an image shows its prompt, 1 to 5, and answers yes or no."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hoi_assets.hashing import digest
@@ -18,10 +19,10 @@ from hoi_assets.llm.shown_image import ShownImage
 from hoi_assets.llm.structured_output import Asker
 from hoi_assets.progress import Log
 from hoi_assets.settings import Judge as JudgeSettings
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.taxonomy import ID_LENGTH
 
 if TYPE_CHECKING:
-    import polars as pl
     from PIL import Image
 
 REPLY_KIND = "rating"
@@ -29,9 +30,33 @@ LOWEST, HIGHEST = 1, 5
 TEMPLATES = ("judge_system.j2", "judge_user.j2", "again.j2")
 TYPICAL_REPLY_TOKENS = 20
 
+JUDGE_RATINGS = Table(
+    "ratings",
+    "the vision endpoint's rating of one selected image",
+    (
+        Column("row_id", pl.String, "the image that was rated"),
+        Column("prompt", pl.String, "the prompt it was rated by"),
+        Column("rating", pl.Int64, "1 to 5; null where it failed", nullable=True),
+        Column(
+            "shows",
+            pl.Boolean,
+            "whether the image shows the prompt; null where it failed",
+            nullable=True,
+        ),
+        Column("status", pl.String, "accepted or failed"),
+        Column("reason", pl.String, "code: detail, where it failed", nullable=True),
+        Column("model", pl.String, "the endpoint's model"),
+        Column("template_version", pl.String, "digest of the prompt templates"),
+        Column("input_tokens", pl.Int64, "tokens sent; null where not reported", nullable=True),
+        Column("output_tokens", pl.Int64, "tokens of the reply; null likewise", nullable=True),
+        Column("cost_usd", pl.Float64, "cost; null where unknown", unit="USD", nullable=True),
+    ),
+    key=("row_id",),
+)
+
 
 class _Reply(BaseModel):
-    # Strict: a "4" in quotes, 4.5 or "yes" is a sign of a reply that was not thought in fields.
+    # Strict: a "4" in quotes, 4.5 or "yes" is a sign that the model ignored the schema.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     rating: Annotated[int, Field(ge=LOWEST, le=HIGHEST)]
@@ -40,11 +65,11 @@ class _Reply(BaseModel):
 
 @dataclass(frozen=True)
 class Rating:
-    """What the judge says of one picture.
+    """The judge's rating of one image.
 
     Attributes:
         rating: 1 to 5; None where it failed.
-        shows: whether the picture shows the prompt; None where it failed.
+        shows: whether the image shows the prompt; None where it failed.
         reason: `code: detail` where it failed.
         cost_usd: None where a price or the number of tokens is not known.
     """
@@ -64,7 +89,7 @@ class Rating:
 
 @dataclass(frozen=True)
 class RatingRequest:
-    """A picture to be rated by its prompt."""
+    """An image to be rated by its prompt."""
 
     row_id: str
     prompt: str
@@ -80,19 +105,19 @@ class RatingRequest:
         return digest(determined_by)[:ID_LENGTH]
 
 
-def rate_pictures(
+def rate_images(
     requests: Sequence[RatingRequest],
     judge: "EndpointJudge",
     cache: Cache | None = None,
     log: Log = print,
 ) -> list[Rating]:
-    """The endpoint's rating of each picture, in their order; equal requests are asked once.
+    """The endpoint's rating of each image, in their order; equal requests are sent once.
 
     Args:
-        cache: replies kept by the hash of picture, prompt and judge.
+        cache: replies by the hash of image, prompt and judge.
 
     Raises:
-        HoiError: the endpoint cannot be used at all; nothing was asked in vain.
+        HoiError: the endpoint cannot be used at all.
     """
     keys = [request.key(judge.identity) for request in requests]
     outcomes = found_or_asked(
@@ -108,7 +133,7 @@ def rate_pictures(
         _rating(request, outcomes[key], judge) for key, request in zip(keys, requests, strict=True)
     ]
     failed = sum(one.status == "failed" for one in made)
-    log(f"{len(made)} pictures rated, {failed} failed")
+    log(f"{len(made)} images rated, {failed} failed")
     return made
 
 
@@ -129,28 +154,13 @@ def _rating(request: RatingRequest, outcome: Outcome[_Reply], judge: "EndpointJu
     )
 
 
-def ratings_table(rows: Sequence[Rating]) -> "pl.DataFrame":
-    """One line per picture, with the fields of `Rating`."""
-    import polars as pl
-
-    schema: dict[str, Any] = {
-        "row_id": pl.String,
-        "prompt": pl.String,
-        "rating": pl.Int64,
-        "shows": pl.Boolean,
-        "status": pl.String,
-        "reason": pl.String,
-        "model": pl.String,
-        "template_version": pl.String,
-        "input_tokens": pl.Int64,
-        "output_tokens": pl.Int64,
-        "cost_usd": pl.Float64,
-    }
-    return pl.DataFrame([vars(row) for row in rows], schema=schema)
+def ratings_table(rows: Sequence[Rating]) -> pl.DataFrame:
+    """Table of JUDGE_RATINGS."""
+    return pl.DataFrame([vars(row) for row in rows], schema=JUDGE_RATINGS.schema)
 
 
 class EndpointJudge(Asker[RatingRequest, _Reply]):
-    """Shows a picture to a vision endpoint and asks how well it shows the prompt."""
+    """Asks a vision endpoint how well an image shows its prompt."""
 
     section = "judge"
     label = "ratings"
@@ -162,11 +172,11 @@ class EndpointJudge(Asker[RatingRequest, _Reply]):
         super().__init__(options, budget, options.image_tokens)
 
     def image(self, request: RatingRequest) -> "Image.Image":
-        """The picture to be rated."""
+        """The image to be rated."""
         return request.seen.open()
 
     def words(self, request: RatingRequest) -> tuple[str, str]:
-        """What the system and the user say."""
+        """The system and the user message."""
         system = wording.render("judge_system.j2", schema=wording.as_json(self.schema))
         return system, wording.render("judge_user.j2", prompt=request.prompt)
 
@@ -176,7 +186,7 @@ class EndpointJudge(Asker[RatingRequest, _Reply]):
 
 
 def _read(text: str) -> _Reply:
-    """The reply in a text; a rating that contradicts its yes or no is none."""
+    """The reply in a text; a rating that contradicts its yes or no is unusable."""
     try:
         reply = _Reply.model_validate(one_json_object(text))
     except ValidationError as error:

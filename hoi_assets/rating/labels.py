@@ -8,7 +8,7 @@ import polars as pl
 
 from hoi_assets.errors import HoiError
 from hoi_assets.rating.study import ALIGNMENT, FIDELITY, IMAGES, read_study, study_images
-from hoi_assets.rating.votes import votes_table
+from hoi_assets.rating.vote_tables import votes_table
 from hoi_assets.settings import LABELS_FILE
 from hoi_assets.store.disk import replace_bytes, writing
 from hoi_assets.store.images import ImageStore

@@ -23,7 +23,7 @@ TOKEN_BYTES = 24
 DEFAULT_URL = "http://127.0.0.1:8765"
 
 
-def links(folder: Path, raters: Iterable[str], url: str = DEFAULT_URL) -> dict[str, str]:
+def make_links(folder: Path, raters: Iterable[str], url: str = DEFAULT_URL) -> dict[str, str]:
     """Make a new secret link for each rater; a rater's earlier link stops working, votes stay.
 
     The secret itself is not kept: a lost link is replaced by asking again. A page that is being

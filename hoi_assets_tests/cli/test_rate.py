@@ -17,7 +17,7 @@ from hoi_assets.publishing.graph import Graph
 from hoi_assets.publishing.stage import Stage
 from hoi_assets.publishing.suites import SUITES
 from hoi_assets.rating import page
-from hoi_assets.rating.pictures import SUITES as PICTURE_SUITES
+from hoi_assets.rating.published_images import SUITES as PICTURE_SUITES
 from hoi_assets.rating.study import read_study, study_folder
 from hoi_assets.settings import Settings, load_settings
 from hoi_assets.store.versions import Store

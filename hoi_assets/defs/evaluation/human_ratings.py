@@ -13,8 +13,12 @@ GROUP = "evaluation"
     code_version="1",
     recipe=[
         "hoi_assets/rating/study.py",
+        "hoi_assets/rating/vote_tables.py",
         "hoi_assets/rating/votes.py",
+        "hoi_assets/evaluation/bradley_terry.py",
         "hoi_assets/evaluation/human_agreement.py",
+        "hoi_assets/evaluation/human_ratings.py",
+        "hoi_assets/evaluation/vote_slices.py",
         "hoi_assets/statistics.py",
     ],
     settings=["evaluation"],
@@ -25,25 +29,25 @@ GROUP = "evaluation"
     "Empty without studies.",
 )
 def human_ratings(work: Work, out: Staging) -> Result:
-    from hoi_assets.evaluation.human_agreement import (
+    from hoi_assets.evaluation.human_agreement import measure_rater_agreement
+    from hoi_assets.evaluation.human_ratings import (
+        average_ratings,
+        estimate_win_rates,
         head_to_head,
-        mean_ratings,
-        rater_agreement,
-        win_rates,
     )
-    from hoi_assets.rating.votes import collect
+    from hoi_assets.rating.vote_tables import collect_votes
 
-    found = collect(work.store.home)
+    found = collect_votes(work.store.home)
     votes, samples = found.votes, work.settings.evaluation.bootstrap_samples
     tables = {
         "rows": votes,
         "studies": found.studies,
         # Pairs of equal pixels: ties that nobody was asked about, in no figure below.
         "equal": found.equal,
-        "ratings": mean_ratings(votes, samples),
-        "wins": win_rates(votes, samples),
+        "ratings": average_ratings(votes, samples),
+        "wins": estimate_win_rates(votes, samples),
         "head_to_head": head_to_head(votes, samples),
-        "agreement": rater_agreement(votes, samples),
+        "agreement": measure_rater_agreement(votes, samples),
     }
     for name, table in tables.items():
         out.write_table(name, table)
@@ -75,6 +79,6 @@ def _whole(table: pl.DataFrame) -> list[dict[str, object]]:
 
 
 def _votes_digest(work: Work) -> str:
-    from hoi_assets.rating.votes import votes_digest
+    from hoi_assets.rating.vote_tables import votes_digest
 
     return votes_digest(work.store.home)

@@ -71,7 +71,14 @@ SECOND_LINE = (
         "hoi_assets/evaluation/human_scorecard.py",
         "hoi_assets/evaluation/benchmark_scores.py",
         "hoi_assets/engines/metrics.py",
-        "hoi_assets/evaluation/human_agreement.py",
+        "hoi_assets/evaluation/bradley_terry.py",
+        "hoi_assets/evaluation/columns.py",
+        "hoi_assets/evaluation/hoi_suite.py",
+        "hoi_assets/evaluation/human_ratings.py",
+        "hoi_assets/evaluation/interacting_suite.py",
+        "hoi_assets/evaluation/metric_agreement.py",
+        "hoi_assets/evaluation/suite_scores.py",
+        "hoi_assets/evaluation/vote_slices.py",
         "hoi_assets/evaluation/scorecards.py",
         "hoi_assets/evaluation/run_metrics.py",
         "hoi_assets/statistics.py",
@@ -90,91 +97,21 @@ SECOND_LINE = (
     "said of the same pictures.",
 )
 def scorecards(work: Work, out: Staging) -> Result:
-    from hoi_assets.engines.image_cache import seconds_of
-    from hoi_assets.evaluation.benchmark_scores import PAIRS, costs, reported, said_of_methods
-    from hoi_assets.evaluation.human_scorecard import people_tables
-    from hoi_assets.evaluation.run_metrics import reference_scores, score
-    from hoi_assets.evaluation.scorecards import compare, summarise
-    from hoi_assets.pictures import scorecard_plot
-
-    settings, config = work.settings, work.settings.evaluation
-    verifier = work.parent("verifier")
-    reference = reference_scores(work.store, settings, verifier, work.log)
-    images = [one.table("rows") for one in work.published("hoi_evaluation_images").values()]
-    cards, comparisons, scores = [], [], []
-    rules: dict[str, str] = {}
-    compute: dict[str, str] = {}
-    spent = pl.DataFrame()
-    if images:
-        drawn = pl.concat(images).filter(pl.col("status") == "accepted")
-        of_poses = score(work.store, settings, drawn, verifier, work.log)
-        rules = dict.fromkeys(drawn["method"].unique(), "none: every image drawn is scored")
-        each = 2 if settings.sampling.guidance_scale > 1 else 1
-        passes_each = each * settings.sampling.num_inference_steps
-        compute = dict.fromkeys(rules, f"{passes_each} denoiser passes an image")
-        scores.append(of_poses)
-        cards.append(summarise(of_poses, config, reference, rules, compute))
-        comparisons.append(compare(of_poses, config))
-    rows, candidates = _benchmark(work, out)
-    if rows:
-        of_benchmark = reported(candidates)
-        benchmark_rules, passes = said_of_methods(rows)
-        rules, compute = rules | benchmark_rules, compute | passes
-        scores.append(of_benchmark.select(scores[0].columns if scores else of_benchmark.columns))
-        cards.append(summarise(of_benchmark, config, reference, benchmark_rules, passes))
-        comparisons.append(compare(of_benchmark, config, PAIRS))
-        out.write_table("candidates", candidates)
-        spent = costs(candidates, seconds_of(work.store, candidates["image_id"].unique()))
-    if not scores:
-        raise HoiError(
-            "there is no picture to score",
-            "materialise hoi_evaluation_images or refined_images for at least one partition",
-        )
-    every = pl.concat(scores, how="vertical_relaxed")
-    named = every.rename({"evaluation_prompt_id": "prompt_id", "pixels": "image"})
-    votes = work.parent("human_ratings").table("rows")
-    people = people_tables(votes, named, config.bootstrap_samples, rules, compute)
-    out.write_table("scores", every)
-    card = pl.concat([*cards, people["human_scorecard"]])
-    out.write_table("scorecard", card)
-    out.write_table("comparisons", pl.concat(comparisons))
-    out.write_table("metric_agreement", people["metric_agreement"])
-    plots = {
-        f"scores_of_{name}": Image(scorecard_plot(part), "image/png")
-        for name, part in (
-            ("hand_poses", card.filter(pl.col("suite") != "interacting")),
-            ("interacting", card.filter(pl.col("suite") == "interacting")),
-        )
-        if part.height
-    }
-    return Result(
-        metadata={
-            "images": every["image_id"].n_unique(),
-            "missing_categories": ", ".join(work.missing("hoi_evaluation_images")) or "none",
-            "missing_scenarios": ", ".join(work.missing("refined_images")) or "none",
-            **({"cost_of_a_prompt": Markdown(_told(spent))} if spent.height else {}),
-            **plots,
-        }
-    )
-
-
-def _told(spent: pl.DataFrame) -> str:
-    """What methods cost, as a Markdown table. The clock is told here and not in the version."""
-    lines = [
-        f"| {one['method']} | {one['passes']:.0f} | "
-        f"{'–' if one['seconds'] is None else format(one['seconds'], '.1f')} |"
-        for one in spent.iter_rows(named=True)
-    ]
-    return "\n".join(["| method | denoiser passes | seconds |", "| --- | --- | --- |", *lines])
-
-
-def _benchmark(work: Work, out: Staging) -> tuple[list[dict[str, Any]], pl.DataFrame]:
-    """All candidates of the second line, and their scores; the judge rates what was selected."""
     from hoi_assets.detailscribe.decompose import read_components
     from hoi_assets.engines.blip_vqa import noun_phrases
-    from hoi_assets.evaluation.benchmark_scores import candidates, score_candidates
+    from hoi_assets.evaluation.benchmark_scores import format_costs
+    from hoi_assets.evaluation.hoi_suite import score_hoi
+    from hoi_assets.evaluation.interacting_suite import score_interacting
+    from hoi_assets.pictures import scorecard_plot
 
-    images = [
+    votes = work.parent("human_ratings").table("rows")
+    suites = {}
+    images = [one.table("rows") for one in work.published("hoi_evaluation_images").values()]
+    if images:
+        suites["hand_poses"] = score_hoi(
+            work.store, work.settings, images, work.parent("verifier"), votes, work.log
+        )
+    drawn = [
         one.table("rows")
         for name in ("initial_images", "refined_images", "baseline_images")
         for one in work.published(name).values()
@@ -182,53 +119,41 @@ def _benchmark(work: Work, out: Staging) -> tuple[list[dict[str, Any]], pl.DataF
     components: dict[str, Any] = {}
     for one in work.published("interaction_decompositions").values():
         components |= read_components(one.table("components"))
-    if not images or not components:
-        return [], pl.DataFrame()
-    rows = candidates(
-        images,
-        {row_id: [c.question for c in own] for row_id, own in components.items()},
-        {row_id: noun_phrases(own) for row_id, own in components.items()},
-    )
-    scores = score_candidates(work.store, work.settings, rows, work.log)
-    if work.settings.judge.endpoint is not None:
-        scores = pl.concat([scores, _rated(work, rows, out)], how="vertical_relaxed")
-    return rows, scores
-
-
-def _rated(work: Work, rows: list[dict[str, Any]], out: Staging) -> pl.DataFrame:
-    """The endpoint's 1–5 and yes/no of what was selected; null where it gave none, for the reason
-    that its table `ratings` and the ledger hold."""
-    from hoi_assets.evaluation.benchmark_scores import CANDIDATE
-    from hoi_assets.evaluation.vlm_judge import (
-        EndpointJudge,
-        RatingRequest,
-        rate_pictures,
-        ratings_table,
-    )
-    from hoi_assets.llm.shown_image import ShownImage
-
-    asked = [row for row in rows if row["selected"]]
-    requests = [
-        RatingRequest(
-            row["image_id"], row["prompt"], ShownImage.of_store(work.store, row["pixels"])
+    if drawn and components:
+        suites["interacting"] = score_interacting(
+            work.store,
+            work.settings,
+            drawn,
+            {row_id: [c.question for c in own] for row_id, own in components.items()},
+            {row_id: noun_phrases(own) for row_id, own in components.items()},
+            votes,
+            work.log,
         )
-        for row in asked
-    ]
-    judge = EndpointJudge(work.settings.judge)
-    told = rate_pictures(requests, judge, work.store.ledger, work.log)
-    ratings = ratings_table(told).unique("row_id", maintain_order=True)
-    out.write_table("ratings", ratings)
-    work.record("row_id", ratings)
-    return pl.DataFrame(
-        [
-            {name: row[name] for name in CANDIDATE} | {"metric": metric, "value": value}
-            for row, rating in zip(asked, told, strict=True)
-            for metric, value in (
-                ("judge_rating", None if rating.rating is None else float(rating.rating)),
-                ("judge_yes", None if rating.shows is None else float(rating.shows)),
-            )
-        ],
-        infer_schema_length=None,
+    if not suites:
+        raise HoiError(
+            "there is no picture to score",
+            "materialise hoi_evaluation_images or refined_images for at least one partition",
+        )
+    names = dict.fromkeys(name for suite in suites.values() for name in suite.tables)
+    for name in names:
+        parts = [suite.tables[name] for suite in suites.values() if name in suite.tables]
+        out.write_table(name, pl.concat(parts))
+    metadata: dict[str, Any] = {
+        f"scores_of_{name}": Image(scorecard_plot(suite.scorecard), "image/png")
+        for name, suite in suites.items()
+    }
+    for suite in suites.values():
+        if suite.ratings is not None:
+            work.record("row_id", suite.ratings)
+        if suite.costs is not None:
+            metadata["cost_of_a_prompt"] = Markdown(format_costs(suite.costs))
+    return Result(
+        metadata={
+            "images": sum(suite.scores["image_id"].n_unique() for suite in suites.values()),
+            "missing_categories": ", ".join(work.missing("hoi_evaluation_images")) or "none",
+            "missing_scenarios": ", ".join(work.missing("refined_images")) or "none",
+            **metadata,
+        }
     )
 
 
