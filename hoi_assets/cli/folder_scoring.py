@@ -144,7 +144,7 @@ def take_apart(
 
 def _rated(judge: "EndpointJudge", log: Log) -> "Ask":
     """The judge's rating, 1 to 5, and its yes or no as 1 or 0."""
-    from hoi_assets.evaluation.vlm_judge import RatingRequest, rate_images
+    from hoi_assets.evaluation.vlm_judge import RatingRequest, rate_pictures
     from hoi_assets.llm.shown_image import ShownImage
 
     def ask(store: "Store", rows: "Rows") -> "Asked":
@@ -153,7 +153,7 @@ def _rated(judge: "EndpointJudge", log: Log) -> "Ask":
             for row in rows
         ]
         found: Asked = []
-        for one in rate_images(requests, judge, store.ledger, log):
+        for one in rate_pictures(requests, judge, store.ledger, log):
             rating = None if one.rating is None else float(one.rating)
             shows = None if one.shows is None else float(one.shows)
             found.append({"judge_rating": (rating, one.reason), "judge_yes": (shows, one.reason)})

@@ -25,7 +25,7 @@ from hoi_assets.evaluation.suite_scores import SuiteScores, summarise_scores
 from hoi_assets.evaluation.vlm_judge import (
     EndpointJudge,
     RatingRequest,
-    rate_images,
+    rate_pictures,
     ratings_table,
 )
 from hoi_assets.llm.shown_image import ShownImage
@@ -101,7 +101,7 @@ def rate_selected(
         RatingRequest(row["image_id"], row["prompt"], ShownImage.of_store(store, row["pixels"]))
         for row in selected
     ]
-    ratings = rate_images(requests, EndpointJudge(settings.judge), store.ledger, log)
+    ratings = rate_pictures(requests, EndpointJudge(settings.judge), store.ledger, log)
     scores = [
         {name: row[name] for name in CANDIDATE} | {"metric": metric, "value": value}
         for row, rating in zip(selected, ratings, strict=True)

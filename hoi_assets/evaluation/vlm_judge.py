@@ -105,19 +105,19 @@ class RatingRequest:
         return digest(determined_by)[:ID_LENGTH]
 
 
-def rate_images(
+def rate_pictures(
     requests: Sequence[RatingRequest],
     judge: "EndpointJudge",
     cache: Cache | None = None,
     log: Log = print,
 ) -> list[Rating]:
-    """The endpoint's rating of each image, in their order; equal requests are sent once.
+    """The endpoint's rating of each picture, in their order; equal requests are asked once.
 
     Args:
-        cache: replies by the hash of image, prompt and judge.
+        cache: replies kept by the hash of picture, prompt and judge.
 
     Raises:
-        HoiError: the endpoint cannot be used at all.
+        HoiError: the endpoint cannot be used at all; nothing was asked in vain.
     """
     keys = [request.key(judge.identity) for request in requests]
     outcomes = found_or_asked(
@@ -133,7 +133,7 @@ def rate_images(
         _rating(request, outcomes[key], judge) for key, request in zip(keys, requests, strict=True)
     ]
     failed = sum(one.status == "failed" for one in made)
-    log(f"{len(made)} images rated, {failed} failed")
+    log(f"{len(made)} pictures rated, {failed} failed")
     return made
 
 
@@ -160,7 +160,7 @@ def ratings_table(rows: Sequence[Rating]) -> pl.DataFrame:
 
 
 class EndpointJudge(Asker[RatingRequest, _Reply]):
-    """Asks a vision endpoint how well an image shows its prompt."""
+    """Shows a picture to a vision endpoint and asks how well it shows the prompt."""
 
     section = "judge"
     label = "ratings"
@@ -172,11 +172,11 @@ class EndpointJudge(Asker[RatingRequest, _Reply]):
         super().__init__(options, budget, options.image_tokens)
 
     def image(self, request: RatingRequest) -> "Image.Image":
-        """The image to be rated."""
+        """The picture to be rated."""
         return request.seen.open()
 
     def words(self, request: RatingRequest) -> tuple[str, str]:
-        """The system and the user message."""
+        """What the system and the user say."""
         system = wording.render("judge_system.j2", schema=wording.as_json(self.schema))
         return system, wording.render("judge_user.j2", prompt=request.prompt)
 
@@ -186,7 +186,7 @@ class EndpointJudge(Asker[RatingRequest, _Reply]):
 
 
 def _read(text: str) -> _Reply:
-    """The reply in a text; a rating that contradicts its yes or no is unusable."""
+    """The reply in a text; a rating that contradicts its yes or no is none."""
     try:
         reply = _Reply.model_validate(one_json_object(text))
     except ValidationError as error:

@@ -14,7 +14,7 @@ from hoi_assets.evaluation.vlm_judge import (
     EndpointJudge,
     Rating,
     RatingRequest,
-    rate_images,
+    rate_pictures,
     ratings_table,
 )
 from hoi_assets.hashing import digest_pixels
@@ -44,7 +44,7 @@ def ask(
     chosen = {"model": "m", "timeout_s": 5, "concurrency": 1, **options}
     judge = EndpointJudge(Judge(endpoint=url, **chosen), budget)
     asked = requests or (RatingRequest("r", PROMPT, shown()),)
-    return rate_images(asked, judge, cache, lambda line: None)
+    return rate_pictures(asked, judge, cache, lambda line: None)
 
 
 def test_judge_sees_the_very_pixels_and_the_prompt(chat_server: Any) -> None:
