@@ -201,8 +201,8 @@ def _from_txt(prompts: Path, data: bytes, pictures: Sequence[str]) -> list[_Line
     if by_number != list(pictures):
         odd = next(pair for pair in zip(pictures, by_number, strict=True) if pair[0] != pair[1])
         raise HoiError(
-            f"{prompts.name}: ambiguous: lexical and natural order of the files differ: {odd[0]} comes "
-            f"before {odd[1]} as text and after it by number",
+            f"{prompts.name}: ambiguous: lexical and natural order of the files differ: {odd[0]} "
+            f"comes before {odd[1]} as text and after it by number",
             remedy,
         )
     return [

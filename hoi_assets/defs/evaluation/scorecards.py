@@ -178,7 +178,13 @@ def scorecards(work: Work, out: Staging) -> Result:
     ],
     optional=["hoi_dataset", "finetuned_model"],
     code_version="2",
-    recipe=["hoi_assets/evaluation/report.py", "hoi_assets/evaluation/templates/report.html.j2"],
+    recipe=[
+        "hoi_assets/evaluation/report.py",
+        "hoi_assets/evaluation/report_detailscribe.py",
+        "hoi_assets/evaluation/report_parts.py",
+        "hoi_assets/evaluation/report_ppv.py",
+        "hoi_assets/evaluation/templates/report.html.j2",
+    ],
     group=GROUP,
     description="One self-contained HTML page: the stages with pictures, verdicts with reasons, "
     "scores with intervals, category by method heat map.",
@@ -186,7 +192,9 @@ def scorecards(work: Work, out: Staging) -> Result:
 def evaluation_report(work: Work, out: Staging) -> Result:
     from hoi_assets.evaluation.report import build_report
 
-    page = build_report(work.store, work.settings, work.parents_in_force)
+    parents = dict(work.parents_in_force)
+    parents["hoi_scorecards"] = parents["interacting_scorecards"] = parents.pop("scorecards")
+    page = build_report(work.store, work.settings, parents)
     out.write_text("report.html", page.html)
     out.write_table("summary", page.summary)
     return Result(
