@@ -45,9 +45,9 @@ from hoi_assets_tests.ppv.test_endpoint_prompter import Answer, Request, Server
 SCENARIO = "functional"
 ROWS, STEPS = 3, 5
 SWITCH_STEPS = [0, 1, 2]
-PLAIN_PASSES = 2 * STEPS
-BUDGET = PLAIN_PASSES + 2 * (5 + 4 + 3)
-PICTURES = BUDGET // PLAIN_PASSES
+PLAIN_EVALUATIONS = 2 * STEPS
+BUDGET = PLAIN_EVALUATIONS + 2 * (5 + 4 + 3)
+PICTURES = BUDGET // PLAIN_EVALUATIONS
 
 
 def make_vqa(folder: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_corrected_prompt_begins_with_the_sentence_and_has_at_most_70_words(ma
             assert word_count(corrected) <= 70
 
 
-def test_variants_are_one_for_each_switch_step_and_count_their_own_passes(made: Ran) -> None:
+def test_variants_are_one_for_each_switch_step_and_count_their_own_evaluations(made: Ran) -> None:
     corrected = {
         row["row_id"]: row["corrected_prompt"]
         for row in made.rows("image_critiques").iter_rows(named=True)
@@ -162,8 +162,8 @@ def test_variants_are_one_for_each_switch_step_and_count_their_own_passes(made: 
             assert "nothing to correct" in own["why"][0]
         else:
             assert steps == [None, *SWITCH_STEPS]
-            assert own["passes"].to_list() == [PLAIN_PASSES, 10, 8, 6]
-            assert own["passes"].sum() == BUDGET
+            assert own["denoiser_evaluations"].to_list() == [PLAIN_EVALUATIONS, 10, 8, 6]
+            assert own["denoiser_evaluations"].sum() == BUDGET
 
 
 def test_baselines_draw_what_the_same_compute_pays_for(made: Ran) -> None:
@@ -174,7 +174,7 @@ def test_baselines_draw_what_the_same_compute_pays_for(made: Ran) -> None:
             assert own.height == 1
         else:
             assert own.height == PICTURES, method
-        assert own["passes"].sum() <= BUDGET
+        assert own["denoiser_evaluations"].sum() <= BUDGET
         assert own["selected"].sum() == 1
     seeds = table.filter(pl.col("method") == "multi_seed")
     assert seeds["seed"].n_unique() == seeds.height
@@ -186,7 +186,7 @@ def test_the_choice_is_the_critics_and_the_initial_picture_takes_part(made: Ran)
     for asset in ("refined_images", "baseline_images"):
         table = made.rows(asset).filter(pl.col("method") != "multi_seed_clip")
         for (_, method), own in table.group_by("row_id", "method", maintain_order=True):
-            ranked = own.sort("held", "probability", descending=True, maintain_order=True)
+            ranked = own.sort("satisfied", "probability", descending=True, maintain_order=True)
             assert ranked["selected"][0], method
             assert method == "rewrite" or own["candidate"].min() == 0
     initial = set(made.rows("initial_images")["image_id"])
@@ -304,7 +304,7 @@ def test_seconds_of_drawing_are_kept_beside_the_versions(made: Ran) -> None:
     texts = {row_id: ["a question"] for row_id in pictures["row_id"].unique()}
     rows = pl.DataFrame(list_candidates([pictures], texts, texts), infer_schema_length=None)
     spent = {one["method"]: one for one in average_costs(rows, seconds).to_dicts()}
-    assert spent["multi_seed"]["passes"] == PICTURES * PLAIN_PASSES
+    assert spent["multi_seed"]["denoiser_evaluations"] == PICTURES * PLAIN_EVALUATIONS
     several = pictures.filter(method="multi_seed")
     assert spent["multi_seed"]["seconds"] == pytest.approx(
         sum(seconds[name] for name in several["image_id"]) / ROWS
@@ -328,7 +328,7 @@ def test_s_reference_is_another_variant_of_the_same_picture(
     theirs = ran.rows("refined_images").filter(pl.col("switch_step") == 1)
     assert set(theirs["row_id"]) == set(ours["row_id"])
     assert not set(theirs["image_id"]) & set(ours["image_id"])
-    assert theirs["passes"].to_list() == [2 * (STEPS - 2)] * theirs.height
+    assert theirs["denoiser_evaluations"].to_list() == [2 * (STEPS - 2)] * theirs.height
 
 
 def test_a_rewriter_is_asked_when_set_and_what_it_does_not_rewrite_fails_alone(
@@ -407,7 +407,7 @@ def test_an_image_endpoint_is_a_baseline_when_set_and_paints_each_prompt_once(
     own = table.filter(method="endpoint")
     assert own["prompt"].to_list() == made.rows("interacting_prompts")["prompt"].to_list()
     assert own["selected"].all() and set(own["status"]) == {"accepted"}
-    assert own["passes"].to_list() == [0] * ROWS
+    assert own["denoiser_evaluations"].to_list() == [0] * ROWS
     store = first.line.platform.store
     assert {store.images.open(pixels).size for pixels in own["pixels"]} == {(64, 64)}
     others = table.filter(pl.col("method") != "endpoint")

@@ -94,7 +94,7 @@ def test_every_asset_is_published_for_the_categories_asked(made: Made) -> None:
 
 
 def test_run_says_counts_scores_and_where_things_are(made: Made) -> None:
-    cost = ("denoiser passes a prompt", "seconds a prompt")
+    cost = ("denoiser evaluations (NFE) a prompt", "seconds a prompt")
     for words in ("accepted", "rejected", *cost, "report.html", "load_dataset", "make ui"):
         assert words in made.printed
 

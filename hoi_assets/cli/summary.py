@@ -149,10 +149,10 @@ def print_summary(told: dict[str, Any]) -> None:
             )
         console.print(scores)
     if told["costs"]:
-        spent = Table("method", "denoiser passes a prompt", "seconds a prompt")
+        spent = Table("method", "denoiser evaluations (NFE) a prompt", "seconds a prompt")
         for row in told["costs"]:
             seconds = None if row["seconds"] is None else f"{row['seconds']:.1f}"
-            spent.add_row(row["method"], f"{row['passes']:.0f}", _cell(seconds))
+            spent.add_row(row["method"], f"{row['denoiser_evaluations']:.0f}", _cell(seconds))
         console.print(spent)
     for name, place in told["places"].items():
         console.print(f"{name}: {place}", soft_wrap=True)

@@ -111,7 +111,15 @@ def _trace_benchmark(store: Store, found: Found) -> list[tuple[str, dict[str, An
             continue
         rows = published.table("rows").filter(pl.col("image_id") == row["image_id"])
         for one in rows.iter_rows(named=True):
-            names = ("candidate", "switch_step", "held", "probability", "selected", "why", "reason")
+            names = (
+                "candidate",
+                "switch_step",
+                "satisfied",
+                "probability",
+                "selected",
+                "why",
+                "reason",
+            )
             steps.append((f"{asset}: {one['method']}", _told({name: one[name] for name in names})))
     made_from = {one.name: one.version for one in lineage(store, *_place(drawn))}
     return [*steps, ("made from", made_from)]

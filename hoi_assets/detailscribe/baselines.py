@@ -220,7 +220,7 @@ def _painted(store: Store, settings: Settings, initial: Sequence[Record], log: L
                 "seed": settings.painter.seed,
                 "width": options.width,
                 "height": options.height,
-                "passes": 0,
+                "denoiser_evaluations": 0,
                 "pixels": one.pixels,
                 "pixel_std": one.pixel_std,
                 "selected": one.pixels is not None,

@@ -57,10 +57,10 @@ SCHEMA: dict[str, Any] = {
     "device": pl.String,
     "threads": pl.Int64,
     "cpu_capability": pl.String,
-    "passes": pl.Int64,
+    "denoiser_evaluations": pl.Int64,
     "pixels": pl.String,
     "pixel_std": pl.Float64,
-    "held": pl.Int64,
+    "satisfied": pl.Int64,
     "probability": pl.Float64,
     "selected": pl.Boolean,
     "why": pl.String,
@@ -252,14 +252,14 @@ def picture_record(known: Known) -> dict[str, Any]:
         "corrected_prompt": None,
         "switch_step": None,
         "s_reference": None,
-        "passes": passes(known.row),
+        "denoiser_evaluations": passes(known.row),
     }
 
 
 def variant_record(variant: Variant) -> dict[str, Any]:
     """The columns that say how a variant was drawn."""
     return picture_record(variant.known) | {
-        "passes": variant.passes,
+        "denoiser_evaluations": variant.passes,
         "corrected_prompt": variant.refinement.corrected_prompt,
         "switch_step": variant.switch_step,
         "s_reference": variant.s_reference,

@@ -19,7 +19,7 @@ from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 
-SELECTION_RULE = "critic: most components held, then the mean probability"
+SELECTION_RULE = "critic: most components satisfied, then the mean probability"
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Merit:
     """What a picture shows of its components, by the critic: more is better.
 
     Attributes:
-        held: how many hold.
+        satisfied: how many components the picture shows.
         probability: mean probability that a component holds, 0 to 1.
     """
 
-    held: int
+    satisfied: int
     probability: float
 
 
@@ -82,7 +82,7 @@ def critiques(
 
 def holding(critique: Critique) -> Mapping[int, bool]:
     """By component number whether it holds."""
-    return {f.component: f.holds for f in critique.findings if f.component is not None}
+    return {f.component: f.satisfied for f in critique.findings if f.component is not None}
 
 
 def corrections(critique: Critique) -> Mapping[int, str]:
@@ -99,8 +99,8 @@ def merit(critique: Critique) -> Merit | None:
     found = [f for f in critique.findings if f.component is not None]
     if not found:
         return None
-    p_holds = [f.confidence if f.holds else 1 - f.confidence for f in found]
-    return Merit(sum(f.holds for f in found), sum(p_holds) / len(p_holds))
+    p_holds = [f.confidence if f.satisfied else 1 - f.confidence for f in found]
+    return Merit(sum(f.satisfied for f in found), sum(p_holds) / len(p_holds))
 
 
 def best(merits: Sequence[Merit | None]) -> int | None:

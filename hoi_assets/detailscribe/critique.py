@@ -44,12 +44,12 @@ class Finding:
 
     Attributes:
         component: its number, from 0; None for something else that is wrong in the picture.
-        confidence: in `holds`, 0 to 1.
-        problem, correction: what is wrong and what to show instead; None where it holds.
+        confidence: in `satisfied`, 0 to 1.
+        problem, correction: what is wrong and what to show instead; None where satisfied.
     """
 
     component: int | None
-    holds: bool
+    satisfied: bool
     confidence: float
     problem: str | None = None
     correction: str | None = None
@@ -127,7 +127,7 @@ def ranked(findings: Sequence[Finding], components: Sequence[Component]) -> tupl
     def impact(finding: Finding) -> tuple[bool, float, float]:
         number = finding.component
         weight = -1 if number is None else builders[number]
-        return finding.holds, -weight, -finding.confidence
+        return finding.satisfied, -weight, -finding.confidence
 
     return tuple(sorted(findings, key=impact))
 
@@ -151,7 +151,7 @@ def corrected_prompt(
     Raises:
         NoRoom: no correction fits within `max_words`.
     """
-    corrections = [f.correction for f in findings if not f.holds and f.correction]
+    corrections = [f.correction for f in findings if not f.satisfied and f.correction]
     return extended(prompt, corrections, max_words) if corrections else None
 
 
@@ -275,8 +275,8 @@ def critique_pictures(
         REPLY_KIND,
         dict(zip(keys, requests, strict=True)),
         lambda missing, keep: critic.ask(missing, keep, log),
-        dump=lambda findings: [vars(finding) for finding in findings],
-        load=lambda records: tuple(Finding(**record) for record in records),
+        dump=lambda findings: [_as_record(finding) for finding in findings],
+        load=lambda records: tuple(_from_record(record) for record in records),
         log=log,
     )
     made = [
@@ -294,6 +294,17 @@ def critique_pictures(
     failed = sum(one.status == "failed" for one in made)
     log(f"{len(made)} pictures judged, {nothing} with nothing to correct, {failed} failed")
     return made
+
+
+# Replies of older homes are kept in this shape.
+def _as_record(finding: Finding) -> dict[str, Any]:
+    fields = vars(finding).copy()
+    return {"holds": fields.pop("satisfied"), **fields}
+
+
+def _from_record(record: Mapping[str, Any]) -> Finding:
+    fields = dict(record)
+    return Finding(satisfied=fields.pop("holds"), **fields)
 
 
 def _critique(
@@ -356,7 +367,7 @@ def critiques_table(rows: Sequence[Critique]) -> "pl.DataFrame":
             "words": None if row.corrected_prompt is None else word_count(row.corrected_prompt),
             "nothing_to_correct": row.nothing_to_correct,
             "components": len(row.components),
-            "failing": sum(not finding.holds for finding in row.findings),
+            "failing": sum(not finding.satisfied for finding in row.findings),
         }
         for row in rows
     ]
@@ -365,7 +376,7 @@ def critiques_table(rows: Sequence[Critique]) -> "pl.DataFrame":
 
 def findings_table(rows: Sequence[Critique]) -> "pl.DataFrame":
     """One line per finding in order of impact: row_id, rank (from 0), component, its fields,
-    holds, confidence, problem, correction."""
+    satisfied, confidence, problem, correction."""
     import polars as pl
 
     schema: dict[str, Any] = {
@@ -373,7 +384,7 @@ def findings_table(rows: Sequence[Critique]) -> "pl.DataFrame":
         "rank": pl.Int64,
         "component": pl.Int64,
         **{name: pl.String for name in Component.model_fields},
-        "holds": pl.Boolean,
+        "satisfied": pl.Boolean,
         "confidence": pl.Float64,
         "problem": pl.String,
         "correction": pl.String,

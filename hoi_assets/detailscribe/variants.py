@@ -74,7 +74,7 @@ def choose(candidates: Sequence[Record], found: Sequence[Critique | None]) -> li
     records = []
     for place, (one, own, critique) in enumerate(zip(candidates, merits, found, strict=True)):
         record = one | {
-            "held": own.held if own else None,
+            "satisfied": own.satisfied if own else None,
             "probability": own.probability if own else None,
             "selected": place == chosen,
             "why": SELECTION_RULE if place == chosen else None,
@@ -304,7 +304,7 @@ def candidate_of(initial: Record, method: str, candidate: int, drawn: Record) ->
     return {name: initial[name] for name in ("row_id", "scenario", "prompt")} | {
         "method": method,
         "candidate": candidate,
-        "held": None,
+        "satisfied": None,
         "probability": None,
         "selected": False,
         "why": None,

@@ -34,7 +34,7 @@ MEAN_RULE = "none: mean of the variants"
 
 # The judge rates selected images only: a reply costs money.
 JUDGE_METRICS = ("judge_rating", "judge_yes")
-CANDIDATE = (*CARRIED, "candidate", "selected", "passes", "why")
+CANDIDATE = (*CARRIED, "candidate", "selected", "denoiser_evaluations", "why")
 _SCORED = {column.name: column for column in SCORES.columns}
 CANDIDATE_SCORES = Table(
     "candidates",
@@ -43,7 +43,7 @@ CANDIDATE_SCORES = Table(
         *(_SCORED[name] for name in CARRIED),
         Column("candidate", pl.Int64, "number among the method's candidates, from 0"),
         Column("selected", pl.Boolean, "whether the method selected it"),
-        Column("passes", pl.Int64, "denoiser evaluations (NFE) that it took"),
+        Column("denoiser_evaluations", pl.Int64, "denoiser evaluations (NFE) that it took"),
         Column("why", pl.String, "why it was selected; null elsewhere", nullable=True),
         _SCORED["metric"],
         _SCORED["value"],
@@ -73,7 +73,7 @@ def list_candidates(
             "prompt": row["prompt"],
             "questions": list(questions[row["row_id"]]),
             "phrases": list(phrases[row["row_id"]]),
-            "held": row["held"],
+            "satisfied": row["satisfied"],
         }
         for row in drawn.iter_rows(named=True)
     ]
@@ -96,8 +96,8 @@ def score_candidates(
     found = dict(zip(distinct, values, strict=True))
     if settings.critic.endpoint is not None:
         for place, row in zip(places, rows, strict=True):
-            if row["held"] is not None and row["questions"]:
-                found[place]["component_accuracy"] = row["held"] / len(row["questions"])
+            if row["satisfied"] is not None and row["questions"]:
+                found[place]["component_accuracy"] = row["satisfied"] / len(row["questions"])
     return pl.DataFrame(
         [
             {name: row[name] for name in CANDIDATE} | {"metric": metric, "value": value}
@@ -137,16 +137,16 @@ def select_reported(scores: pl.DataFrame) -> pl.DataFrame:
 def describe_methods(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
     """Selection rules and compute costs a prompt, by method as `select_reported` names it."""
     rules: dict[str, str] = {}
-    passes: dict[str, dict[str, int]] = {}
+    evaluations: dict[str, dict[str, int]] = {}
     for row in rows:
         method, prompt = row["method"], row["evaluation_prompt_id"]
-        own = passes.setdefault(method, {})
-        own[prompt] = own.get(prompt, 0) + row["passes"]
+        own = evaluations.setdefault(method, {})
+        own[prompt] = own.get(prompt, 0) + row["denoiser_evaluations"]
         if row["selected"] and row["why"]:
             rules.setdefault(method, row["why"].partition(";")[0])
     compute = {
         method: f"{sum(own.values()) / len(own):.0f} denoiser evaluations (NFE) a prompt"
-        for method, own in passes.items()
+        for method, own in evaluations.items()
     }
     if ENDPOINT in compute:
         compute[ENDPOINT] = "an image endpoint"
@@ -165,7 +165,7 @@ def average_costs(candidates: pl.DataFrame, seconds: Mapping[str, float]) -> pl.
         seconds: wall time by image_id.
 
     Returns:
-        Table of method, passes (denoiser evaluations), seconds (null where an image's time was not
+        Table of method, denoiser_evaluations, seconds (null where an image's time was not
         measured).
     """
     images = candidates.unique(["method", "evaluation_prompt_id", "candidate"])
@@ -174,15 +174,15 @@ def average_costs(candidates: pl.DataFrame, seconds: Mapping[str, float]) -> pl.
         images.with_columns(seconds=pl.Series(spent, dtype=pl.Float64))
         .group_by("method", "evaluation_prompt_id")
         .agg(
-            pl.col("passes").sum(),
+            pl.col("denoiser_evaluations").sum(),
             pl.when(pl.col("seconds").is_not_null().all()).then(pl.col("seconds").sum()),
         )
         .group_by("method")
         .agg(
-            pl.col("passes").mean(),
+            pl.col("denoiser_evaluations").mean(),
             pl.when(pl.col("seconds").is_not_null().all()).then(pl.col("seconds").mean()),
         )
-        .sort("passes", "method")
+        .sort("denoiser_evaluations", "method")
     )
 
 
@@ -192,7 +192,7 @@ def format_costs(costs: pl.DataFrame) -> str:
     It goes into metadata: wall time in a version would give equal inputs different hashes.
     """
     lines = [
-        f"| {row['method']} | {row['passes']:.0f} | "
+        f"| {row['method']} | {row['denoiser_evaluations']:.0f} | "
         f"{'–' if row['seconds'] is None else format(row['seconds'], '.1f')} |"
         for row in costs.iter_rows(named=True)
     ]

@@ -57,7 +57,7 @@ def _list_problems(findings: pl.DataFrame | None, row_id: str) -> list[str] | No
     """What the critic found wrong with a row's initial image; None without a critique."""
     if findings is None:
         return None
-    wrong = findings.filter((pl.col("row_id") == row_id) & ~pl.col("holds"))
+    wrong = findings.filter((pl.col("row_id") == row_id) & ~pl.col("satisfied"))
     return wrong["problem"].to_list()
 
 

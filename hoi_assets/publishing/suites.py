@@ -48,7 +48,7 @@ def _candidates(methods: list[str], at_will: list[str] | None = None) -> list[Ru
 
     Args:
         methods: of the benchmark model, none of which may be missing.
-        at_will: those that are there only when set; none of our denoiser's passes are spent.
+        at_will: those that are there only when set; they cost no denoiser evaluations.
     """
     own = " or ".join(f"method = '{method}'" for method in methods)
     count = f"count(distinct case when {own} then method end)"
@@ -62,8 +62,8 @@ def _candidates(methods: list[str], at_will: list[str] | None = None) -> list[Ru
         measured("rows", "methods", count, len(methods), len(methods)),
         between("rows", "width", "${refining.width}", "${refining.width}"),
         between("rows", "height", "${refining.height}", "${refining.height}"),
-        between("rows", "passes", low=0),
-        share("rows", "drawn_without_passes", f"passes < 1 and ({own})", 0),
+        between("rows", "denoiser_evaluations", low=0),
+        share("rows", "drawn_without_evaluations", f"denoiser_evaluations < 1 and ({own})", 0),
         share("rows", "failed_share", FAILED, "${gates.max_failed_share}"),
         share("rows", "made_without_pixels", "status = 'accepted' and pixels is null", 0),
         share(

@@ -97,7 +97,9 @@ class Published:
         """
         import polars as pl
 
-        return pl.read_parquet(self.file(f"{name}.parquet"), glob=False)
+        from hoi_assets.store.tables import with_current_names
+
+        return with_current_names(pl.read_parquet(self.file(f"{name}.parquet"), glob=False))
 
     def json(self, name: str) -> Any:
         """The value in `<name>.json`. Raises as `file`.

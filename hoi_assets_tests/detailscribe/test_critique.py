@@ -98,8 +98,8 @@ def test_answers_become_findings_with_problem_and_correction() -> None:
 
 
 def test_threshold_decides_what_counts_as_yes() -> None:
-    assert all(finding.holds for finding in findings_from_answers(PARTS, [0.4, 0.3], 0.3))
-    assert not any(finding.holds for finding in findings_from_answers(PARTS, [0.4, 0.3], 0.41))
+    assert all(finding.satisfied for finding in findings_from_answers(PARTS, [0.4, 0.3], 0.3))
+    assert not any(finding.satisfied for finding in findings_from_answers(PARTS, [0.4, 0.3], 0.41))
 
 
 @pytest.mark.parametrize("answers", [[0.5], [0.5, float("nan")], [0.5, 1.2], [0.5, -0.1]])

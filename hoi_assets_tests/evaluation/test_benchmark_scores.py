@@ -40,10 +40,10 @@ def picture(row_id: str, method: str, candidate: int, **more: Any) -> dict[str, 
         "candidate": candidate,
         "image_id": f"{method}{row_id}{candidate}",
         "pixels": f"{row_id}{method}{candidate}",
-        "passes": 10,
+        "denoiser_evaluations": 10,
         "selected": candidate == 0,
         "why": "critic" if candidate == 0 else None,
-        "held": None,
+        "satisfied": None,
         "switch_step": None,
         "status": "accepted",
         **more,
@@ -62,7 +62,7 @@ def scored(values: dict[tuple[str, str, int], float], chosen: set[tuple[str, str
             "pixels": f"{method}{row_id}{number}",
             "candidate": number,
             "selected": (row_id, method, number) in chosen,
-            "passes": 10,
+            "denoiser_evaluations": 10,
             "metric": "clip_score",
             "value": value,
         }
@@ -127,10 +127,10 @@ def test_an_endpoint_critics_own_answers_are_the_component_accuracy(tmp_path: Pa
     )
     images = pl.DataFrame(
         [
-            picture("a", "plain", 0, held=None, pixels=plain),
-            picture("a", "detailscribe", 0, held=1, pixels=plain),
-            picture("a", "detailscribe", 1, held=2, pixels=variant),
-            picture("a", "endpoint", 0, held=None, pixels=painted),
+            picture("a", "plain", 0, satisfied=None, pixels=plain),
+            picture("a", "detailscribe", 0, satisfied=1, pixels=plain),
+            picture("a", "detailscribe", 1, satisfied=2, pixels=variant),
+            picture("a", "endpoint", 0, satisfied=None, pixels=painted),
         ],
         infer_schema_length=None,
     )
@@ -184,7 +184,7 @@ def test_pictures_not_drawn_and_rows_without_components_are_left_out() -> None:
     assert rows[0]["suite"] == "interacting"
 
 
-def test_compute_is_the_mean_of_all_passes_a_prompt_took() -> None:
+def test_compute_is_the_mean_of_all_denoiser_evaluations_a_prompt_took() -> None:
     images = [picture("a", "craft", n) for n in range(3)] + [picture("b", "craft", 0)]
     images += [picture(row, "detailscribe", 0) for row in "ab"]
     rows = list_candidates(

@@ -85,8 +85,8 @@ def ppv(store: Store) -> dict[str, Any]:
 def detailscribe(store: Store) -> dict[str, Any]:
     """Critiques and variants of one scenario, and a scorecard."""
     findings = [
-        {"row_id": "r0", "holds": False, "problem": "the lid is missing"},
-        {"row_id": "r0", "holds": True, "problem": "nothing"},
+        {"row_id": "r0", "satisfied": False, "problem": "the lid is missing"},
+        {"row_id": "r0", "satisfied": True, "problem": "nothing"},
     ]
     refined = [
         {
@@ -97,7 +97,7 @@ def detailscribe(store: Store) -> dict[str, Any]:
             "image_id": f"d{row}{candidate}",
             "switch_step": candidate or None,
             "pixels": store.images.put(picture(100 + 10 * row + candidate)),
-            "held": 1,
+            "satisfied": 1,
             "selected": candidate == 1,
         }
         for row in range(2)

@@ -63,7 +63,7 @@ def publish_interacting(store: Store) -> None:
                 "method": method,
                 "seed": 7,
                 "pixels": store.images.put(picture(first + 10 * place + 2 * row + chosen)),
-                "passes": 28,
+                "denoiser_evaluations": 28,
                 "selected": bool(chosen),
                 "status": "accepted",
             }

@@ -32,7 +32,7 @@ SHEET_ROWS = 8
     "initial_images",
     partitions="scenario",
     deps=["interacting_prompts"],
-    code_version="1",
+    code_version="2",
     recipe=DRAWING,
     settings=["refining"],
     models=["benchmark"],
@@ -60,7 +60,7 @@ def initial_images(work: Work, out: Staging) -> Result:
         metadata={
             "images": made.height,
             "failed": table.height - made.height,
-            "passes": int(table["passes"].sum()),
+            "denoiser_evaluations": int(table["denoiser_evaluations"].sum()),
             "contact_sheet": Image(to_webp(sheet), "image/webp"),
         }
     )
@@ -70,7 +70,7 @@ def initial_images(work: Work, out: Staging) -> Result:
     "image_critiques",
     partitions="scenario",
     deps=["initial_images", "interaction_decompositions"],
-    code_version="2",
+    code_version="3",
     recipe=[*CRITICISING, "hoi_assets/detailscribe/variants.py"],
     settings=["critic"],
     models=["critic"],
@@ -93,7 +93,7 @@ def image_critiques(work: Work, out: Staging) -> Result:
     work.record("row_id", rows)
     pixels = dict(zip(initial["row_id"], initial["pixels"], strict=True))
     shown = rows.filter(pl.col("status") == "accepted").head(SHEET_PICTURES)
-    failing = findings.filter(~pl.col("holds") & pl.col("component").is_not_null())
+    failing = findings.filter(~pl.col("satisfied") & pl.col("component").is_not_null())
     problems = dict(failing.group_by("row_id", maintain_order=True).agg("problem").rows())
     sheet = contact_sheet(
         [work.store.images.open(pixels[row_id]) for row_id in shown["row_id"]],
@@ -116,7 +116,7 @@ def image_critiques(work: Work, out: Staging) -> Result:
     "refined_images",
     partitions="scenario",
     deps=["initial_images", "interaction_decompositions", "image_critiques"],
-    code_version="3",
+    code_version="4",
     recipe=[
         *DRAWING,
         *CRITICISING,
@@ -149,7 +149,7 @@ def refined_images(work: Work, out: Staging) -> Result:
     "baseline_images",
     partitions="scenario",
     deps=["initial_images", "interaction_decompositions", "image_critiques"],
-    code_version="3",
+    code_version="4",
     recipe=[
         *DRAWING,
         *CRITICISING,
@@ -205,7 +205,7 @@ def _chosen(work: Work, out: Staging, table: pl.DataFrame) -> Result:
     counts = table.group_by("method", maintain_order=True).agg(
         pl.col("row_id").n_unique().alias("prompts"),
         pl.len().alias("pictures"),
-        pl.col("passes").sum(),
+        pl.col("denoiser_evaluations").sum(),
         (pl.col("selected") & (pl.col("candidate") == 0)).sum().alias("first_chosen"),
         (pl.col("status") == "failed").sum().alias("failed"),
     )
@@ -221,5 +221,5 @@ def _label(row: dict[str, object]) -> str:
     what = "initial" if row["candidate"] == 0 else f"candidate {row['candidate']}"
     if row["switch_step"] is not None:
         what = f"switch after {row['switch_step']}"
-    held = f", {row['held']} hold" if row["held"] is not None else ""
-    return f"{row['method']}: {what}{held}"
+    shown = f", {row['satisfied']} satisfied" if row["satisfied"] is not None else ""
+    return f"{row['method']}: {what}{shown}"

@@ -65,7 +65,7 @@ SECOND_LINE = (
 @stage(
     "scorecards",
     deps=["hoi_evaluation_images", "verifier", *SECOND_LINE, "human_ratings"],
-    code_version="3",
+    code_version="4",
     recipe=[
         "hoi_assets/engines/vilt/answers.py",
         "hoi_assets/evaluation/human_scorecard.py",
