@@ -1,4 +1,4 @@
-"""Numbers a person can trust: intervals, paired tests, calibration. Deterministic from the seed."""
+"""Intervals, paired tests, bootstrap, calibration. Deterministic from the seed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ Flags = Sequence[bool] | np.ndarray
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95% interval; None where there is too little to say."""
+    """An estimate with its 95% interval; None where there are too few values."""
 
     value: float | None
     low: float | None
@@ -42,7 +42,7 @@ def mean_interval(values: Numbers, samples: int = SAMPLES, seed: int = 0) -> Int
     """Mean and percentile bootstrap interval (Efron 1979).
 
     Args:
-        values: independent observations; average what belongs together (see `group_means`).
+        values: independent observations; average dependent ones first (see `group_means`).
 
     Returns:
         low and high are None for fewer than two values.
@@ -163,7 +163,7 @@ def paired_difference(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's (1979) step-down correction: p to hold against the level as if it were one test.
+    """Holm's (1979) step-down correction: p to compare with the level as if it were one test.
 
     None is kept and not counted.
 

@@ -124,9 +124,9 @@ def reference_scores(
     log: Log,
     describe: Describe | None = None,
 ) -> dict[str, list[float]]:
-    """Scores of the reference pictures (clean renders with true captions), by metric.
+    """Scores of the reference set (clean renders with true captions), by metric.
 
-    The examiners' metrics have none: they are shares already. Empty without a reference pool.
+    The examiner's metrics are left out: they are shares already. Empty without a reference pool.
 
     Args:
         describe: further fields of a row by its prompt, e.g. `phrases`; see `score_rows`.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hoi_assets.errors import HoiError
-from hoi_assets.rating.raters import make_links, rater_of, read_raters
+from hoi_assets.rating.raters import find_rater, make_links, read_raters
 
 
 def token(link: str) -> str:
@@ -15,7 +15,7 @@ def token(link: str) -> str:
 def test_link_leads_to_its_rater_and_its_secret_is_not_kept(pairwise: Path) -> None:
     made = make_links(pairwise, ["anna", "ben"], "http://127.0.0.1:9000/")
     assert all(link.startswith("http://127.0.0.1:9000/r/") for link in made.values())
-    assert {rater_of(pairwise, token(link)): name for name, link in made.items()} == {
+    assert {find_rater(pairwise, token(link)): name for name, link in made.items()} == {
         "anna": "anna",
         "ben": "ben",
     }
@@ -25,19 +25,19 @@ def test_link_leads_to_its_rater_and_its_secret_is_not_kept(pairwise: Path) -> N
 
 
 def test_unknown_tokens_lead_nowhere(pairwise: Path) -> None:
-    assert rater_of(pairwise, "anything") is None
+    assert find_rater(pairwise, "anything") is None
     make_links(pairwise, ["anna"])
     known = read_raters(pairwise)
     for guess in ("", "anna", known["anna"], "é"):
-        assert rater_of(pairwise, guess) is None
+        assert find_rater(pairwise, guess) is None
 
 
 def test_new_link_replaces_the_lost_one_only(pairwise: Path) -> None:
     first = make_links(pairwise, ["anna", "ben"])
     second = make_links(pairwise, ["anna"])
-    assert rater_of(pairwise, token(first["anna"])) is None
-    assert rater_of(pairwise, token(second["anna"])) == "anna"
-    assert rater_of(pairwise, token(first["ben"])) == "ben"
+    assert find_rater(pairwise, token(first["anna"])) is None
+    assert find_rater(pairwise, token(second["anna"])) == "anna"
+    assert find_rater(pairwise, token(first["ben"])) == "ben"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "x" * 41, "anna@example.org", "a\n"])
