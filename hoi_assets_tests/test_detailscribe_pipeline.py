@@ -32,7 +32,11 @@ from hoi_assets.detailscribe.prompt_extension import word_count
 from hoi_assets.engines.image_cache import seconds_of
 from hoi_assets.engines.sd3.redenoising import Refinement
 from hoi_assets.errors import HoiError
-from hoi_assets.evaluation.benchmark_scores import candidates, costs, said_of_methods
+from hoi_assets.evaluation.benchmark_scores import (
+    average_costs,
+    describe_methods,
+    list_candidates,
+)
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.engines.small_sd3 import make_sd3
 from hoi_assets_tests.llm.chat_server import Answer, Request, Server
@@ -298,14 +302,14 @@ def test_seconds_of_drawing_are_kept_beside_the_versions(made: Ran) -> None:
     assert set(seconds) == set(pictures["image_id"])
     assert all(0 < one < 60 for one in seconds.values())
     texts = {row_id: ["a question"] for row_id in pictures["row_id"].unique()}
-    rows = pl.DataFrame(candidates([pictures], texts, texts), infer_schema_length=None)
-    spent = {one["method"]: one for one in costs(rows, seconds).to_dicts()}
+    rows = pl.DataFrame(list_candidates([pictures], texts, texts), infer_schema_length=None)
+    spent = {one["method"]: one for one in average_costs(rows, seconds).to_dicts()}
     assert spent["multi_seed"]["denoiser_evaluations"] == PICTURES * PLAIN_EVALUATIONS
     several = pictures.filter(method="multi_seed")
     assert spent["multi_seed"]["seconds"] == pytest.approx(
         sum(seconds[name] for name in several["image_id"]) / ROWS
     )
-    assert costs(rows, {})["seconds"].to_list() == [None] * len(spent)
+    assert average_costs(rows, {})["seconds"].to_list() == [None] * len(spent)
 
 
 def test_s_reference_is_another_variant_of_the_same_picture(
@@ -411,7 +415,7 @@ def test_an_image_endpoint_is_a_baseline_when_set_and_paints_each_prompt_once(
 
     drawn = [first.rows("initial_images"), table]
     texts = {row_id: ["a question"] for row_id in own["row_id"]}
-    rules, compute = said_of_methods(candidates(drawn, texts, texts))
+    rules, compute = describe_methods(list_candidates(drawn, texts, texts))
     assert compute["endpoint"] == "an image endpoint"
     assert rules["endpoint"] == "none: one picture"
     with pytest.raises(HoiError, match=r"m, 1024x1024 brought to 64x64.*cannot be drawn again"):

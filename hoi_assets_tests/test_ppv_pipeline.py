@@ -331,7 +331,7 @@ def test_scorecard_holds_both_lines_with_selection_rule_and_compute(made: Made) 
     )
     wanted = {"clip_score", "image_reward", "component_accuracy", "examiner_components"}
     assert wanted <= set(second["metric"])
-    assert second["compute"].str.contains("denoiser passes a prompt").all()
+    assert second["compute"].str.contains(r"denoiser evaluations \(NFE\) a prompt").all()
     assert (second["selection_rule"] != "").all()
 
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from hoi_assets.detailscribe.decomposers import Decomposer
-    from hoi_assets.evaluation.folder_scores import Ask, Asked, Picture
+    from hoi_assets.evaluation.folder_reading import FolderImage
+    from hoi_assets.evaluation.folder_scores import Ask, Asked
     from hoi_assets.evaluation.run_metrics import Rows
     from hoi_assets.evaluation.vlm_judge import EndpointJudge
     from hoi_assets.store.versions import Store
@@ -59,7 +60,7 @@ def score_folder(
             models (ratings by people and endpoints have no percentile).
 
     Raises:
-        HoiError: inputs that cannot be read at all, see `judging.folder.read_folder`, or judges
+        HoiError: inputs that cannot be read at all, see `folder_reading.read_folder`, or judges
             that cannot be loaded.
     """
     import torch
@@ -67,6 +68,7 @@ def score_folder(
     from hoi_assets.detailscribe.decomposers import build_decomposer
     from hoi_assets.evaluation import folder_scores as folder
     from hoi_assets.evaluation import reproduction
+    from hoi_assets.evaluation.folder_reading import read_folder
     from hoi_assets.evaluation.run_metrics import reference_scores
     from hoi_assets.evaluation.vlm_judge import EndpointJudge
     from hoi_assets.hashing import digest, digest_file
@@ -74,7 +76,7 @@ def score_folder(
     if out is not None:
         folder.check_table_name(out)
     ranked_by = None if reference is None else folder.read_scores(reference)
-    pictures = folder.read_folder(images, prompts)
+    pictures = read_folder(images, prompts)
     torch.set_num_threads(settings.threads)
     store = folder.folder_store(home, images, pictures)
     decomposer = build_decomposer(settings.decomposer)
@@ -88,7 +90,7 @@ def score_folder(
     if ranked_by is None:
         ranked_by = reference_scores(store, settings, None, log, describe)
     scores = folder.with_percentiles(scores, ranked_by)
-    summary = folder.summarise(scores, ranked_by, settings.evaluation.bootstrap_samples)
+    summary = folder.summarise_folder(scores, ranked_by, settings.evaluation.bootstrap_samples)
     inputs = _inputs(pictures, prompts)
     if out is None:
         out = home / "scores" / f"{images.resolve().name}-{digest(inputs)[:ID_DIGITS]}.parquet"
@@ -167,7 +169,7 @@ def _rated(judge: "EndpointJudge", log: Log) -> "Ask":
     return ask
 
 
-def _inputs(pictures: Sequence["Picture"], prompts: Path) -> dict[str, Any]:
+def _inputs(pictures: Sequence["FolderImage"], prompts: Path) -> dict[str, Any]:
     """Hashes of what was read: the same however the files are called, and by name."""
     from hoi_assets.hashing import digest, digest_file
 

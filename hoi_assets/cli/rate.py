@@ -11,7 +11,7 @@ from hoi_assets.cli.options import Profile, json_option
 from hoi_assets.cli.output import print_json
 
 # Copies, as the modules that have them import polars.
-Suite = Literal["hoi", "general", "interacting", "labels"]  # = rating.pictures.SUITES
+Suite = Literal["hoi", "general", "interacting", "labels"]  # = rating.published_images.SUITES
 HOST, PORT = "127.0.0.1", 8765  # = rating.page.HOST, PORT
 
 StudyName = Annotated[
@@ -48,7 +48,7 @@ def make(
     profile: Profile = None,
 ) -> None:
     """Make a study of published pictures."""
-    from hoi_assets.rating.pictures import LABELS, make_suite_study
+    from hoi_assets.rating.published_images import LABELS, make_suite_study
     from hoi_assets.rating.study import study_folder
     from hoi_assets.settings import home_folder
     from hoi_assets.store.versions import Store
@@ -79,11 +79,11 @@ def links(
     profile: Profile = None,
 ) -> None:
     """A new secret link for each rater; an earlier link stops working, votes stay."""
-    from hoi_assets.rating.raters import links
+    from hoi_assets.rating.raters import make_links
     from hoi_assets.rating.study import study_folder
     from hoi_assets.settings import home_folder
 
-    for rater, link in links(study_folder(home_folder(), name), raters, url).items():
+    for rater, link in make_links(study_folder(home_folder(), name), raters, url).items():
         print(f"{rater}  {link}")
 
 
@@ -126,13 +126,13 @@ def status(
 ) -> None:
     """How many answers each rater gave."""
     from hoi_assets.rating.study import study_folder, study_folders
-    from hoi_assets.rating.votes import progress
+    from hoi_assets.rating.vote_tables import count_answers
     from hoi_assets.settings import home_folder
 
     home = home_folder()
     folders = [study_folder(home, name)] if name else study_folders(home)
     raters = {
-        folder.name: progress(folder).select("rater", "answered", "of").to_dicts()
+        folder.name: count_answers(folder).select("rater", "answered", "of").to_dicts()
         for folder in folders
     }
     if as_json:

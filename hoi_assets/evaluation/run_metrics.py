@@ -9,6 +9,7 @@ import polars as pl
 
 from hoi_assets.engines.vilt.answers import known_answers
 from hoi_assets.engines.vilt.pair_scores import pair_scores
+from hoi_assets.evaluation.scorecards import SCORES
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
 from hoi_assets.settings import ModelRef, Settings, resolve_path
@@ -52,16 +53,16 @@ class Judge:
     score: Callable[[Sequence["Image.Image"], Rows, Sequence[int]], list[Values]]
 
 
-def score(
+def score_images(
     store: Store, settings: Settings, images: pl.DataFrame, verifier: Published | None, log: Log
 ) -> pl.DataFrame:
-    """Score images with the verifier, where there is one, and as `score_rows` does.
+    """Score images as `score_rows` does, and with the verifier where there is one.
 
     Args:
         images: rows of `hoi_evaluation_images` that were drawn.
 
     Returns:
-        Long table: CARRIED, metric, value (scenario is null here). The examiner's are 0 or 1.
+        Table of SCORES (scenario is null here). The examiner's values are 0 or 1.
     """
     rows = images.to_dicts()
     found = score_rows(store, settings, rows, log)
@@ -83,7 +84,7 @@ def score(
             for row, values in zip(rows, found, strict=True)
             for metric, value in values.items()
         ],
-        infer_schema_length=None,
+        schema=SCORES.schema,
     )
 
 
@@ -123,9 +124,9 @@ def reference_scores(
     log: Log,
     describe: Describe | None = None,
 ) -> dict[str, list[float]]:
-    """Scores of the reference pictures (clean renders with true captions), by metric.
+    """Scores of the reference set (clean renders with true captions), by metric.
 
-    The examiners' metrics have none: they are shares already. Empty without a reference pool.
+    The examiner's metrics are left out: they are shares already. Empty without a reference pool.
 
     Args:
         describe: further fields of a row by its prompt, e.g. `phrases`; see `score_rows`.
@@ -149,7 +150,7 @@ def reference_scores(
         for row, more in zip(rows, describe([row["prompt"] for row in rows]), strict=True):
             row |= more
     table = pl.DataFrame(rows, infer_schema_length=None)
-    scores = score(store, settings, table, verifier, log)
+    scores = score_images(store, settings, table, verifier, log)
     return {
         str(metric): part["value"].drop_nulls().to_list()
         for (metric,), part in scores.group_by("metric", maintain_order=True)

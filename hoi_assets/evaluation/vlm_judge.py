@@ -1,9 +1,10 @@
-"""A vision endpoint that rates how well a picture shows its prompt, and says yes or no."""
+"""A vision endpoint rates how well an image shows its prompt, 1 to 5, and answers yes or no."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hoi_assets.hashing import digest
@@ -16,10 +17,10 @@ from hoi_assets.llm.structured_output import StructuredOutput
 from hoi_assets.progress import Log
 from hoi_assets.settings import Judge as JudgeSettings
 from hoi_assets.store.ledger import Ledger
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.taxonomy import ID_LENGTH
 
 if TYPE_CHECKING:
-    import polars as pl
     from PIL import Image
 
 REPLY_KIND = "rating"
@@ -27,9 +28,33 @@ LOWEST, HIGHEST = 1, 5
 TEMPLATES = ("judge_system.j2", "judge_user.j2", "again.j2")
 TYPICAL_REPLY_TOKENS = 20
 
+JUDGE_RATINGS = Table(
+    "ratings",
+    "the vision endpoint's rating of one selected image",
+    (
+        Column("row_id", pl.String, "the image that was rated"),
+        Column("prompt", pl.String, "the prompt it was rated by"),
+        Column("rating", pl.Int64, "1 to 5; null where it failed", nullable=True),
+        Column(
+            "shows",
+            pl.Boolean,
+            "whether the image shows the prompt; null where it failed",
+            nullable=True,
+        ),
+        Column("status", pl.String, "accepted or failed"),
+        Column("reason", pl.String, "code: detail, where it failed", nullable=True),
+        Column("model", pl.String, "the endpoint's model"),
+        Column("template_version", pl.String, "digest of the prompt templates"),
+        Column("input_tokens", pl.Int64, "tokens sent; null where not reported", nullable=True),
+        Column("output_tokens", pl.Int64, "tokens of the reply; null likewise", nullable=True),
+        Column("cost_usd", pl.Float64, "cost; null where unknown", unit="USD", nullable=True),
+    ),
+    key=("row_id",),
+)
+
 
 class _Reply(BaseModel):
-    # Strict: a "4" in quotes, 4.5 or "yes" is a sign of a reply that was not thought in fields.
+    # Strict: a "4" in quotes, 4.5 or "yes" is a sign that the model ignored the schema.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     rating: Annotated[int, Field(ge=LOWEST, le=HIGHEST)]
@@ -38,11 +63,11 @@ class _Reply(BaseModel):
 
 @dataclass(frozen=True)
 class Rating:
-    """What the judge says of one picture.
+    """The judge's rating of one image.
 
     Attributes:
         rating: 1 to 5; None where it failed.
-        shows: whether the picture shows the prompt; None where it failed.
+        shows: whether the image shows the prompt; None where it failed.
         reason: `code: detail` where it failed.
         cost_usd: None where a price or the number of tokens is not known.
     """
@@ -62,7 +87,7 @@ class Rating:
 
 @dataclass(frozen=True)
 class RatingRequest:
-    """A picture to be rated by its prompt."""
+    """An image to be rated by its prompt."""
 
     row_id: str
     prompt: str
@@ -129,24 +154,9 @@ def _rating(request: RatingRequest, outcome: Reply[_Reply], judge: "EndpointJudg
     )
 
 
-def ratings_table(rows: Sequence[Rating]) -> "pl.DataFrame":
-    """One line per picture, with the fields of `Rating`."""
-    import polars as pl
-
-    schema: dict[str, Any] = {
-        "row_id": pl.String,
-        "prompt": pl.String,
-        "rating": pl.Int64,
-        "shows": pl.Boolean,
-        "status": pl.String,
-        "reason": pl.String,
-        "model": pl.String,
-        "template_version": pl.String,
-        "input_tokens": pl.Int64,
-        "output_tokens": pl.Int64,
-        "cost_usd": pl.Float64,
-    }
-    return pl.DataFrame([vars(row) for row in rows], schema=schema)
+def ratings_table(rows: Sequence[Rating]) -> pl.DataFrame:
+    """Table of JUDGE_RATINGS."""
+    return pl.DataFrame([vars(row) for row in rows], schema=JUDGE_RATINGS.schema)
 
 
 class EndpointJudge(StructuredOutput[RatingRequest, _Reply]):

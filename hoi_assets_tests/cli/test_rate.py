@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from hoi_assets.publishing.suites import SUITES
 
 from hoi_assets.cli import rate
 from hoi_assets.cli.exit_codes import ExitCode
@@ -17,9 +18,8 @@ from hoi_assets.defs.ppv.verification import verifier_training_pairs
 from hoi_assets.publishing.execution import Outcome, carry_out
 from hoi_assets.publishing.graph import Graph
 from hoi_assets.publishing.stage import Stage
-from hoi_assets.publishing.suites import SUITES
 from hoi_assets.rating import page
-from hoi_assets.rating.pictures import SUITES as PICTURE_SUITES
+from hoi_assets.rating.published_images import SUITES as PICTURE_SUITES
 from hoi_assets.rating.study import read_study, study_folder
 from hoi_assets.settings import Settings, load_settings
 from hoi_assets.store.versions import Store

@@ -3,6 +3,8 @@
 import polars as pl
 
 from hoi_assets.defs.groups import EVALUATION, OWNERS
+from hoi_assets.evaluation.human_agreement import RATER_AGREEMENT
+from hoi_assets.evaluation.human_ratings import HEAD_TO_HEAD, MEAN_RATINGS, WIN_RATES
 from hoi_assets.publishing.asset import published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
@@ -15,6 +17,7 @@ from hoi_assets.publishing.expectations import (
     unique,
 )
 from hoi_assets.publishing.metadata import Markdown, Table
+from hoi_assets.rating.vote_tables import EQUAL_PAIRS, STUDIES, VOTE_ROWS
 from hoi_assets.store.versions import Staging
 
 NO_VOTES = (
@@ -78,6 +81,15 @@ HUMAN_RATINGS_SUITE = suite(
     kinds={"polars"},
     code_version="1",
     suite=HUMAN_RATINGS_SUITE,
+    tables=[
+        VOTE_ROWS,
+        STUDIES,
+        EQUAL_PAIRS,
+        MEAN_RATINGS,
+        WIN_RATES,
+        HEAD_TO_HEAD,
+        RATER_AGREEMENT,
+    ],
     settings=["evaluation"],
     external_inputs=lambda context: {"votes": _votes_digest(context)},
 )
@@ -85,25 +97,25 @@ def human_ratings(context: StageContext, staging: Staging) -> Result:
     """All votes of all studies (`hoi rate`), superseded and faulty ones rejected with the reason;
     mean ratings, Bradley-Terry win rates and Krippendorff's alpha with intervals. Empty without
     studies."""
-    from hoi_assets.evaluation.human_agreement import (
+    from hoi_assets.evaluation.human_agreement import measure_rater_agreement
+    from hoi_assets.evaluation.human_ratings import (
+        average_ratings,
+        estimate_win_rates,
         head_to_head,
-        mean_ratings,
-        rater_agreement,
-        win_rates,
     )
-    from hoi_assets.rating.votes import collect
+    from hoi_assets.rating.vote_tables import collect_votes
 
-    found = collect(context.store.home)
+    found = collect_votes(context.store.home)
     votes, samples = found.votes, context.settings.evaluation.bootstrap_samples
     tables = {
         "rows": votes,
         "studies": found.studies,
         # Pairs of equal pixels: ties that nobody was asked about, in no figure below.
         "equal": found.equal,
-        "ratings": mean_ratings(votes, samples),
-        "wins": win_rates(votes, samples),
+        "ratings": average_ratings(votes, samples),
+        "wins": estimate_win_rates(votes, samples),
         "head_to_head": head_to_head(votes, samples),
-        "agreement": rater_agreement(votes, samples),
+        "agreement": measure_rater_agreement(votes, samples),
     }
     for name, table in tables.items():
         staging.write_table(name, table)
@@ -129,6 +141,6 @@ def _whole(table: pl.DataFrame) -> list[dict[str, object]]:
 
 
 def _votes_digest(context: StageContext) -> str:
-    from hoi_assets.rating.votes import votes_digest
+    from hoi_assets.rating.vote_tables import votes_digest
 
     return votes_digest(context.store.home)

@@ -85,8 +85,8 @@ class EndpointRewriter(StructuredOutput[str, str]):
         """The prompt in a reply, on one line.
 
         Raises:
-            UnusableReply: a reply that breaks the schema, or a prompt that is empty, unprintable or too
-                long.
+            UnusableReply: a reply that breaks the schema, or a prompt that is empty, unprintable
+                or too long.
         """
         try:
             rewritten = _Reply.model_validate(parse_json_object(text)).prompt
