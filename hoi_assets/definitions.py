@@ -16,7 +16,7 @@ from hoi_assets.defs.automation import (
 from hoi_assets.defs.partitions import definitions_of
 from hoi_assets.defs.resources import Platform, PlatformResource
 from hoi_assets.publishing.asset import asset_of
-from hoi_assets.publishing.expectations import Rule
+from hoi_assets.publishing.expectations import Expectation
 from hoi_assets.publishing.graph import Graph, stages_in
 from hoi_assets.publishing.stage import Stage
 from hoi_assets.publishing.suites import SUITES
@@ -26,7 +26,7 @@ def build_line(
     profile: str | None = None,
     home: Path | None = None,
     stages: Iterable[Stage] | None = None,
-    suites: Mapping[str, Sequence[Rule]] = SUITES,
+    suites: Mapping[str, Sequence[Expectation]] = SUITES,
 ) -> Line:
     """The graph, its assets and the jobs of its phases.
 
@@ -34,7 +34,7 @@ def build_line(
         profile: name or path of a YAML file; None takes `HOI_PROFILE`, else `tiny`.
         home: where outputs go; None takes `HOI_HOME`, else `data/out`.
         stages: those of `hoi_assets.defs` where not given.
-        suites: rules by stage name.
+        suites: expectations by stage name.
     """
     platform = Platform(profile, home)
     graph = Graph(stages_in("hoi_assets.defs") if stages is None else stages, suites)

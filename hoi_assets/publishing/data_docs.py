@@ -59,7 +59,9 @@ def run_name(partition: str | None, run_id: str | None) -> str:
 
 def page_path(key: Sequence[str]) -> Path:
     """A validation's page below the home, by Great Expectations' key; the index where empty."""
-    return SITE / "validations" / Path(*key[:-1]) / f"{key[-1]}.html" if key else SITE / "index.html"
+    return (
+        SITE / "validations" / Path(*key[:-1]) / f"{key[-1]}.html" if key else SITE / "index.html"
+    )
 
 
 def summarise_result(result: Mapping[str, Any]) -> Validation:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hoi_assets.publishing.validation import Verdict
+from hoi_assets.publishing.validation import GateResult
 from hoi_assets.store.disk import writing
 from hoi_assets.store.versions import Store
 
@@ -30,7 +30,7 @@ class Evidence:
         only_tables: the gate looked at nothing but the version's own tables.
     """
 
-    verdict: Verdict
+    verdict: GateResult
     rows: Mapping[str, int]
     failed_rows: int = 0
     only_tables: bool = True
@@ -74,7 +74,7 @@ def find(store: Store, asset: str, partition: str | None, version: str) -> Evide
     if content is None:
         return None
     return Evidence(
-        verdict=Verdict.from_json(content["findings"]),
+        verdict=GateResult.from_json(content["findings"]),
         rows=content["rows"],
         failed_rows=content["failed_rows"],
         only_tables=content["only_tables"],

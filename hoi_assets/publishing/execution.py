@@ -15,7 +15,7 @@ from hoi_assets.publishing.evidence import Attempt, Evidence
 from hoi_assets.publishing.graph import Graph
 from hoi_assets.publishing.metadata import plain
 from hoi_assets.publishing.stage import Result, Stage, Work
-from hoi_assets.publishing.validation import Verdict, evaluate
+from hoi_assets.publishing.validation import Audit, GateResult, evaluate
 from hoi_assets.store.disk import FULL, DiskFull, writing
 from hoi_assets.store.versions import Published, Staging
 
@@ -48,7 +48,7 @@ class Outcome:
     quarantine: Path | None = None
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> GateResult:
         return self.found.verdict
 
 
@@ -159,10 +159,11 @@ def _audit(
         metadata = {name: plain(name, value) for name, value in result.metadata.items()}
     try:
         tables = {**_tables(out.path), **result.audit}
-        verdict = evaluate(tables, graph.rules(stage, work.settings))
+        place = Audit(store.home, stage.name, work.partition, work.run_id)
+        verdict = evaluate(tables, graph.rules(stage, work.settings), place)
         rows = {name: table.height for name, table in tables.items()}
     except Exception as error:
-        verdict, rows = Verdict.of_crash(error), {}
+        verdict, rows = GateResult.of_crash(error), {}
     found = Evidence(
         verdict=verdict,
         rows=rows,

@@ -11,7 +11,7 @@ from hoi_assets.errors import HoiError
 from hoi_assets.hashing import canonical_json, digest
 from hoi_assets.progress import Log
 from hoi_assets.publishing import evidence
-from hoi_assets.publishing.expectations import Rule, resolve
+from hoi_assets.publishing.expectations import Expectation, resolve
 from hoi_assets.publishing.stage import Keys, Partitions, Stage, Work
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Published, Store
@@ -54,13 +54,15 @@ class Graph:
 
     Args:
         stages: in any order.
-        suites: rules by the stage's name.
+        suites: expectations by the stage's name.
 
     Raises:
         HoiError: a name twice, an unknown parent, a circle, or a stage without a suite.
     """
 
-    def __init__(self, stages: Iterable[Stage], suites: Mapping[str, Sequence[Rule]]) -> None:
+    def __init__(
+        self, stages: Iterable[Stage], suites: Mapping[str, Sequence[Expectation]]
+    ) -> None:
         by_name: dict[str, Stage] = {}
         for stage in stages:
             if by_name.setdefault(stage.name, stage) is not stage:
@@ -116,7 +118,7 @@ class Graph:
         ]
         return [phase for phase in phases if phase.stages]
 
-    def rules(self, stage: Stage, settings: Settings) -> list[Rule]:
+    def rules(self, stage: Stage, settings: Settings) -> Sequence[Expectation]:
         """The stage's suite with the thresholds of these settings."""
         return resolve(self.suites[stage.name], settings)
 

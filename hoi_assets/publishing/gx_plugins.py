@@ -8,11 +8,15 @@ metrics here ask, since pandas has no good word for null, lists and SQL.
 import logging
 import math
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
 from great_expectations.core.metric_domain_types import MetricDomainTypes  # noqa: TID253
+from great_expectations.data_context.types.resource_identifiers import (  # noqa: TID253
+    ValidationResultIdentifier,
+)
 from great_expectations.execution_engine import PandasExecutionEngine  # noqa: TID253
 from great_expectations.expectations.expectation import BatchExpectation  # noqa: TID253
 from great_expectations.expectations.metrics.metric_provider import metric_value  # noqa: TID253
@@ -25,6 +29,9 @@ from great_expectations.render import (  # noqa: TID253
     RenderedTableContent,
 )
 from great_expectations.render.renderer import ValidationResultsPageRenderer  # noqa: TID253
+from great_expectations.render.renderer.content_block import (  # noqa: TID253
+    ValidationResultsTableContentBlockRenderer,
+)
 from great_expectations.render.renderer.renderer import renderer  # noqa: TID253
 from great_expectations.render.renderer_configuration import (  # noqa: TID253
     RendererConfiguration,
@@ -35,8 +42,9 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 from hoi_assets.publishing.data_docs import TEMPLATES, page_path, summarise_result, write_text
 from hoi_assets.publishing.validation import (
     FAILING_ROWS_CAP,
-    number_text,
+    bounds_text,
     observed_text,
+    quantity_text,
     short,
 )
 
@@ -65,8 +73,9 @@ class SqlMeasure(TableMetricProvider):
         found = {"value": value, "rows": [], "count": None, "of": table.height}
         if where:
             meeting = table.sql(f"select * from self where {where}")
-            rows = meeting.head(FAILING_ROWS_CAP).to_dicts()
-            found["rows"] = [{name: short(v) for name, v in row.items()} for row in rows]
+            rows = meeting.head(FAILING_ROWS_CAP).rows()
+            found["rows"] = [[short(value) for value in row] for row in rows]
+            found["columns"] = meeting.columns
             found["count"] = meeting.height
         return found
 
@@ -78,9 +87,7 @@ class ColumnTypes(TableMetricProvider):
     value_keys = ()
 
     @metric_value(engine=PandasExecutionEngine)
-    def _pandas(
-        cls, execution_engine: Any, metric_domain_kwargs: dict, **_: Any
-    ) -> dict[str, str]:
+    def _pandas(cls, execution_engine: Any, metric_domain_kwargs: dict, **_: Any) -> dict[str, str]:
         schema = _polars(execution_engine, metric_domain_kwargs).schema
         return {name: str(dtype) for name, dtype in schema.items()}
 
@@ -100,7 +107,7 @@ class ExpectMeasureToBeBetween(BatchExpectation):
     Args:
         name: what the number is, in snake case.
         sql: Polars SQL expression.
-        quantity: what it is, in words; the expression itself where not given.
+        quantity: what it is, in words, with `$where` for the condition; else the expression.
         where: SQL condition; rows that meet it are shown when the expectation fails.
         min_value: included, like `max_value`.
     """
@@ -135,16 +142,18 @@ class ExpectMeasureToBeBetween(BatchExpectation):
         success = low <= value <= high
         result: dict[str, Any] = {"observed_value": value}
         if found["count"] is not None:
-            result["details"] = {"rows_meeting": found["count"], "rows": found["of"]}
+            result["details"] = {"rows_meeting": found["count"], "of": found["of"]}
             if not success:
-                result["details"]["unexpected_rows"] = found["rows"]
+                result["details"] |= {"columns": found["columns"], "rows": found["rows"]}
         return {"success": success, "result": result}
 
     @classmethod
     def _prescriptive_template(
         cls, renderer_configuration: RendererConfiguration
     ) -> RendererConfiguration:
-        renderer_configuration.template_str = measure_sentence(renderer_configuration.kwargs)
+        kwargs = renderer_configuration.kwargs
+        sentence = f"{kwargs['name']}: {quantity_text(kwargs)} must be {bounds_text(kwargs)}."
+        renderer_configuration.template_str = sentence
         return renderer_configuration
 
     @classmethod
@@ -157,14 +166,11 @@ class ExpectMeasureToBeBetween(BatchExpectation):
         **_: Any,
     ) -> list[RenderedStringTemplateContent]:
         kwargs = configuration.kwargs
-        params = {
-            "name": kwargs["name"],
-            "quantity": kwargs.get("quantity") or kwargs["sql"],
-            "bounds": bounds_text(kwargs),
-        }
-        return [
-            _text("$name: $quantity must be $bounds.", params, (runtime_configuration or {}))
-        ]
+        params = {"name": kwargs["name"], "bounds": bounds_text(kwargs)}
+        params |= {name: kwargs[name] for name in ("sql", "where") if kwargs.get(name)}
+        quantity = kwargs.get("quantity") or "$sql"
+        template = f"$name: {quantity} must be $bounds."
+        return [_text(template, params, runtime_configuration or {})]
 
     @classmethod
     @renderer(renderer_type="renderer.diagnostic.observed_value")
@@ -179,14 +185,13 @@ class ExpectMeasureToBeBetween(BatchExpectation):
         cls, configuration: Any = None, result: Any = None, **_: Any
     ) -> list[RenderedTableContent] | None:
         details = (result.result or {}).get("details") if result is not None else None
-        rows = (details or {}).get("unexpected_rows")
-        if not rows:
+        if not details or not details.get("rows"):
             return None
         return [
             RenderedTableContent(
                 content_block_type="table",
-                header_row=list(rows[0]),
-                table=[list(row.values()) for row in rows],
+                header_row=details["columns"],
+                table=details["rows"],
                 styling={"body": {"classes": ["table-bordered", "table-sm", "mt-3"]}},
             )
         ]
@@ -238,21 +243,6 @@ class ExpectColumnTypesToMatch(BatchExpectation):
         return [_text("Columns must have the types $types.", params, runtime_configuration or {})]
 
 
-def measure_sentence(kwargs: dict[str, Any]) -> str:
-    """The expectation in words."""
-    quantity = kwargs.get("quantity") or kwargs["sql"]
-    return f"{kwargs['name']}: {quantity} must be {bounds_text(kwargs)}."
-
-
-def bounds_text(kwargs: dict[str, Any]) -> str:
-    """Bounds in words, e.g. `at least 1 and at most 3`."""
-    low, high = kwargs.get("min_value"), kwargs.get("max_value")
-    if low == high or (low is None and high == 0 and kwargs.get("where")):
-        return number_text(high)
-    parts = [] if low is None else [f"at least {number_text(low)}"]
-    return " and ".join([*parts, *([] if high is None else [f"at most {number_text(high)}"])])
-
-
 def _text(template: str, params: dict[str, Any], runtime: dict) -> RenderedStringTemplateContent:
     return RenderedStringTemplateContent(
         content_block_type="string_template",
@@ -282,7 +272,7 @@ class LocalSite:
         """Write the pages of these validations."""
         store = self.context.validation_results_store
         for key in resource_identifiers or store.list_keys():
-            if type(key).__name__ == "ValidationResultIdentifier":
+            if isinstance(key, ValidationResultIdentifier):
                 try:
                     page = _page(store.get(key))
                 except Exception:  # as Great Expectations' builder does: the result still counts
@@ -297,8 +287,40 @@ class LocalSite:
         return (self.home / path).as_uri()
 
 
+class ResultTable(ValidationResultsTableContentBlockRenderer):
+    """The library's table of results, escaped, and "warning" where a failure does not block."""
+
+    @classmethod
+    def _get_content_block_fn(cls, expectation_type: str, expectation_config: Any = None) -> Any:
+        rows_of = super()._get_content_block_fn(expectation_type, expectation_config)
+
+        def safe_rows(result: Any = None, **kwargs: Any) -> list[Any]:
+            rows = [_escaped(row) for row in rows_of(result=result, **kwargs)]
+            if not result.success and result.expectation_config.severity == "warning":
+                rows[0][0] = RenderedStringTemplateContent(
+                    content_block_type="string_template",
+                    string_template={"template": "warning", "styling": {"classes": ["warned"]}},
+                )
+            return rows
+
+        return safe_rows
+
+
+def _escaped(cell: Any) -> Any:
+    """Text in a cell as HTML: the library escapes what sentences quote, not what tables hold."""
+    if isinstance(cell, str):
+        return escape(cell)
+    if isinstance(cell, list):
+        return [_escaped(each) for each in cell]
+    if isinstance(cell, RenderedTableContent):
+        cell.header_row, cell.table = _escaped(cell.header_row), _escaped(cell.table)
+    return cell
+
+
 def _page(result: Any) -> str:
-    document = ValidationResultsPageRenderer().render(result)
+    table = {"class_name": ResultTable.__name__, "module_name": __name__}
+    section = {"class_name": "ValidationResultsColumnSectionRenderer", "table_renderer": table}
+    document = ValidationResultsPageRenderer(column_section_renderer=section).render(result)
     # The overview is the template's own; sections with a failure come first.
     document.sections = sorted(document.sections[1:], key=_passed)
     return _view().render(document, overview=summarise_result(result.to_json_dict()))

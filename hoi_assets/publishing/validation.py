@@ -87,7 +87,8 @@ class ExpectationResult:
 
     def __str__(self) -> str:
         place = f"{self.table}.{self.column}" if self.column else self.table
-        return f"{self.expectation} on {place} ({self.expected}): observed {self.observed}"
+        expected = f" ({self.expected})" if self.expected else ""
+        return f"{self.expectation} on {place}{expected}: observed {self.observed}"
 
 
 @dataclass(frozen=True)
@@ -220,9 +221,8 @@ def _build(declared: Expectation) -> Any:
             f"Great Expectations has no {declared.type!r}",
             "use a constructor of hoi_assets/publishing/expectations.py",
         )
-    warning = {} if declared.blocking else {"severity": "warning", "notes": "warning, not blocking"}
     try:
-        return made(**declared.kwargs, **warning)
+        return made(**declared.kwargs, severity="critical" if declared.blocking else "warning")
     except ValueError as error:  # pydantic's
         raise HoiError(
             f"{declared.type} on table {declared.table!r}: {_error(error)}",
@@ -314,11 +314,13 @@ def _interpret(
     failing = found.get("partial_unexpected_index_list") or []
     rows = table[failing[:FAILING_ROWS_CAP]].to_dicts() if failing else []
     rows = [{name: short(value) for name, value in row.items()} for row in rows]
+    details = found.get("details") or {}
+    shown = details.get("rows") or []  # of a measure: the rows that meet its condition
     return _result(
         declared,
         _observed(found),
         holds=bool(answer["success"]),
-        rows=rows or (found.get("details") or {}).get("unexpected_rows") or [],
+        rows=rows or [dict(zip(details["columns"], row, strict=True)) for row in shown],
     )
 
 
@@ -333,16 +335,17 @@ def _columns(declared: Expectation) -> list[str]:
 def _result(
     declared: Expectation, observed: str, holds: bool, rows: Sequence[dict] = ()
 ) -> ExpectationResult:
-    about = ("column", "column_list", "name", "quantity", "where", "sql")
-    expected = [f"{k} {short(v)}" for k, v in declared.kwargs.items() if k not in about]
-    if "sql" in declared.kwargs:
-        expected.insert(0, declared.kwargs.get("quantity") or declared.kwargs["sql"])
+    kwargs = declared.kwargs
+    expected = [quantity_text(kwargs)] if "sql" in kwargs else []
+    expected += [bounds_text(kwargs)] if kwargs.keys() & {"min_value", "max_value"} else []
+    if "value_set" in kwargs:
+        expected.append(f"one of {short(', '.join(map(str, kwargs['value_set'])))}")
     if declared.type == "ExpectTableColumnsToMatchOrderedList":
-        expected = [f"exactly {short(', '.join(declared.kwargs['column_list']))}"]
+        expected.append(f"exactly {short(', '.join(kwargs['column_list']))}")
     return ExpectationResult(
         table=declared.table,
         expectation=_snake(declared.type),
-        column=declared.kwargs.get("name") or ", ".join(_columns(declared)),
+        column=kwargs.get("name") or ", ".join(_columns(declared)),
         expected=", ".join(expected),
         observed=observed,
         holds=holds,
@@ -361,11 +364,25 @@ def _observed(found: Mapping[str, Any]) -> str:
 
 def observed_text(found: Mapping[str, Any]) -> str:
     """The observed value, and for a condition how many rows meet it."""
-    text = number_text(found.get("observed_value", ""))
-    details = found.get("details") or {}
-    if "rows_meeting" in details:
-        text += f" ({details['rows_meeting']} of {details['rows']} rows)"
-    return text
+    value, details = found.get("observed_value", ""), found.get("details") or {}
+    if "rows_meeting" not in details:
+        return number_text(value)
+    rows = f"{details['rows_meeting']} of {details['of']} rows"
+    return rows if value == details["rows_meeting"] else f"{number_text(value)} ({rows})"
+
+
+def quantity_text(kwargs: Mapping[str, Any]) -> str:
+    """What an `ExpectMeasureToBeBetween` measures, in words."""
+    return str(kwargs.get("quantity") or kwargs["sql"]).replace("$where", kwargs.get("where") or "")
+
+
+def bounds_text(kwargs: Mapping[str, Any]) -> str:
+    """Bounds in words, e.g. `at least 1 and at most 3`."""
+    low, high = kwargs.get("min_value"), kwargs.get("max_value")
+    if low is not None and low == high:
+        return f"exactly {number_text(low)}"
+    parts = [] if low is None else [f"at least {number_text(low)}"]
+    return " and ".join([*parts, *([] if high is None else [f"at most {number_text(high)}"])])
 
 
 def number_text(value: Any) -> str:

@@ -240,7 +240,7 @@ import sys, time
 from pathlib import Path
 import dagster as dg
 from hoi_assets.defs.automation import drive
-from hoi_assets.publishing.expectations import rows
+from hoi_assets.publishing.expectations import row_count, suite
 from hoi_assets.publishing.stage import Result, stage
 from hoi_assets.definitions import build_line
 
@@ -252,7 +252,8 @@ def endless(work, out):
     time.sleep(600)
     return Result()
 
-line = build_line(str(folder / "small.yaml"), folder / "home", [endless], {"endless": rows("rows")})
+suites = {"endless": suite(rows=[row_count()])}
+line = build_line(str(folder / "small.yaml"), folder / "home", [endless], suites)
 with dg.DagsterInstance.get() as instance:
     drive(line, instance, ["hook"], say=print)
 """

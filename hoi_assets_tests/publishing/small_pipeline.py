@@ -12,7 +12,7 @@ import yaml
 
 from hoi_assets.definitions import build_definitions, build_line
 from hoi_assets.defs.automation import Line
-from hoi_assets.publishing.expectations import measured, not_null, rows, share, suite, unique
+from hoi_assets.publishing.expectations import measure, not_null, row_count, share, suite, unique
 from hoi_assets.publishing.stage import Image, Markdown, Result, Work, stage
 from hoi_assets.store.versions import Staging
 
@@ -115,20 +115,22 @@ def report(work: Work, out: Staging) -> Result:
 
 STAGES = [report, evaluation, model, dataset, pictures, prompts, dictionary]
 SUITES = {
-    "dictionary": suite(rows("rows", 1)),
+    "dictionary": suite(rows=[row_count(1)]),
     "prompts": suite(
-        rows("rows", "${gates.min_prompts}"),
-        unique("rows", "prompt"),
-        not_null("rows", "prompt_id", "prompt"),
-        share("rows", "failed_share", "status = 'failed'", "${gates.max_failed_share}"),
+        rows=[
+            row_count("${gates.min_prompts}"),
+            unique("prompt"),
+            not_null("prompt_id", "prompt"),
+            share("failed_share", "status = 'failed'", "${gates.max_failed_share}"),
+        ]
     ),
-    "pictures": suite(rows("rows"), not_null("rows", "pixels")),
+    "pictures": suite(rows=[row_count(), not_null("pixels")]),
     "dataset": suite(
-        measured("rows", "categories", "count(distinct category)", "${dataset.min_categories}")
+        rows=[measure("categories", "count(distinct category)", "${dataset.min_categories}")]
     ),
-    "model": suite(rows("summary", 1, 1)),
-    "evaluation": suite(rows("rows", 1, 1)),
-    "report": suite(rows("summary", 1, 1)),
+    "model": suite(summary=[row_count(1, 1)]),
+    "evaluation": suite(rows=[row_count(1, 1)]),
+    "report": suite(summary=[row_count(1, 1)]),
 }
 
 GOOD = ["a red ball", "a blue ball", "a green box"]

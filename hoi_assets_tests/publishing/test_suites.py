@@ -1,4 +1,4 @@
-"""The suites of the line: complete, resolvable, and able to tell a collapsed version."""
+"""The suites of the pipelines: complete, resolvable, and able to refuse a collapsed version."""
 
 import polars as pl
 import pytest
@@ -6,16 +6,16 @@ import pytest
 from hoi_assets.publishing.expectations import resolve
 from hoi_assets.publishing.graph import stages_in
 from hoi_assets.publishing.suites import SUITES
-from hoi_assets.publishing.validation import evaluate
+from hoi_assets.publishing.validation import build_suite, evaluate
 from hoi_assets.settings import load_settings
 
 SETTINGS = load_settings("tiny")
 
 
 def passes(name: str, **tables: pl.DataFrame) -> bool:
-    rules = [r for r in resolve(SUITES[name], SETTINGS) if r.table in tables]
-    assert rules
-    return evaluate(tables, rules).passed
+    declared = [each for each in resolve(SUITES[name], SETTINGS) if each.table in tables]
+    assert declared
+    return evaluate(tables, declared).passed
 
 
 def candidates(count: int = 20) -> pl.DataFrame:
@@ -53,14 +53,17 @@ def verdicts(accepted: int, count: int = 20) -> pl.DataFrame:
     )
 
 
-def test_every_stage_of_the_line_has_a_suite_and_every_suite_a_stage():
+def test_every_stage_has_a_suite_and_every_suite_a_stage():
     assert {stage.name for stage in stages_in("hoi_assets.defs")} == set(SUITES)
 
 
 @pytest.mark.parametrize("profile", ["tiny", "full"])
-def test_every_threshold_is_a_setting_of_the_profile(profile):
-    for rules in SUITES.values():
-        resolve(rules, load_settings(profile))
+def test_every_suite_is_one_that_great_expectations_takes_with_the_thresholds_of_the_profile(
+    profile,
+):
+    settings = load_settings(profile)
+    for name, declared in SUITES.items():
+        build_suite(name, resolve(declared, settings))
 
 
 def test_good_candidates_pass():

@@ -19,7 +19,7 @@ from hoi_assets.definitions import build_line
 from hoi_assets.defs.automation import Line
 from hoi_assets.errors import HoiError
 from hoi_assets.publishing.asset import FORCE_TAG
-from hoi_assets.publishing.expectations import Rule, rows, suite
+from hoi_assets.publishing.expectations import Suite, measure, row_count, suite
 from hoi_assets.publishing.graph import Graph, Status
 from hoi_assets.publishing.stage import Result, Stage, Work, stage
 from hoi_assets.store.versions import Staging
@@ -258,7 +258,7 @@ def test_unpublished_parent_is_named_with_the_remedy(folder, instance):
     assert "pictures is not published for any category" in told
 
 
-def line_of(folder: Path, *stages: Stage, suites: dict[str, list[Rule]]) -> Line:
+def line_of(folder: Path, *stages: Stage, suites: dict[str, Suite]) -> Line:
     return build_line(str(folder / "small.yaml"), folder / "home", stages, suites)
 
 
@@ -268,7 +268,7 @@ def test_exception_in_the_gate_is_a_failed_check_with_evidence(folder, instance)
         out.write_bytes("rows.parquet", b"not a table")
         return Result()
 
-    line = line_of(folder, torn, suites={"torn": rows("rows")})
+    line = line_of(folder, torn, suites={"torn": suite(rows=[row_count()])})
     result = run(line, instance, "line_head")
     assert "the gate runs" in failure(result)
     assert checks(instance, "torn") == [(None, "FAILED")]
@@ -282,7 +282,7 @@ def test_exception_in_a_stage_publishes_nothing_and_is_shown_as_held(folder, ins
         out.write_text("half", "half")
         raise ZeroDivisionError("division by zero")
 
-    line = line_of(folder, broken, suites={"broken": rows("rows")})
+    line = line_of(folder, broken, suites={"broken": suite(rows=[row_count()])})
     assert not run(line, instance, "line_head").success
     assert line.platform.store.current("broken") is None
     assert list((folder / "home" / "staging").iterdir()) == []
@@ -296,8 +296,8 @@ def test_a_warning_is_told_and_does_not_hold_back(folder, instance):
         out.write_table("rows", pl.DataFrame({"n": [1]}))
         return Result()
 
-    wish = Rule("rows", "expect_table_row_count_to_be_between", {"min_value": 5}, blocking=False)
-    line = line_of(folder, meagre, suites={"meagre": [wish]})
+    wish = measure("rows", "count(*)", 5, blocking=False)
+    line = line_of(folder, meagre, suites={"meagre": suite(rows=[wish])})
     result = run(line, instance, "line_head")
     assert result.success
     assert line.platform.store.current("meagre") is not None
@@ -311,9 +311,9 @@ def test_tables_given_for_audit_alone_are_judged_and_not_published(folder, insta
         out.write_text("model.bin", "weights")
         return Result(audit={"quality": pl.DataFrame({"auc": [0.5]})})
 
-    line = line_of(folder, audited, suites={"audited": rows("quality", 2)})
+    line = line_of(folder, audited, suites={"audited": suite(quality=[row_count(2)])})
     assert "observed 1" in failure(run(line, instance, "line_head"))
-    line = line_of(folder, audited, suites={"audited": rows("quality", 1)})
+    line = line_of(folder, audited, suites={"audited": suite(quality=[row_count(1)])})
     assert run(line, instance, "line_head").success
     files = [p.name for p in line.platform.store.require("audited").path.iterdir()]
     assert files == ["model.bin"]
@@ -335,7 +335,7 @@ def test_two_runs_of_one_category_never_compute_at_once(folder):
     outcomes: list[bool] = []
 
     def go() -> None:
-        line = line_of(folder, slow, suites={"slow": rows("rows")})
+        line = line_of(folder, slow, suites={"slow": suite(rows=[row_count()])})
         with dg.DagsterInstance.ephemeral() as own:
             outcomes.append(run(line, own, "hand_pose_line", "hook", **{FORCE_TAG: "true"}).success)
 
@@ -358,7 +358,7 @@ def test_a_waiting_run_finds_what_the_other_made(folder):
         return Result()
 
     def go() -> None:
-        line = line_of(folder, slow, suites={"slow": rows("rows")})
+        line = line_of(folder, slow, suites={"slow": suite(rows=[row_count()])})
         with dg.DagsterInstance.ephemeral() as own:
             run(line, own, "line_head")
 
@@ -448,7 +448,7 @@ def card(work: Work, out: Staging) -> Result:
     return Result()
 
 
-BOTH = {**SUITES, "drawings": suite(rows("rows")), "card": suite(rows("rows"))}
+BOTH = {**SUITES, "drawings": suite(rows=[row_count()]), "card": suite(rows=[row_count()])}
 
 
 def test_two_kinds_of_partitions_are_phases_of_their_own_and_meet_in_a_fan_in():
@@ -492,7 +492,7 @@ def test_a_stage_reads_only_what_it_declares(folder):
         work.parent("dictionary")
         return Result()
 
-    line = line_of(folder, sly, suites={"sly": rows("rows")})
+    line = line_of(folder, sly, suites={"sly": suite(rows=[row_count()])})
     platform = line.platform
     work = line.graph.work(sly, None, platform.settings, platform.store, platform.partition_keys)
     with platform.store.stage("sly") as out, pytest.raises(TypeError, match="not among the deps"):
