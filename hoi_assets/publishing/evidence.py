@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hoi_assets.publishing.validation import GateResult
+from hoi_assets.publishing.gate_result import GateResult
 from hoi_assets.store.disk import writing
 from hoi_assets.store.versions import Store
 

@@ -12,10 +12,11 @@ from hoi_assets.errors import HoiError
 from hoi_assets.hashing import files_below
 from hoi_assets.publishing import evidence
 from hoi_assets.publishing.evidence import Attempt, Evidence
+from hoi_assets.publishing.gate_result import GateResult
 from hoi_assets.publishing.graph import Graph
 from hoi_assets.publishing.metadata import plain
 from hoi_assets.publishing.stage import Result, Stage, Work
-from hoi_assets.publishing.validation import Audit, GateResult, evaluate
+from hoi_assets.publishing.validation import ValidationRun, evaluate
 from hoi_assets.store.disk import FULL, DiskFull, writing
 from hoi_assets.store.versions import Published, Staging
 
@@ -159,8 +160,8 @@ def _audit(
         metadata = {name: plain(name, value) for name, value in result.metadata.items()}
     try:
         tables = {**_tables(out.path), **result.audit}
-        place = Audit(store.home, stage.name, work.partition, work.run_id)
-        verdict = evaluate(tables, graph.rules(stage, work.settings), place)
+        run = ValidationRun(store.home, stage.name, work.partition, work.run_id)
+        verdict = evaluate(tables, graph.rules(stage, work.settings), run)
         rows = {name: table.height for name, table in tables.items()}
     except Exception as error:
         verdict, rows = GateResult.of_crash(error), {}

@@ -5,8 +5,8 @@ functions. The batch is the table as pandas; `frame.attrs["polars"]` holds it as
 metrics here ask, since pandas has no good word for null, lists and SQL.
 """
 
-import logging
 import math
+import traceback
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -40,7 +40,7 @@ from great_expectations.render.view import DefaultJinjaPageView  # noqa: TID253
 from jinja2 import ChoiceLoader, FileSystemLoader
 
 from hoi_assets.publishing.data_docs import TEMPLATES, page_path, summarise_result, write_text
-from hoi_assets.publishing.validation import (
+from hoi_assets.publishing.gate_result import (
     FAILING_ROWS_CAP,
     bounds_text,
     observed_text,
@@ -49,8 +49,6 @@ from hoi_assets.publishing.validation import (
 )
 
 NOTHING = "nothing to measure"
-
-logger = logging.getLogger(__name__)
 
 
 class SqlMeasure(TableMetricProvider):
@@ -275,10 +273,9 @@ class LocalSite:
             if isinstance(key, ValidationResultIdentifier):
                 try:
                     page = _page(store.get(key))
-                except Exception:  # as Great Expectations' builder does: the result still counts
-                    logger.exception("no Data Docs page for %s", key)
-                else:
-                    write_text(self.home / page_path(key.to_tuple()), page)
+                except Exception:  # the result counts all the same
+                    page = f"<h1>This page failed</h1><pre>{escape(traceback.format_exc())}</pre>"
+                write_text(self.home / page_path(key.to_tuple()), page)
         return self.get_resource_url(), None
 
     def get_resource_url(self, resource_identifier: Any = None, only_if_exists: bool = True) -> str:

@@ -11,7 +11,7 @@
 4. *Result.* A `GateResult`: one `ExpectationResult` per declaration, with what was observed and up
    to ten failing rows. What cannot be evaluated is a result too, and does not hold: a missing table
    or column, an exception, a mean over no rows. The version passes if every blocking one holds.
-5. *Data Docs.* Given an `Audit`, the checkpoint's action writes each validation's page below
+5. *Data Docs.* Given a `ValidationRun`, the checkpoint's action writes each validation's page below
    `<home>/data_docs` (`data_docs.py` says where); every result names its page.
 
 The library is imported inside functions only: it takes seconds, and loading the definitions must
@@ -21,13 +21,11 @@ not wait for it.
 import contextlib
 import io
 import logging
-import math
 import os
 import re
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -36,24 +34,31 @@ from typing import TYPE_CHECKING, Any
 from hoi_assets.errors import HoiError
 from hoi_assets.publishing.data_docs import RESULTS, page_path, run_name
 from hoi_assets.publishing.expectations import Expectation
-from hoi_assets.publishing.metadata import table_markdown
+from hoi_assets.publishing.gate_result import (
+    ERROR_CAP,
+    FAILING_ROWS_CAP,
+    ExpectationResult,
+    GateResult,
+    bounds_text,
+    error_text,
+    observed_text,
+    quantity_text,
+    short,
+)
 from hoi_assets.store.disk import writing
 
 if TYPE_CHECKING:
     import great_expectations
     import polars as pl
 
-FAILING_ROWS_CAP = 10
-TEXT_CAP = 200  # characters of a failing row's field
-ERROR_CAP = 1000  # characters of an exception's message
 NO_ASSET = "tables"  # what suites are named after outside a home
 # Names of the fields in evidence files written before 0.2.
 _OLD_FIELDS = {"asked": "expected"}
 
 
 @dataclass(frozen=True)
-class Audit:
-    """Which version is validated, and for which home the Data Docs pages are written."""
+class ValidationRun:
+    """Which version is validated, in which Dagster run, and the home that gets the Data Docs."""
 
     home: Path
     asset: str
@@ -61,123 +66,17 @@ class Audit:
     run_id: str | None = None
 
 
-@dataclass(frozen=True)
-class ExpectationResult:
-    """What one expectation found.
-
-    Attributes:
-        expectation: its type in snake case, e.g. `expect_column_values_to_not_be_null`.
-        column: the column or columns it is about, or the name of what it measures.
-        expected: its bounds or values, as text.
-        observed: what was seen.
-        blocking: False for a warning.
-        rows: up to ten rows that fail.
-        docs_page: the validation's Data Docs page, relative to the home.
-    """
-
-    table: str
-    expectation: str
-    column: str
-    expected: str
-    observed: str
-    holds: bool
-    blocking: bool = True
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    docs_page: str | None = None
-
-    def __str__(self) -> str:
-        place = f"{self.table}.{self.column}" if self.column else self.table
-        expected = f" ({self.expected})" if self.expected else ""
-        return f"{self.expectation} on {place}{expected}: observed {self.observed}"
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """All results of one version's suites."""
-
-    results: tuple[ExpectationResult, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Every blocking expectation holds."""
-        return all(r.holds for r in self.results if r.blocking)
-
-    @property
-    def broken(self) -> list[ExpectationResult]:
-        """Results that do not hold, blocking ones first."""
-        return sorted((r for r in self.results if not r.holds), key=lambda r: not r.blocking)
-
-    @property
-    def docs_page(self) -> str | None:
-        """Data Docs page (relative to the home) of the first broken result, or of the first table.
-
-        None where no page was written: outside a home, or for a table that is missing.
-        """
-        first = (self.broken or list(self.results))[:1]
-        return first[0].docs_page if first else None
-
-    @property
-    def summary(self) -> str:
-        """One line: what is broken, or how many hold."""
-        if not self.broken:
-            return f"{len(self.results)} of {len(self.results)} expectations hold"
-        rest = len(self.broken) - 1
-        return str(self.broken[0]) + (f"; and {rest} more" if rest else "")
-
-    def markdown(self) -> str:
-        """All results as a table, broken ones first, then their failing rows."""
-        listed = sorted(self.results, key=lambda r: r.holds)
-        table = [
-            {
-                "": "holds" if r.holds else ("FAILED" if r.blocking else "warning"),
-                "expectation": r.expectation,
-                "table": r.table,
-                "column": r.column,
-                "expected": r.expected,
-                "observed": r.observed,
-            }
-            for r in listed
-        ]
-        parts = [table_markdown(table, cap=len(table))]
-        for result in listed:
-            if not result.holds and result.rows:
-                parts += [f"**{result}**", table_markdown(result.rows, FAILING_ROWS_CAP)]
-        return "\n\n".join(parts)
-
-    def as_json(self) -> list[dict[str, Any]]:
-        """JSON-able; `from_json` reads it."""
-        return [asdict(result) for result in self.results]
-
-    @classmethod
-    def from_json(cls, results: Sequence[Mapping[str, Any]]) -> "GateResult":
-        """Read what `as_json` gave, in this edition or an earlier one."""
-        return cls(
-            tuple(
-                ExpectationResult(**{_OLD_FIELDS.get(name, name): v for name, v in each.items()})
-                for each in results
-            )
-        )
-
-    @classmethod
-    def of_crash(cls, error: Exception) -> "GateResult":
-        """The result where the gate itself broke: a failed check with the error as evidence."""
-        place = traceback.extract_tb(error.__traceback__)[-1:] or []
-        where = "; ".join(f"{p.filename}:{p.lineno}" for p in place)
-        expected = f"no exception at {where}"
-        return cls((ExpectationResult("", "the gate runs", "", expected, _error(error), False),))
-
-
 def evaluate(
     tables: Mapping[str, "pl.DataFrame"],
     expectations: Sequence[Expectation],
-    audit: Audit | None = None,
+    run: ValidationRun | None = None,
 ) -> GateResult:
     """Run every table's expectations (with their references resolved).
 
     Args:
         tables: by name.
         expectations: of one asset, in the order of the results.
-        audit: where given, Data Docs pages are written.
+        run: where given, Data Docs pages are written.
 
     Raises:
         HoiError: the home's Data Docs cannot be written.
@@ -191,7 +90,7 @@ def evaluate(
             there = ", ".join(sorted(tables)) or "none"
             found[number] = _result(each, f"no such table; there are: {there}", holds=False)
     if runnable:
-        found.update(_run(tables, runnable, audit))
+        found.update(_run(tables, runnable, run))
     return GateResult(tuple(found[number] for number in range(len(expectations))))
 
 
@@ -225,7 +124,7 @@ def _build(declared: Expectation) -> Any:
         return made(**declared.kwargs, severity="critical" if declared.blocking else "warning")
     except ValueError as error:  # pydantic's
         raise HoiError(
-            f"{declared.type} on table {declared.table!r}: {_error(error)}",
+            f"{declared.type} on table {declared.table!r}: {error_text(error)}",
             "correct the arguments where it is declared, or the settings that it refers to",
         ) from error
 
@@ -233,12 +132,12 @@ def _build(declared: Expectation) -> Any:
 def _run(
     tables: Mapping[str, "pl.DataFrame"],
     runnable: Mapping[str, Mapping[int, Expectation]],
-    audit: Audit | None,
+    run: ValidationRun | None,
 ) -> dict[int, ExpectationResult]:
     """Results by the declaration's number."""
     found: dict[int, ExpectationResult] = {}
     with _quiet():
-        context = _context(audit)
+        context = _context(run)
         for table, declared in runnable.items():
             built = {}
             for number, each in declared.items():
@@ -248,23 +147,37 @@ def _run(
                     found[number] = _result(each, error.what, holds=False)
             if not built:
                 continue
-            ids, results, page = _check(context, table, tables[table], list(built.values()), audit)
-            for place, number in zip(ids, built, strict=True):
-                result = _interpret(declared[number], tables[table], results[place])
-                found[number] = replace(result, docs_page=page)
+            try:
+                results, page = _check(context, table, tables[table], list(built.values()), run)
+            except HoiError:
+                raise
+            except Exception as error:
+                crashed = {n: _result(declared[n], error_text(error), holds=False) for n in built}
+                found.update(crashed)
+                continue
+            for number, result in zip(built, results, strict=True):
+                interpreted = _interpret(declared[number], tables[table], result)
+                found[number] = replace(interpreted, docs_page=page)
     return found
 
 
 def _check(
-    context: Any, name: str, table: "pl.DataFrame", expectations: list[Any], audit: Audit | None
-) -> tuple[list[str], dict[str, Mapping[str, Any]], str | None]:
+    context: Any,
+    name: str,
+    table: "pl.DataFrame",
+    expectations: list[Any],
+    run: ValidationRun | None,
+) -> tuple[list[Mapping[str, Any]], str | None]:
     """Run one table's checkpoint.
 
     Returns:
-        The expectations' ids in order, results as JSON by id, and the Data Docs page.
+        Results as JSON, in the order of the expectations, and the Data Docs page.
+
+    Raises:
+        HoiError: the home's Data Docs cannot be written.
     """
     gx = _great_expectations()
-    asset = audit.asset if audit else NO_ASSET
+    asset = run.asset if run else NO_ASSET
     suite = context.suites.add(
         gx.ExpectationSuite(name=f"{asset}.{name}", expectations=expectations)
     )
@@ -277,7 +190,7 @@ def _check(
     checkpoint = gx.Checkpoint(
         name=suite.name,
         validation_definitions=[definition],
-        actions=[gx.checkpoint.UpdateDataDocsAction(name="data_docs")] if audit else [],
+        actions=[gx.checkpoint.UpdateDataDocsAction(name="data_docs")] if run else [],
         result_format={
             "result_format": "SUMMARY",
             "partial_unexpected_count": FAILING_ROWS_CAP,
@@ -285,18 +198,15 @@ def _check(
     )
     frame = table.to_pandas()
     frame.attrs["polars"] = table
-    outcome = checkpoint.run(
-        batch_parameters={"dataframe": frame},
-        run_id=gx.RunIdentifier(
-            run_name=run_name(audit.partition, audit.run_id) if audit else None,
-            run_time=datetime.now(UTC),
-        ),
+    run_id = gx.RunIdentifier(
+        run_name=run_name(run.partition, run.run_id) if run else None, run_time=datetime.now(UTC)
     )
+    with writing(run.home / RESULTS) if run else contextlib.nullcontext():
+        outcome = checkpoint.run(batch_parameters={"dataframe": frame}, run_id=run_id)
     ((key, validation),) = outcome.run_results.items()
     results = {r.expectation_config.id: r.to_json_dict() for r in validation.results}
-    page = page_path(key.to_tuple())
-    written = audit is not None and (audit.home / page).is_file()
-    return [e.id for e in suite.expectations], results, page.as_posix() if written else None
+    page = page_path(key.to_tuple()).as_posix() if run else None
+    return [results[each.id] for each in suite.expectations], page
 
 
 def _interpret(
@@ -362,54 +272,12 @@ def _observed(found: Mapping[str, Any]) -> str:
     return observed_text(found)
 
 
-def observed_text(found: Mapping[str, Any]) -> str:
-    """The observed value, and for a condition how many rows meet it."""
-    value, details = found.get("observed_value", ""), found.get("details") or {}
-    if "rows_meeting" not in details:
-        return number_text(value)
-    rows = f"{details['rows_meeting']} of {details['of']} rows"
-    return rows if value == details["rows_meeting"] else f"{number_text(value)} ({rows})"
-
-
-def quantity_text(kwargs: Mapping[str, Any]) -> str:
-    """What an `ExpectMeasureToBeBetween` measures, in words."""
-    return str(kwargs.get("quantity") or kwargs["sql"]).replace("$where", kwargs.get("where") or "")
-
-
-def bounds_text(kwargs: Mapping[str, Any]) -> str:
-    """Bounds in words, e.g. `at least 1 and at most 3`."""
-    low, high = kwargs.get("min_value"), kwargs.get("max_value")
-    if low is not None and low == high:
-        return f"exactly {number_text(low)}"
-    parts = [] if low is None else [f"at least {number_text(low)}"]
-    return " and ".join([*parts, *([] if high is None else [f"at most {number_text(high)}"])])
-
-
-def number_text(value: Any) -> str:
-    """Four significant digits for a fraction, anything else as it is."""
-    if isinstance(value, float):
-        return "nan" if math.isnan(value) else f"{value:.4g}"
-    return str(value)
-
-
-def short(value: Any) -> str:
-    """A row's field as text of at most `TEXT_CAP` characters."""
-    if isinstance(value, bytes):
-        return f"{len(value)} bytes"
-    text = str(value)
-    return text if len(text) <= TEXT_CAP else text[: TEXT_CAP - 1] + "…"
-
-
-def _error(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:ERROR_CAP]
-
-
 def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def _context(audit: Audit | None) -> Any:
-    """A context without a configuration file; given an audit, its results go to the home.
+def _context(run: ValidationRun | None) -> Any:
+    """A context without a configuration file; given a run, its results go to the home.
 
     Raises:
         HoiError: the home cannot be written.
@@ -419,8 +287,8 @@ def _context(audit: Audit | None) -> Any:
     memory = {"class_name": "InMemoryStoreBackend"}
     results: dict[str, Any] = memory
     sites = {}
-    if audit is not None:
-        folder = audit.home / RESULTS
+    if run is not None:
+        folder = run.home / RESULTS
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         results = {
@@ -431,7 +299,7 @@ def _context(audit: Audit | None) -> Any:
         sites["home"] = {
             "class_name": "LocalSite",
             "module_name": "hoi_assets.publishing.gx_plugins",
-            "home": str(audit.home),
+            "home": str(run.home),
         }
     stores = {
         "ExpectationsStore": memory,
@@ -455,7 +323,7 @@ def _context(audit: Audit | None) -> Any:
             progress_bars=ProgressBarsConfig(globally=False),
         ),
     )
-    context.data_sources.add_pandas(audit.asset if audit else NO_ASSET)
+    context.data_sources.add_pandas(run.asset if run else NO_ASSET)
     return context
 
 

@@ -24,7 +24,8 @@ from hoi_assets.publishing.expectations import (
     suite,
     unique,
 )
-from hoi_assets.publishing.validation import Audit, GateResult, evaluate
+from hoi_assets.publishing.gate_result import GateResult
+from hoi_assets.publishing.validation import ValidationRun, evaluate
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CARRIED_OUT = {"asset": "candidate_images", "partition": "hook", "run_id": "0f3a"}
@@ -49,7 +50,7 @@ CANDIDATES = suite(
 
 
 def validate(home: Path, table: pl.DataFrame = TABLE, declared: Suite = CANDIDATES) -> GateResult:
-    return evaluate({"rows": table}, declared, Audit(home, **CARRIED_OUT))
+    return evaluate({"rows": table}, declared, ValidationRun(home, **CARRIED_OUT))
 
 
 def words(page: Path) -> str:
@@ -106,7 +107,7 @@ def test_index_shows_the_latest_validation_of_each_table_and_links_its_page(tmp_
     other = evaluate(
         {"log": pl.DataFrame({"step": [1]})},
         suite(log=[row_count(2)]),
-        Audit(tmp_path, "category_loras", None, "0f3b"),
+        ValidationRun(tmp_path, "category_loras", None, "0f3b"),
     )
     index = build_index(tmp_path)
     shown, _, earlier = index.read_text(encoding="utf-8").partition("<details>")
@@ -130,13 +131,16 @@ def test_a_result_being_written_does_not_break_the_index(tmp_path):
 
 
 def test_a_missing_table_has_no_page(tmp_path):
-    gate = evaluate({}, CANDIDATES, Audit(tmp_path, **CARRIED_OUT))
+    gate = evaluate({}, CANDIDATES, ValidationRun(tmp_path, **CARRIED_OUT))
     assert not gate.passed and gate.docs_page is None
 
 
-def test_a_home_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "data_docs").write_text("in the way", encoding="utf-8")
-    with pytest.raises(HoiError, match="data_docs"):
+@pytest.mark.parametrize("blocked", ["data_docs", "data_docs/validations"])
+def test_a_home_that_cannot_be_written_is_named(tmp_path, blocked):
+    obstacle = tmp_path / blocked
+    obstacle.parent.mkdir(exist_ok=True)
+    obstacle.write_text("in the way", encoding="utf-8")
+    with pytest.raises(HoiError, match=f"cannot write .*{blocked}"):
         validate(tmp_path)
 
 
@@ -146,14 +150,14 @@ from pathlib import Path
 import polars as pl
 from hoi_assets.publishing.data_docs import build_index
 from hoi_assets.publishing.expectations import row_count, suite, unique
-from hoi_assets.publishing.validation import Audit, evaluate
+from hoi_assets.publishing.validation import ValidationRun, evaluate
 
 home, name = Path(sys.argv[1]), sys.argv[2]
 declared = suite(rows=[row_count(1), unique("id")])
 print("ready", flush=True)
 for number in range(4):
     table = pl.DataFrame({"id": range(number + 1)})
-    gate = evaluate({"rows": table}, declared, Audit(home, "asset", name, f"run{number}"))
+    gate = evaluate({"rows": table}, declared, ValidationRun(home, "asset", name, f"run{number}"))
     assert gate.passed, gate.summary
     build_index(home)
     print(gate.docs_page, flush=True)

@@ -25,7 +25,8 @@ from hoi_assets.publishing.expectations import (
     unique,
     with_schemas,
 )
-from hoi_assets.publishing.validation import GateResult, build_suite, evaluate
+from hoi_assets.publishing.gate_result import GateResult
+from hoi_assets.publishing.validation import build_suite, evaluate
 from hoi_assets.settings import load_settings
 from hoi_assets.store.tables import Column, Table
 
@@ -97,6 +98,14 @@ def test_what_cannot_be_evaluated_leaves_the_other_expectations_alone():
     wrong, count = evaluate({"rows": TABLE}, declared).results
     assert "no_such_function" in wrong.observed
     assert count.holds and count.observed == "4"
+
+
+def test_a_table_that_great_expectations_cannot_take_fails_alone():
+    wide = pl.DataFrame({"n": [1]}, schema={"n": pl.Int128})  # pandas has no such type
+    declared = suite(wide=[not_null("n")], rows=[row_count(4, 4)])
+    not_taken, count = evaluate({"wide": wide, "rows": TABLE}, declared).results
+    assert not not_taken.holds and "ArrowInvalid" in not_taken.observed
+    assert count.holds
 
 
 @pytest.mark.parametrize(
