@@ -255,7 +255,7 @@ def endless(work, out):
 suites = {"endless": suite(rows=[row_count()])}
 line = build_line(str(folder / "small.yaml"), folder / "home", [endless], suites)
 with dg.DagsterInstance.get() as instance:
-    drive(line, instance, ["hook"], say=print)
+    drive(line, instance, ["hook"], log=print)
 """
 
 
