@@ -1,4 +1,4 @@
-"""The second line through Dagster, on small random models: its promises, not its quality."""
+"""DetailScribe through Dagster, on small random models: its promises, not its quality."""
 
 import base64
 import io
@@ -17,8 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hoi_assets.cli.image_replay import replay_image
-from hoi_assets.definitions import build_line
-from hoi_assets.defs.automation import Line
+from hoi_assets.defs.project import Project, load_project
 from hoi_assets.detailscribe.benchmark import read_benchmark
 from hoi_assets.detailscribe.benchmark_images import (
     LATENTS,
@@ -87,24 +86,24 @@ def profile_of(folder: Path, models: dict[str, Any], **changes: Any) -> Path:
 
 @dataclass(frozen=True)
 class Ran:
-    line: Line
+    project: Project
     result: dg.ExecuteInProcessResult
 
     def rows(self, asset: str) -> pl.DataFrame:
-        return self.line.platform.store.require(asset, SCENARIO).table("rows")
+        return self.project.platform.store.require(asset, SCENARIO).table("rows")
 
     def versions(self) -> dict[str, str]:
-        return {one.name: one.version for one in self.line.platform.store.all_current()}
+        return {one.name: one.version for one in self.project.platform.store.all_current()}
 
 
 def run(profile: Path, home: Path, scenario: str = SCENARIO) -> Ran:
-    line = build_line(str(profile), home)
+    project = load_project(str(profile), home)
     with dg.DagsterInstance.ephemeral() as instance:
-        job = line.defs.resolve_job_def("scenario_line")
+        job = project.pipelines.resolve_job_def("detailscribe_scenario")
         result = job.execute_in_process(
             partition_key=scenario, instance=instance, raise_on_error=False
         )
-    return Ran(line, result)
+    return Ran(project, result)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +201,7 @@ def test_craft_rounds_end_for_a_stated_reason(made: Ran) -> None:
 
 
 def test_every_row_is_in_the_ledger(made: Ran) -> None:
-    ledger = made.line.platform.store.ledger
+    ledger = made.project.platform.store.ledger
     for asset in ("interacting_prompts", "initial_images", "image_critiques"):
         found = ledger.rows(stage=asset)
         assert set(found["row_id"]) == set(made.rows("interacting_prompts")["row_id"])
@@ -211,7 +210,7 @@ def test_every_row_is_in_the_ledger(made: Ran) -> None:
 
 def test_a_second_run_draws_nothing(made: Ran) -> None:
     before = made.versions()
-    again = run(Path(made.line.platform.profile or ""), made.line.platform.store.home)
+    again = run(Path(made.project.platform.profile or ""), made.project.platform.store.home)
     assert again.result.success
     assert again.versions() == before
     flags = [
@@ -259,7 +258,7 @@ def test_a_smaller_batch_goes_on_with_the_pictures_that_are_there(
     made: Ran, models: dict[str, Any], tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    shutil.copytree(made.line.platform.store.home, home)
+    shutil.copytree(made.project.platform.store.home, home)
     options = {
         "num_inference_steps": STEPS,
         "switch_steps": [0, 3],
@@ -272,7 +271,9 @@ def test_a_smaller_batch_goes_on_with_the_pictures_that_are_there(
     own = ran.rows("refined_images").filter(pl.col("switch_step") == 3)
     assert own.height and set(own["status"]) == {"accepted"}
     assert set(own["batch_size"]) == {2} and max(own["slot"]) < 2
-    again = replay_image(ran.line.platform.store, ran.line.platform.settings, own["image_id"][0])
+    again = replay_image(
+        ran.project.platform.store, ran.project.platform.settings, own["image_id"][0]
+    )
     assert again.equal
 
 
@@ -296,7 +297,7 @@ def test_a_critique_is_used_for_its_own_picture_and_a_row_without_components_fai
 
 
 def test_seconds_of_drawing_are_kept_beside_the_versions(made: Ran) -> None:
-    store = made.line.platform.store
+    store = made.project.platform.store
     pictures = pl.concat([made.rows(name) for name in ("refined_images", "baseline_images")])
     seconds = seconds_of(store, pictures["image_id"].unique())
     assert set(seconds) == set(pictures["image_id"])
@@ -336,7 +337,7 @@ def test_a_rewriter_is_asked_when_set_and_what_it_does_not_rewrite_fails_alone(
 ) -> None:
     monkeypatch.setenv("HOI_API_KEY", "k")
     home = tmp_path / "home"
-    shutil.copytree(made.line.platform.store.home, home)
+    shutil.copytree(made.project.platform.store.home, home)
     refused = json.dumps(made.rows("interacting_prompts")["prompt"][0])
 
     def rewritten(request: Request, number: int) -> Answer:
@@ -377,7 +378,7 @@ def test_an_image_endpoint_is_a_baseline_when_set_and_paints_each_prompt_once(
     made: Ran, models: dict[str, Any], tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    shutil.copytree(made.line.platform.store.home, home)
+    shutil.copytree(made.project.platform.store.home, home)
     server = Server(noise_of)
     endpoint = {
         "endpoint": server.url,
@@ -408,7 +409,7 @@ def test_an_image_endpoint_is_a_baseline_when_set_and_paints_each_prompt_once(
     assert own["prompt"].to_list() == made.rows("interacting_prompts")["prompt"].to_list()
     assert own["selected"].all() and set(own["status"]) == {"accepted"}
     assert own["denoiser_evaluations"].to_list() == [0] * ROWS
-    store = first.line.platform.store
+    store = first.project.platform.store
     assert {store.images.open(pixels).size for pixels in own["pixels"]} == {(64, 64)}
     others = table.filter(pl.col("method") != "endpoint")
     assert others.equals(made.rows("baseline_images"))
@@ -450,7 +451,7 @@ def test_a_scenario_without_a_file_is_held_and_says_so(
     profile = profile_of(tmp_path, models, interacting={"folder": str(folder)})
     ran = run(profile, tmp_path / "home", "compositional")
     assert not ran.result.success
-    assert ran.line.platform.store.current("interacting_prompts", "compositional") is None
+    assert ran.project.platform.store.current("interacting_prompts", "compositional") is None
     (failure,) = [event for event in ran.result.all_events if event.is_step_failure]
     told = failure.step_failure_data.user_failure_data.description
     assert "looked for compositional_200.jsonl" in told and "hoi interacting fetch" in told

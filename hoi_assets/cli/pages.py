@@ -8,8 +8,11 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from hoi_assets.errors import HoiError
 
 SERVED = ("data_docs", "assets/evaluation_report")
 
@@ -22,6 +25,8 @@ def pages_app(home: Path) -> Any:
     from starlette.responses import FileResponse, RedirectResponse, Response
     from starlette.routing import Route
 
+    from hoi_assets.publishing.data_docs import build_index
+
     home = home.resolve()
 
     async def page(request: Request) -> Response:
@@ -29,6 +34,9 @@ def pages_app(home: Path) -> Any:
         inside = any(path.is_relative_to(home / folder) for folder in SERVED)
         if inside and path.is_dir():
             path = path / "index.html"
+        if path == home / "data_docs" / "index.html":
+            with suppress(HoiError):  # a home that cannot be written keeps its last index
+                build_index(home)
         if not inside or not path.is_file():
             raise HTTPException(404, "no such page; Data Docs are at /data_docs/index.html")
         return FileResponse(path)

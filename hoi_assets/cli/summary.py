@@ -81,24 +81,27 @@ def _scenario(store: Store, scenario: str) -> dict[str, Any]:
 
 
 def _scores(store: Store) -> list[dict[str, Any]]:
-    published = store.current("scorecards")
-    if published is None:
-        return []
-    card = published.table("scorecard").filter(
-        pl.col("metric").is_in(SHOWN_METRICS)
-        & (pl.col("slice_kind") == "all")
-        & ~pl.col("method").str.contains("_mean$|_oracle$")
-    )
-    names = ("suite", "method", "metric", "n", "mean", "ci_low", "ci_high")
-    return card.select(names).sort("suite", "metric", "method").to_dicts()
+    rows: list[dict[str, Any]] = []
+    for asset in ("hoi_scorecards", "interacting_scorecards"):
+        published = store.current(asset)
+        if published is None:
+            continue
+        card = published.table("scorecard").filter(
+            pl.col("metric").is_in(SHOWN_METRICS)
+            & (pl.col("slice_kind") == "all")
+            & ~pl.col("method").str.contains("_mean$|_oracle$")
+        )
+        names = ("suite", "method", "metric", "n", "mean", "ci_low", "ci_high")
+        rows += card.select(names).sort("suite", "metric", "method").to_dicts()
+    return rows
 
 
 def _costs(store: Store) -> list[dict[str, Any]]:
-    published = store.current("scorecards")
-    if published is None or not (published.path / "candidates.parquet").is_file():
+    published = store.current("interacting_scorecards")
+    if published is None:
         return []
-    pictures = published.table("candidates")
-    return average_costs(pictures, seconds_of(store, pictures["image_id"].unique())).to_dicts()
+    images = published.table("candidates")
+    return average_costs(images, seconds_of(store, images["image_id"].unique())).to_dicts()
 
 
 def _places(store: Store) -> dict[str, str]:

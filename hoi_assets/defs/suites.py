@@ -8,56 +8,52 @@ may want to move are in the settings (`gates`).
 from collections.abc import Sequence
 
 from hoi_assets.publishing.expectations import (
-    Rule,
+    Suite,
     between,
-    measured,
+    duplicates,
+    in_set,
+    measure,
     not_null,
-    one_of,
-    rows,
+    row_count,
     share,
     suite,
+    unexpected_rows,
     unique,
 )
 
-FAILED = "status = 'failed'"
+FAILED_SHARE = share("failed_share", "status = 'failed'", "${gates.max_failed_share}")
+FLAT_SHARE = share(
+    "flat_share",
+    "pixels is not null and pixel_std < ${gates.min_pixel_std}",
+    "${gates.max_failed_share}",
+)
+REPEATED_PICTURES = duplicates("pixels", "${gates.max_duplicate_share}")
+ACCEPTED_WITHOUT_PIXELS = unexpected_rows(
+    "accepted_without_pixels", "status = 'accepted' and pixels is null"
+)
+FAILED_WITHOUT_REASON = unexpected_rows(
+    "failed_without_reason", "status = 'failed' and reason is null"
+)
+ONE_CATEGORY = measure("categories", "count(distinct category)", 1, 1)
+ONE_SCENARIO = measure("scenarios", "count(distinct scenario)", 1, 1)
 ACCEPTED = "sum(case when status = 'accepted' then 1 else 0 end)"
-ONE_CATEGORY = measured("rows", "categories", "count(distinct category)", 1, 1)
-ONE_SCENARIO = measured("rows", "scenarios", "count(distinct scenario)", 1, 1)
 
-_SELECTED = "count(distinct case when selected then concat(row_id, ' ', method) end)"
 # One choice for each row and method that has a candidate to choose from.
-ONE_SELECTED = suite(
-    measured(
-        "rows",
-        "chosen_twice",
-        f"sum(case when selected then 1 else 0 end) - {_SELECTED}",
-        high=0,
+_SELECTED = "count(distinct case when selected then concat(row_id, ' ', method) end)"
+ONE_SELECTED = (
+    measure(
+        "chosen_twice", f"sum(case when selected then 1 else 0 end) - {_SELECTED}", max_value=0
     ),
-    measured(
-        "rows",
+    measure(
         "nothing_chosen",
         "count(distinct case when status = 'accepted' then concat(row_id, ' ', method) end)"
         f" - {_SELECTED}",
-        high=0,
+        max_value=0,
     ),
 )
 
 
-def drawn_pixels() -> list[Rule]:
-    """Drawn images are there and not flat."""
-    return suite(
-        share("rows", "failed_share", FAILED, "${gates.max_failed_share}"),
-        share("rows", "made_without_pixels", "status = 'accepted' and pixels is null", 0),
-        share(
-            "rows",
-            "flat_share",
-            "pixels is not null and pixel_std < ${gates.min_pixel_std}",
-            "${gates.max_failed_share}",
-        ),
-    )
-
-
-def benchmark_images(methods: Sequence[str], optional: Sequence[str] = ()) -> list[Rule]:
+def benchmark_images(methods: Sequence[str], optional: Sequence[str] = ()) -> Suite:
     """Images of which one is selected for each row and method.
 
     Args:
@@ -67,17 +63,21 @@ def benchmark_images(methods: Sequence[str], optional: Sequence[str] = ()) -> li
     own = " or ".join(f"method = '{method}'" for method in methods)
     count = f"count(distinct case when {own} then method end)"
     return suite(
-        rows("rows"),
-        unique("rows", "row_id", "method", "candidate"),
-        not_null("rows", "row_id", "scenario", "prompt", "image_id", "drawn_prompt", "seed"),
-        one_of("rows", "method", [*methods, *optional]),
-        one_of("rows", "status", ["accepted", "failed"]),
-        ONE_SCENARIO,
-        measured("rows", "methods", count, len(methods), len(methods)),
-        between("rows", "width", "${redenoising.width}", "${redenoising.width}"),
-        between("rows", "height", "${redenoising.height}", "${redenoising.height}"),
-        between("rows", "denoiser_evaluations", low=0),
-        share("rows", "drawn_without_evaluations", f"denoiser_evaluations < 1 and ({own})", 0),
-        drawn_pixels(),
-        ONE_SELECTED,
+        rows=[
+            row_count(1),
+            unique("row_id", "method", "candidate"),
+            not_null("row_id", "scenario", "prompt", "image_id", "drawn_prompt", "seed"),
+            in_set("method", [*methods, *optional]),
+            in_set("status", ["accepted", "failed"]),
+            ONE_SCENARIO,
+            measure("methods", count, len(methods), len(methods)),
+            between("width", "${redenoising.width}", "${redenoising.width}"),
+            between("height", "${redenoising.height}", "${redenoising.height}"),
+            between("denoiser_evaluations", 0),
+            unexpected_rows("drawn_without_evaluations", f"denoiser_evaluations < 1 and ({own})"),
+            FAILED_SHARE,
+            ACCEPTED_WITHOUT_PIXELS,
+            FLAT_SHARE,
+            ONE_SELECTED,
+        ]
     )

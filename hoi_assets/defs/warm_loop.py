@@ -20,6 +20,7 @@ from hoi_assets.defs.project import Project
 from hoi_assets.defs.runs import DRIVER_TAG, process_tags, report_dead_runs
 from hoi_assets.progress import Log
 from hoi_assets.publishing.asset import FORCE_TAG, logged_to
+from hoi_assets.publishing.data_docs import build_index
 from hoi_assets.publishing.staleness import State, Status, status
 
 Only = Literal["all", "stale", "failed", "missing"]
@@ -151,6 +152,7 @@ def run_pipelines(
         for number, key in enumerate(units, start=1):
             where = f"{job.name} {key} ({number}/{len(units)})" if key else job.name
             loop.run(job.name, names, key, where)
+    build_index(project.platform.store.home)
     return loop.report
 
 

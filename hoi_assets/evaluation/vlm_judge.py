@@ -50,6 +50,7 @@ JUDGE_RATINGS = Table(
         Column("cost_usd", pl.Float64, "cost; null where unknown", unit="USD", nullable=True),
     ),
     key=("row_id",),
+    optional=True,
 )
 
 

@@ -31,6 +31,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 
@@ -39,9 +40,9 @@ from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
 from hoi_assets.publishing.config import PublishConfig
 from hoi_assets.publishing.execution import Execution, execute
-from hoi_assets.publishing.expectations import Rule
+from hoi_assets.publishing.expectations import Expectation
 from hoi_assets.publishing.graph import Graph, gate_digest, own_inputs
-from hoi_assets.publishing.links import page_url
+from hoi_assets.publishing.links import page_url, pages_url
 from hoi_assets.publishing.stage import ExternalInputs, Stage, StageFunction
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Table
@@ -68,7 +69,7 @@ def logged_to(log: Log) -> Iterator[None]:
 
 def published_asset(
     *,
-    suite: Sequence[Rule],
+    suite: Sequence[Expectation],
     code_version: str,
     deps: Sequence[str] = (),
     optional_deps: Sequence[str] = (),
@@ -279,11 +280,13 @@ def events(stage: Stage, execution: Execution) -> Iterator[Any]:
     Raises:
         dg.Failure: the gate rejected the output.
     """
-    gate = execution.verdict
+    gate = execution.gate
     evidence: dict[str, Any] = {
         "summary": gate.summary,
         "findings": dg.MetadataValue.md(gate.markdown()),
     }
+    if gate.docs_page is not None:
+        evidence["data_docs"] = dg.MetadataValue.url(f"{pages_url()}/{quote(gate.docs_page)}")
     # A warning must not block; a broken blocking expectation must.
     severity = dg.AssetCheckSeverity.WARN if gate.passed else dg.AssetCheckSeverity.ERROR
     check = dg.AssetCheckResult(

@@ -28,10 +28,11 @@ from hoi_assets.hashing import files_below
 from hoi_assets.publishing import evidence
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.evidence import Attempt, Evidence
-from hoi_assets.publishing.graph import Graph, rules_of, without_gate
+from hoi_assets.publishing.gate_result import GateResult
+from hoi_assets.publishing.graph import Graph, expectations_of, without_gate
 from hoi_assets.publishing.metadata import plain
 from hoi_assets.publishing.stage import Stage
-from hoi_assets.publishing.validation import Verdict, evaluate
+from hoi_assets.publishing.validation import ValidationRun, evaluate
 from hoi_assets.store.disk import FULL, DiskFull, writing
 from hoi_assets.store.versions import Published, Staging
 
@@ -65,8 +66,9 @@ class Execution:
     quarantine: Path | None = None
 
     @property
-    def verdict(self) -> Verdict:
-        return self.found.verdict
+    def gate(self) -> GateResult:
+        """What the gate found."""
+        return self.found.gate
 
 
 def execute(graph: Graph, stage: Stage, context: StageContext) -> Execution:
@@ -178,27 +180,32 @@ def _audit(
         metadata = {name: plain(name, value) for name, value in result.metadata.items()}
     try:
         tables = {**_tables(out.path), **result.audit}
-        verdict = evaluate(tables, rules_of(stage, context.settings))
+        run = ValidationRun(store.home, stage.name, context.partition, context.run_id)
+        absent = {table.name for table in stage.tables if table.optional} - tables.keys()
+        expected = expectations_of(stage, context.settings)
+        gate = evaluate(tables, [one for one in expected if one.table not in absent], run)
         rows = {name: table.height for name, table in tables.items()}
+    except HoiError:
+        raise
     except Exception as error:
-        verdict, rows = Verdict.of_crash(error), {}
+        gate, rows = GateResult.of_crash(error), {}
     found = Evidence(
-        verdict=verdict,
+        gate=gate,
         rows=rows,
         failed_rows=sum(row["status"] == "failed" for row in context.recorded),
         only_tables=not result.audit,
     )
-    if not verdict.passed:
+    if not gate.passed:
         place = store.quarantine(
             out,
             {
-                "summary": verdict.summary,
-                "findings": verdict.as_json(),
+                "summary": gate.summary,
+                "findings": gate.as_json(),
                 "inputs": inputs,
                 "run_id": context.run_id,
             },
         )
-        _note(context, "rejected", f"gate: {verdict.summary}", {"quarantine": str(place)})
+        _note(context, "rejected", f"gate: {gate.summary}", {"quarantine": str(place)})
         _enter_rows(context, None)
         return Execution(None, False, found, metadata, lineage, quarantine=place)
     version = out.version()

@@ -8,7 +8,7 @@ from hoi_assets.errors import HoiError
 from hoi_assets.hashing import canonical_json, digest
 from hoi_assets.progress import Log
 from hoi_assets.publishing.context import Parent, StageContext
-from hoi_assets.publishing.expectations import Rule, resolve
+from hoi_assets.publishing.expectations import Suite, resolve, with_schemas
 from hoi_assets.publishing.stage import Stage
 from hoi_assets.settings import FORMER_NAMES, Settings
 from hoi_assets.store.versions import Published, Store
@@ -181,14 +181,14 @@ def own_inputs(stage: Stage, settings: Settings) -> dict[str, Any]:
     return found
 
 
-def rules_of(stage: Stage, settings: Settings) -> list[Rule]:
-    """The stage's expectations with the thresholds of these settings."""
-    return resolve(stage.suite, settings)
+def expectations_of(stage: Stage, settings: Settings) -> Suite:
+    """What the declared tables promise and the stage's suite, with these settings' thresholds."""
+    return resolve(with_schemas(stage.tables, stage.suite), settings)
 
 
 def gate_digest(stage: Stage, settings: Settings) -> str:
     """Hash of the stage's expectations with their thresholds."""
-    return digest([rule.as_json() for rule in rules_of(stage, settings)])
+    return digest([one.as_json() for one in expectations_of(stage, settings)])
 
 
 def settings_digest(settings: Settings, names: Sequence[str]) -> str:

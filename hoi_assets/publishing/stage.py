@@ -8,7 +8,7 @@ import dagster as dg
 
 from hoi_assets.publishing.config import PublishConfig
 from hoi_assets.publishing.context import Result, StageContext
-from hoi_assets.publishing.expectations import Rule
+from hoi_assets.publishing.expectations import Expectation
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Table
 from hoi_assets.store.versions import Staging
@@ -36,7 +36,7 @@ class Stage:
     deps_when: Mapping[str, Callable[[Settings], bool]]
     partitions_def: dg.PartitionsDefinition | None
     code_version: str
-    suite: tuple[Rule, ...]
+    suite: tuple[Expectation, ...]
     tables: tuple[Table, ...]
     settings: tuple[str, ...]
     models: tuple[str, ...]

@@ -53,12 +53,14 @@ class Table:
     Args:
         meaning: what one row is.
         key: columns that no two rows share together; empty where there is no key.
+        optional: written only under some settings.
     """
 
     name: str
     meaning: str
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
+    optional: bool = False
 
     @property
     def schema(self) -> dict[str, DType]:

@@ -14,7 +14,7 @@ from hoi_assets.cli.output import print_json
 from hoi_assets.defs.ppv.prompts import base_prompt_taxonomy
 from hoi_assets.settings import load_settings
 from hoi_assets.store.versions import Store
-from hoi_assets_tests.cli.test_rate import carried_out
+from hoi_assets_tests.cli.test_rate import executed
 from hoi_assets_tests.rating.published import publish, small_store
 
 OK, USER_ERROR = ExitCode.OK, ExitCode.USER_ERROR
@@ -140,7 +140,7 @@ def test_summary_shows_a_score_of_one_image_without_an_interval(
 def test_stale_lists_fresh_assets_with_all_and_says_what_a_run_makes(
     empty_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    carried_out(base_prompt_taxonomy, Store(empty_home), load_settings())
+    executed(base_prompt_taxonomy, Store(empty_home), load_settings())
     capsys.readouterr()
     assert main(["stale"]) == OK
     shown = capsys.readouterr().out

@@ -28,7 +28,7 @@ from hoi_assets.defs.warm_loop import Done, run_pipelines
 from hoi_assets.errors import HoiError
 from hoi_assets.publishing.asset import published_asset
 from hoi_assets.publishing.context import Result, StageContext
-from hoi_assets.publishing.expectations import rows
+from hoi_assets.publishing.expectations import row_count, suite
 from hoi_assets.settings import ROOT
 from hoi_assets.store.versions import Staging
 from hoi_assets_tests.publishing.small_pipeline import (
@@ -249,12 +249,14 @@ from hoi_assets.defs.project import load_project
 from hoi_assets.defs.warm_loop import run_pipelines
 from hoi_assets.publishing.asset import published_asset
 from hoi_assets.publishing.context import Result
-from hoi_assets.publishing.expectations import rows
+from hoi_assets.publishing.expectations import row_count, suite
 
 folder = Path(sys.argv[1])
 
 @published_asset(
-    partitions_def=dg.StaticPartitionsDefinition(["hook"]), code_version="1", suite=rows("rows")
+    partitions_def=dg.StaticPartitionsDefinition(["hook"]),
+    code_version="1",
+    suite=suite(rows=[row_count()]),
 )
 def endless(context, staging):
     print("inside", flush=True)
@@ -453,13 +455,16 @@ def two_pipelines(folder: Path, verifier_passes: bool = True) -> Project:
     """The small pipeline, a second one over scenarios, and a page that reads whatever exists."""
     scenario = dg.StaticPartitionsDefinition(["functional"])
 
-    @published_asset(partitions_def=scenario, code_version="1", suite=rows("rows"))
+    @published_asset(partitions_def=scenario, code_version="1", suite=suite(rows=[row_count()]))
     def drawings(context: StageContext, staging: Staging) -> Result:
         staging.write_table("rows", pl.DataFrame({"scenario": [context.partition_key]}))
         return Result()
 
     @published_asset(
-        optional_deps=["report"], deps=["drawings"], code_version="1", suite=rows("rows")
+        optional_deps=["report"],
+        deps=["drawings"],
+        code_version="1",
+        suite=suite(rows=[row_count()]),
     )
     def page(context: StageContext, staging: Staging) -> Result:
         reads = ["drawings"] + ["report"] * (context.parents["report"] is not None)

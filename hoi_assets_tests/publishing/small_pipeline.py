@@ -19,7 +19,14 @@ from hoi_assets.defs.automation import (
 from hoi_assets.defs.project import Project, load_project
 from hoi_assets.publishing.asset import published_asset
 from hoi_assets.publishing.context import Result, StageContext
-from hoi_assets.publishing.expectations import measured, not_null, rows, share, suite, unique
+from hoi_assets.publishing.expectations import (
+    measure,
+    not_null,
+    row_count,
+    share,
+    suite,
+    unique,
+)
 from hoi_assets.publishing.metadata import Image, Markdown
 from hoi_assets.settings import load_settings
 from hoi_assets.store.versions import Staging
@@ -48,7 +55,7 @@ def small_assets(categories: Sequence[str]) -> list[dg.AssetsDefinition]:
     """dictionary -> prompts, pictures (per category) -> dataset, model -> evaluation -> report."""
     hand_pose = dg.StaticPartitionsDefinition(list(categories))
 
-    @published_asset(code_version="1", group_name="small", suite=rows("rows", 1))
+    @published_asset(code_version="1", group_name="small", suite=suite(rows=[row_count(1)]))
     def dictionary(context: StageContext, staging: Staging) -> Result:
         count_call(context)
         staging.write_table("rows", pl.DataFrame({"word": ["a", "red", "ball"]}))
@@ -62,10 +69,12 @@ def small_assets(categories: Sequence[str]) -> list[dg.AssetsDefinition]:
         settings=["prompter"],
         external_inputs=lambda context: {"category": read_category(context)},
         suite=suite(
-            rows("rows", "${gates.min_prompts}"),
-            unique("rows", "prompt"),
-            not_null("rows", "prompt_id", "prompt"),
-            share("rows", "failed_share", "status = 'failed'", "${gates.max_failed_share}"),
+            rows=[
+                row_count("${gates.min_prompts}"),
+                unique("prompt"),
+                not_null("prompt_id", "prompt"),
+                share("failed_share", "status = 'failed'", "${gates.max_failed_share}"),
+            ]
         ),
     )
     def prompts(context: StageContext, staging: Staging) -> Result:
@@ -91,7 +100,7 @@ def small_assets(categories: Sequence[str]) -> list[dg.AssetsDefinition]:
         deps=["prompts"],
         group_name="small",
         code_version="1",
-        suite=suite(rows("rows"), not_null("rows", "pixels")),
+        suite=suite(rows=[row_count(), not_null("pixels")]),
     )
     def pictures(context: StageContext, staging: Staging) -> Result:
         from PIL import Image as PILImage
@@ -108,8 +117,8 @@ def small_assets(categories: Sequence[str]) -> list[dg.AssetsDefinition]:
         automation_condition=follow_changed_parents,
         code_version="1",
         settings=["dataset"],
-        suite=measured(
-            "rows", "categories", "count(distinct category)", "${dataset.min_categories}"
+        suite=suite(
+            rows=[measure("categories", "count(distinct category)", "${dataset.min_categories}")]
         ),
     )
     def dataset(context: StageContext, staging: Staging) -> Result:
@@ -123,7 +132,7 @@ def small_assets(categories: Sequence[str]) -> list[dg.AssetsDefinition]:
         group_name="small",
         automation_condition=follow_in_one_run,
         code_version="1",
-        suite=rows("summary", 1, 1),
+        suite=suite(summary=[row_count(1, 1)]),
     )
     def model(context: StageContext, staging: Staging) -> Result:
         count_call(context)
@@ -138,7 +147,7 @@ def small_assets(categories: Sequence[str]) -> list[dg.AssetsDefinition]:
         group_name="small",
         automation_condition=follow_per_partition,
         code_version="1",
-        suite=rows("rows", 1, 1),
+        suite=suite(rows=[row_count(1, 1)]),
     )
     def evaluation(context: StageContext, staging: Staging) -> Result:
         count_call(context)
@@ -151,7 +160,7 @@ def small_assets(categories: Sequence[str]) -> list[dg.AssetsDefinition]:
         group_name="small",
         automation_condition=follow_changed_parents,
         code_version="1",
-        suite=rows("summary", 1, 1),
+        suite=suite(summary=[row_count(1, 1)]),
     )
     def report(context: StageContext, staging: Staging) -> Result:
         count_call(context)

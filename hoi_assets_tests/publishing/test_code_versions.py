@@ -45,12 +45,12 @@ def test_recipes_hold_what_determines_the_output_at_any_depth():
 ASSET = '''
     from hoi_assets.publishing.asset import published_asset
     from hoi_assets.publishing.context import Result
-    from hoi_assets.publishing.expectations import rows
+    from hoi_assets.publishing.expectations import row_count, suite
 
     COUNT = 3
 
 
-    @published_asset(code_version="{version}", suite=rows("rows"), settings={settings})
+    @published_asset(code_version="{version}", suite=suite(rows=[row_count()]), settings={settings})
     def drawn(context, staging):
         """Draws."""
         from hoi_assets.drawing import draw

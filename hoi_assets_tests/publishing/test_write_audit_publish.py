@@ -20,7 +20,7 @@ from hoi_assets.defs.project import Project, load_project
 from hoi_assets.errors import HoiError
 from hoi_assets.publishing.asset import FORCE_TAG, published_asset, stage_of
 from hoi_assets.publishing.context import Result, StageContext
-from hoi_assets.publishing.expectations import Rule, rows
+from hoi_assets.publishing.expectations import row_count, suite
 from hoi_assets.publishing.graph import Graph
 from hoi_assets.publishing.staleness import Status, status
 from hoi_assets.store.versions import Staging
@@ -33,6 +33,8 @@ from hoi_assets_tests.publishing.small_pipeline import (
     write_profile,
     write_taxonomy,
 )
+
+ANY_ROWS = suite(rows=[row_count()])
 
 
 def run(
@@ -273,7 +275,7 @@ def project_of(folder: Path, *assets: dg.AssetsDefinition) -> Project:
 
 
 def test_exception_in_the_gate_is_a_failed_check_with_evidence(folder, instance):
-    @published_asset(code_version="1", suite=rows("rows"))
+    @published_asset(code_version="1", suite=ANY_ROWS)
     def torn(context: StageContext, staging: Staging) -> Result:
         staging.write_bytes("rows.parquet", b"not a table")
         return Result()
@@ -287,7 +289,7 @@ def test_exception_in_the_gate_is_a_failed_check_with_evidence(folder, instance)
 
 
 def test_exception_in_a_stage_publishes_nothing_and_is_shown_as_blocked(folder, instance):
-    @published_asset(code_version="1", suite=rows("rows"))
+    @published_asset(code_version="1", suite=ANY_ROWS)
     def broken(context: StageContext, staging: Staging) -> Result:
         staging.write_text("half", "half")
         raise ZeroDivisionError("division by zero")
@@ -304,9 +306,9 @@ def test_exception_in_a_stage_publishes_nothing_and_is_shown_as_blocked(folder, 
 
 
 def test_a_warning_is_shown_and_does_not_block(folder, instance):
-    wish = Rule("rows", "expect_table_row_count_to_be_between", {"min_value": 5}, blocking=False)
+    wish = replace(row_count(5), blocking=False)
 
-    @published_asset(code_version="1", suite=[wish])
+    @published_asset(code_version="1", suite=suite(rows=[wish]))
     def meagre(context: StageContext, staging: Staging) -> Result:
         staging.write_table("rows", pl.DataFrame({"n": [1]}))
         return Result()
@@ -324,11 +326,11 @@ def test_tables_given_for_audit_alone_are_judged_and_not_published(folder, insta
         staging.write_text("model.bin", "weights")
         return Result(audit={"quality": pl.DataFrame({"auc": [0.5]})})
 
-    strict = published_asset(code_version="1", suite=rows("quality", 2))(audited)
+    strict = published_asset(code_version="1", suite=suite(quality=[row_count(2)]))(audited)
     project = project_of(folder, strict)
     assert "observed 1" in failure(run(project, instance, "job"))
     project = project_of(
-        folder, published_asset(code_version="1", suite=rows("quality", 1))(audited)
+        folder, published_asset(code_version="1", suite=suite(quality=[row_count(1)]))(audited)
     )
     assert run(project, instance, "job").success
     files = [p.name for p in project.platform.store.require("audited").path.iterdir()]
@@ -338,7 +340,7 @@ def test_tables_given_for_audit_alone_are_judged_and_not_published(folder, insta
 def test_two_runs_of_one_category_never_compute_at_once(folder):
     inside: list[int] = []
 
-    @published_asset(partitions_def=HOOK, code_version="1", suite=rows("rows"))
+    @published_asset(partitions_def=HOOK, code_version="1", suite=ANY_ROWS)
     def slow(context: StageContext, staging: Staging) -> Result:
         inside.append(1)
         assert len(inside) == 1
@@ -366,7 +368,7 @@ def test_two_runs_of_one_category_never_compute_at_once(folder):
 def test_a_waiting_run_finds_what_the_other_made(folder):
     made: list[int] = []
 
-    @published_asset(code_version="1", suite=rows("rows"))
+    @published_asset(code_version="1", suite=ANY_ROWS)
     def slow(context: StageContext, staging: Staging) -> Result:
         made.append(1)
         time.sleep(0.3)
@@ -441,13 +443,13 @@ def test_version_deleted_by_hand_is_made_again(folder, instance):
 SCENARIO = dg.StaticPartitionsDefinition(["functional", "compositional", "multi_subject"])
 
 
-@published_asset(partitions_def=SCENARIO, code_version="1", suite=rows("rows"))
+@published_asset(partitions_def=SCENARIO, code_version="1", suite=ANY_ROWS)
 def drawings(context: StageContext, staging: Staging) -> Result:
     staging.write_table("rows", pl.DataFrame({"scenario": [context.partition_key]}))
     return Result()
 
 
-@published_asset(deps=["drawings", "dictionary"], code_version="1", suite=rows("rows"))
+@published_asset(deps=["drawings", "dictionary"], code_version="1", suite=ANY_ROWS)
 def card(context: StageContext, staging: Staging) -> Result:
     seen = list(context.published("drawings"))
     missing = context.missing("drawings")
@@ -492,7 +494,7 @@ def test_upstream_follows_what_is_required_and_downstream_all_that_reads():
 
 
 def test_an_asset_reads_only_what_it_declares(folder):
-    @published_asset(code_version="1", suite=rows("rows"))
+    @published_asset(code_version="1", suite=ANY_ROWS)
     def sly(context: StageContext, staging: Staging) -> Result:
         context.parent("dictionary")
         return Result()
@@ -510,7 +512,7 @@ def test_an_asset_reads_only_what_it_declares(folder):
 def test_every_keyword_of_dagsters_asset_is_passed_on_unchanged():
     @published_asset(
         code_version="1",
-        suite=rows("rows"),
+        suite=ANY_ROWS,
         key_prefix=None,
         group_name="pictures",
         kinds={"torch"},
@@ -548,7 +550,7 @@ def test_code_references_link_to_the_assets_own_function():
 
 
 def test_pool_is_asked_for_on_a_gpu_only(folder):
-    @published_asset(code_version="1", suite=rows("rows"), pool="gpu")
+    @published_asset(code_version="1", suite=ANY_ROWS, pool="gpu")
     def trained(context: StageContext, staging: Staging) -> Result:
         return Result()
 

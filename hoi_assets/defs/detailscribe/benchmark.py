@@ -6,18 +6,18 @@ import polars as pl
 
 from hoi_assets.defs.groups import DETAILSCRIBE, OWNERS
 from hoi_assets.defs.partitions import scenario
-from hoi_assets.defs.suites import ACCEPTED, FAILED, ONE_SCENARIO
+from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, FAILED_WITHOUT_REASON, ONE_SCENARIO
 from hoi_assets.detailscribe.benchmark import BENCHMARK_ROWS
 from hoi_assets.detailscribe.decompose import DECOMPOSITION_COMPONENTS, DECOMPOSITION_ROWS
 from hoi_assets.publishing.asset import published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
-    measured,
+    in_set,
+    measure,
     not_null,
-    one_of,
-    rows,
-    share,
+    row_count,
     suite,
+    unexpected_rows,
     unique,
 )
 from hoi_assets.publishing.metadata import Table
@@ -26,14 +26,16 @@ from hoi_assets.store.versions import Staging
 SHOWN_ROWS = 12
 
 PROMPTS_SUITE = suite(
-    rows("rows"),
-    unique("rows", "row_id"),
-    not_null("rows", "row_id", "scenario", "source"),
-    one_of("rows", "status", ["accepted", "failed"]),
-    ONE_SCENARIO,
-    measured("rows", "usable_prompts", ACCEPTED, low=1),
-    share("rows", "usable_without_prompt", "status = 'accepted' and trim(prompt) = ''", 0),
-    share("rows", "failed_without_reason", f"{FAILED} and reason is null", 0),
+    rows=[
+        row_count(1),
+        unique("row_id"),
+        not_null("row_id", "scenario", "source"),
+        in_set("status", ["accepted", "failed"]),
+        ONE_SCENARIO,
+        measure("usable_prompts", ACCEPTED, 1),
+        unexpected_rows("usable_without_prompt", "status = 'accepted' and trim(prompt) = ''"),
+        FAILED_WITHOUT_REASON,
+    ],
 )
 
 
@@ -81,15 +83,19 @@ def _file_digest(context: StageContext) -> str | None:
 
 
 DECOMPOSITIONS_SUITE = suite(
-    rows("rows"),
-    unique("rows", "row_id"),
-    not_null("rows", "row_id", "prompt", "model"),
-    one_of("rows", "status", ["accepted", "failed"]),
-    share("rows", "failed_share", FAILED, "${gates.max_failed_share}"),
-    share("rows", "accepted_without_components", "status = 'accepted' and components < 1", 0),
-    rows("components"),
-    unique("components", "row_id", "component"),
-    not_null("components", "subject", "relation", "question"),
+    rows=[
+        row_count(1),
+        unique("row_id"),
+        not_null("row_id", "prompt", "model"),
+        in_set("status", ["accepted", "failed"]),
+        FAILED_SHARE,
+        unexpected_rows("accepted_without_components", "status = 'accepted' and components < 1"),
+    ],
+    components=[
+        row_count(1),
+        unique("row_id", "component"),
+        not_null("subject", "relation", "question"),
+    ],
 )
 
 

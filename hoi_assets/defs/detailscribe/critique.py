@@ -4,19 +4,23 @@ import polars as pl
 
 from hoi_assets.defs.groups import DETAILSCRIBE, OWNERS
 from hoi_assets.defs.partitions import scenario
-from hoi_assets.defs.suites import FAILED, benchmark_images
+from hoi_assets.defs.suites import (
+    FAILED_SHARE,
+    FAILED_WITHOUT_REASON,
+    REPEATED_PICTURES,
+    benchmark_images,
+)
 from hoi_assets.detailscribe.critique import CRITIQUE_FINDINGS, CRITIQUE_ROWS
 from hoi_assets.detailscribe.image_rows import IMAGE_ROWS
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
     between,
-    duplicates,
+    in_set,
     not_null,
-    one_of,
-    rows,
-    share,
+    row_count,
     suite,
+    unexpected_rows,
     unique,
 )
 from hoi_assets.publishing.metadata import Image
@@ -24,9 +28,7 @@ from hoi_assets.store.versions import Staging
 
 SHOWN_IMAGES = 36
 
-INITIAL_IMAGES_SUITE = suite(
-    benchmark_images(["plain"]), duplicates("rows", "pixels", "${gates.max_duplicate_share}")
-)
+INITIAL_IMAGES_SUITE = (*benchmark_images(["plain"]), *suite(rows=[REPEATED_PICTURES]))
 
 
 @published_asset(
@@ -70,17 +72,18 @@ def initial_images(context: StageContext, staging: Staging) -> Result:
 
 
 CRITIQUES_SUITE = suite(
-    rows("rows"),
-    unique("rows", "row_id"),
-    not_null("rows", "row_id", "prompt"),
-    one_of("rows", "status", ["accepted", "failed"]),
-    share("rows", "failed_share", FAILED, "${gates.max_failed_share}"),
-    share("rows", "failed_without_reason", f"{FAILED} and reason is null", 0),
-    # The method's own promise: the prompt first, word for word, then the corrections.
-    share("rows", "not_verbatim", "not starts_with(corrected_prompt, prompt)", 0),
-    between("rows", "words", high="${critic.max_words}", nullable=True),
-    unique("findings", "row_id", "rank"),
-    between("findings", "confidence", 0, 1),
+    rows=[
+        row_count(1),
+        unique("row_id"),
+        not_null("row_id", "prompt"),
+        in_set("status", ["accepted", "failed"]),
+        FAILED_SHARE,
+        FAILED_WITHOUT_REASON,
+        # The method's own promise: the sentence first, word for word, then the corrections.
+        unexpected_rows("not_verbatim", "not starts_with(corrected_prompt, prompt)"),
+        between("words", max_value="${critic.max_words}", nullable=True),
+    ],
+    findings=[unique("row_id", "rank"), between("confidence", 0, 1)],
 )
 
 

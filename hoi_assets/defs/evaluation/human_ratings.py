@@ -9,11 +9,11 @@ from hoi_assets.publishing.asset import published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
     between,
-    columns,
-    measured,
+    column_exists,
+    in_set,
     not_null,
-    one_of,
     suite,
+    unexpected_rows,
     unique,
 )
 from hoi_assets.publishing.metadata import Markdown, Table
@@ -27,51 +27,31 @@ NO_VOTES = (
 
 # Nobody may have voted yet: every expectation holds on empty tables too.
 HUMAN_RATINGS_SUITE = suite(
-    unique("rows", "study", "line", "method_a", "method_b"),
-    not_null("rows", "study", "mode", "line"),
-    one_of("rows", "status", ["accepted", "rejected"]),
-    measured(
-        "rows",
-        "ratings_outside_1_to_5",
-        "coalesce(sum(case when mode = 'rating' and score not between 1 and 5 then 1 else 0 end),"
-        " 0)",
-        high=0,
-    ),
-    measured(
-        "rows",
-        "accepted_without_an_answer",
-        "coalesce(sum(case when status = 'accepted' and score is null and choice is null"
-        " then 1 else 0 end), 0)",
-        high=0,
-    ),
-    measured(
-        "rows",
-        "accepted_of_unknown_images",
-        "coalesce(sum(case when status = 'accepted' and (image_a is null or method_a is null"
-        " or prompt_id is null or rater is null) then 1 else 0 end), 0)",
-        high=0,
-    ),
-    measured(
-        "rows",
-        "rejected_without_reason",
-        "coalesce(sum(case when status = 'rejected' and reason is null then 1 else 0 end), 0)",
-        high=0,
-    ),
-    unique("studies", "study"),
-    measured(
-        "studies",
-        "unreadable_studies",
-        "coalesce(sum(case when status = 'failed' then 1 else 0 end), 0)",
-        high=0,
-        blocking=False,
-    ),
-    columns("equal", "study", "prompt_id", "method_a", "method_b"),
-    between("ratings", "mean", 0, 5, nullable=True),
-    between("ratings", "n", low=1),
-    between("wins", "win_rate", 0, 1, nullable=True),
-    between("wins", "n", low=1),
-    between("head_to_head", "win_rate_a", 0, 1),
-    between("agreement", "value", high=1, nullable=True),
+    rows=[
+        unique("study", "line", "method_a", "method_b"),
+        not_null("study", "mode", "line"),
+        in_set("status", ["accepted", "rejected"]),
+        unexpected_rows("ratings_outside_1_to_5", "mode = 'rating' and score not between 1 and 5"),
+        unexpected_rows(
+            "accepted_without_an_answer",
+            "status = 'accepted' and score is null and choice is null",
+        ),
+        unexpected_rows(
+            "accepted_of_unknown_images",
+            "status = 'accepted' and (image_a is null or method_a is null"
+            " or prompt_id is null or rater is null)",
+        ),
+        unexpected_rows("rejected_without_reason", "status = 'rejected' and reason is null"),
+    ],
+    studies=[
+        unique("study"),
+        unexpected_rows("unreadable_studies", "status = 'failed'", blocking=False),
+    ],
+    equal=[column_exists("study", "prompt_id", "method_a", "method_b")],
+    ratings=[between("mean", 0, 5, nullable=True), between("n", 1)],
+    wins=[between("win_rate", 0, 1, nullable=True), between("n", 1)],
+    head_to_head=[between("win_rate_a", 0, 1)],
+    agreement=[between("value", max_value=1, nullable=True)],
 )
 
 

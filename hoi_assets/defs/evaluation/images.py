@@ -5,35 +5,28 @@ import polars as pl
 from hoi_assets.defs.automation import follow_per_partition
 from hoi_assets.defs.groups import EVALUATION, OWNERS
 from hoi_assets.defs.partitions import hand_pose
-from hoi_assets.defs.suites import FAILED
+from hoi_assets.defs.suites import FAILED_SHARE, REPEATED_PICTURES
 from hoi_assets.ppv.evaluation_images import EVALUATION_IMAGE_ROWS
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
-from hoi_assets.publishing.expectations import (
-    duplicates,
-    measured,
-    not_null,
-    one_of,
-    rows,
-    share,
-    suite,
-    unique,
-)
+from hoi_assets.publishing.expectations import in_set, measure, not_null, row_count, suite, unique
 from hoi_assets.publishing.metadata import Image
 from hoi_assets.store.versions import Staging
 
 SHOWN_PROMPTS = 12
 
 EVALUATION_IMAGES_SUITE = suite(
-    rows("rows"),
-    unique("rows", "image_id"),
-    not_null("rows", "image_id", "evaluation_prompt_id", "prompt", "seed"),
-    one_of("rows", "suite", ["hoi", "general"]),
-    one_of("rows", "method", ["base", "dreambooth", "finetuned"]),
-    one_of("rows", "status", ["accepted", "failed"]),
-    measured("rows", "methods", "count(distinct method)", 3, 3),
-    share("rows", "failed_share", FAILED, "${gates.max_failed_share}"),
-    duplicates("rows", "pixels", "${gates.max_duplicate_share}"),
+    rows=[
+        row_count(1),
+        unique("image_id"),
+        not_null("image_id", "evaluation_prompt_id", "prompt", "seed"),
+        in_set("suite", ["hoi", "general"]),
+        in_set("method", ["base", "dreambooth", "finetuned"]),
+        in_set("status", ["accepted", "failed"]),
+        measure("methods", "count(distinct method)", 3, 3),
+        FAILED_SHARE,
+        REPEATED_PICTURES,
+    ],
 )
 
 

@@ -5,18 +5,20 @@ from hoi_assets.defs.groups import EVALUATION, OWNERS
 from hoi_assets.evaluation.report import REPORT_SUMMARY
 from hoi_assets.publishing.asset import published_asset
 from hoi_assets.publishing.context import Result, StageContext
-from hoi_assets.publishing.expectations import between, rows, suite
+from hoi_assets.publishing.expectations import between, row_count, suite
 from hoi_assets.publishing.metadata import Page
 from hoi_assets.store.versions import Staging
 
 REPORT = "report.html"
 
 REPORT_SUITE = suite(
-    rows("summary", 1, 1),
-    between("summary", "bytes", low=1000),
-    between("summary", "pictures", low=1),
-    # Self-contained: opens offline, on any machine.
-    between("summary", "external_references", 0, 0),
+    summary=[
+        row_count(1, 1),
+        between("bytes", 1000),
+        between("pictures", 1),
+        # Self-contained: opens offline, on any machine.
+        between("external_references", 0, 0),
+    ],
 )
 
 

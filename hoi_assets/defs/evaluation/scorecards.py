@@ -13,32 +13,38 @@ from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
     between,
-    columns,
+    column_exists,
     not_null,
-    rows,
+    row_count,
     share,
     suite,
+    unexpected_rows,
     unique,
 )
 from hoi_assets.publishing.metadata import Image, Markdown
 from hoi_assets.store.versions import Staging
 
 SCORECARDS_SUITE = suite(
-    rows("scores"),
-    not_null("scores", "suite", "method", "metric", "image_id"),
-    # A judge's missing replies are failed rows, requested again by the next run.
-    share(
-        "scores",
-        "missing_share",
-        "value is null and metric not in ('judge_rating', 'judge_yes')",
-        "${gates.max_failed_share}",
-    ),
-    rows("scorecard"),
-    unique("scorecard", "suite", "method", "slice_kind", "slice", "metric"),
-    between("scorecard", "n", low=0),
-    share("scorecard", "mean_outside_interval", "mean < ci_low - 1e-9 or mean > ci_high + 1e-9", 0),
-    columns("comparisons", "method_a", "method_b", "difference", "ci_low", "ci_high", "p"),
-    between("comparisons", "p", 0, 1, nullable=True),
+    scores=[
+        row_count(1),
+        not_null("suite", "method", "metric", "image_id"),
+        # A judge's missing replies are failed rows, asked again by the next run.
+        share(
+            "missing_share",
+            "value is null and metric not in ('judge_rating', 'judge_yes')",
+            "${gates.max_failed_share}",
+        ),
+    ],
+    scorecard=[
+        row_count(1),
+        unique("suite", "method", "slice_kind", "slice", "metric"),
+        between("n", 0),
+        unexpected_rows("mean_outside_interval", "mean < ci_low - 1e-9 or mean > ci_high + 1e-9"),
+    ],
+    comparisons=[
+        column_exists("method_a", "method_b", "difference", "ci_low", "ci_high", "p"),
+        between("p", 0, 1, nullable=True),
+    ],
 )
 TABLES = [SCORECARD, SCORES, COMPARISONS, METRIC_AGREEMENT]
 

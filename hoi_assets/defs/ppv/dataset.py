@@ -11,12 +11,12 @@ from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
     between,
-    measured,
+    in_set,
+    measure,
     not_null,
-    one_of,
-    rows,
-    share,
+    row_count,
     suite,
+    unexpected_rows,
     unique,
 )
 from hoi_assets.publishing.metadata import Image, Markdown
@@ -26,36 +26,35 @@ from hoi_assets.store.versions import Staging
 SHOWN_PAIRS = 36
 
 DATASET_SUITE = suite(
-    unique("rows", "image_id"),
-    not_null("rows", "image_id", "prompt", "category", "pixels"),
-    one_of("rows", "status", ["accepted", "rejected"]),
-    measured("rows", "accepted_pairs", ACCEPTED, low="${gates.min_dataset_rows}"),
-    measured(
-        "rows",
-        "categories",
-        "count(distinct case when status = 'accepted' then category end)",
-        low="${dataset.min_categories}",
-    ),
-    share(
-        "rows",
-        "accepted_outside_splits",
-        "status = 'accepted' and (split is null or split not in ('train', 'validation', 'test'))",
-        0,
-    ),
-    measured(
-        "rows",
-        "pictures_repeated",
-        f"{ACCEPTED} - count(distinct case when status = 'accepted' then pixels end)",
-        high=0,
-    ),
-    measured(
-        "rows",
-        "base_prompts_in_two_splits",
-        "count(distinct case when status = 'accepted' then concat(base_prompt_id, ' ', split)"
-        " end) - count(distinct case when status = 'accepted' then base_prompt_id end)",
-        high=0,
-    ),
-    rows("summary", 1, 1),
+    rows=[
+        unique("image_id"),
+        not_null("image_id", "prompt", "category", "pixels"),
+        in_set("status", ["accepted", "rejected"]),
+        measure("accepted_pairs", ACCEPTED, "${gates.min_dataset_rows}"),
+        measure(
+            "categories",
+            "count(distinct case when status = 'accepted' then category end)",
+            "${dataset.min_categories}",
+        ),
+        unexpected_rows(
+            "accepted_outside_splits",
+            "status = 'accepted' and (split is null or split not in "
+            "('train', 'validation', 'test'))",
+        ),
+        measure(
+            "pictures_repeated",
+            f"{ACCEPTED} - count(distinct case when status = 'accepted' then pixels end)",
+            max_value=0,
+        ),
+        measure(
+            "base_prompts_in_two_splits",
+            "count(distinct case when status = 'accepted' then concat(base_prompt_id, ' ',"
+            " split) end)"
+            " - count(distinct case when status = 'accepted' then base_prompt_id end)",
+            max_value=0,
+        ),
+    ],
+    summary=[row_count(1, 1)],
 )
 
 
@@ -110,12 +109,13 @@ def _named(model: ModelRef) -> str:
 
 
 FINETUNED_MODEL_SUITE = suite(
-    rows("log"),
-    between("log", "loss", 0, nullable=True),
-    rows("summary", 1, 1),
-    not_null("summary", "lora_digest", "base_digest"),
-    between("summary", "best_validation_loss", 0, "${gates.max_loss}"),
-    between("summary", "train_rows", low="${finetuning.min_train_rows}"),
+    log=[row_count(1), between("loss", 0, nullable=True)],
+    summary=[
+        row_count(1, 1),
+        not_null("lora_digest", "base_digest"),
+        between("best_validation_loss", 0, "${gates.max_loss}"),
+        between("train_rows", "${finetuning.min_train_rows}"),
+    ],
 )
 
 

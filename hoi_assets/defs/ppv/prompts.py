@@ -4,7 +4,7 @@ import polars as pl
 
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
-from hoi_assets.defs.suites import FAILED, ONE_CATEGORY
+from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, ONE_CATEGORY
 from hoi_assets.ppv.detailed_prompts import (
     DETAILED_PROMPT_ROWS,
     detail_prompts,
@@ -21,12 +21,12 @@ from hoi_assets.publishing.asset import published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
     between,
-    measured,
+    in_set,
+    measure,
     not_null,
-    one_of,
-    rows,
-    share,
+    row_count,
     suite,
+    unexpected_rows,
     unique,
 )
 from hoi_assets.publishing.metadata import Markdown
@@ -35,16 +35,20 @@ from hoi_assets.store.versions import Staging
 SHOWN_PROMPTS = 20
 
 TAXONOMY_SUITE = suite(
-    rows("categories"),
-    unique("categories", "category"),
-    unique("categories", "identifier"),
-    not_null("categories", "category", "name", "definition", "grasp_taxonomy", "grip_phrase"),
-    between("categories", "hands", 1, 2),
-    between("categories", "base_prompts", low=1),
-    rows("prompts"),
-    unique("prompts", "base_prompt_id"),
-    not_null("prompts", "base_prompt_id", "text"),
-    one_of("prompts", "kind", ["base", "evaluation", "general"]),
+    categories=[
+        row_count(1),
+        unique("category"),
+        unique("identifier"),
+        not_null("category", "name", "definition", "grasp_taxonomy", "grip_phrase"),
+        between("hands", 1, 2),
+        between("base_prompts", 1),
+    ],
+    prompts=[
+        row_count(1),
+        unique("base_prompt_id"),
+        not_null("base_prompt_id", "text"),
+        in_set("kind", ["base", "evaluation", "general"]),
+    ],
 )
 
 
@@ -79,25 +83,20 @@ def base_prompt_taxonomy(context: StageContext, staging: Staging) -> Result:
 
 
 DETAILED_PROMPTS_SUITE = suite(
-    unique("rows", "prompt_id"),
-    not_null("rows", "prompt_id", "base_prompt_id", "category"),
-    one_of("rows", "status", ["accepted", "rejected", "failed"]),
-    ONE_CATEGORY,
-    share("rows", "failed_share", FAILED, "${gates.max_failed_share}"),
-    measured(
-        "rows",
-        "accepted_prompts",
-        "sum(case when status = 'accepted' then 1 else 0 end)",
-        low="${gates.min_prompts}",
-    ),
-    measured(
-        "rows",
-        "accepted_prompts_repeated",
-        "sum(case when status = 'accepted' then 1 else 0 end)"
-        " - count(distinct case when status = 'accepted' then prompt end)",
-        high=0,
-    ),
-    share("rows", "accepted_without_text", "status = 'accepted' and prompt is null", 0),
+    rows=[
+        unique("prompt_id"),
+        not_null("prompt_id", "base_prompt_id", "category"),
+        in_set("status", ["accepted", "rejected", "failed"]),
+        ONE_CATEGORY,
+        FAILED_SHARE,
+        measure("accepted_prompts", ACCEPTED, "${gates.min_prompts}"),
+        measure(
+            "accepted_prompts_repeated",
+            f"{ACCEPTED} - count(distinct case when status = 'accepted' then prompt end)",
+            max_value=0,
+        ),
+        unexpected_rows("accepted_without_text", "status = 'accepted' and prompt is null"),
+    ],
 )
 
 

@@ -5,7 +5,13 @@ from pydantic import Field
 
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
-from hoi_assets.defs.suites import ONE_CATEGORY, drawn_pixels
+from hoi_assets.defs.suites import (
+    ACCEPTED_WITHOUT_PIXELS,
+    FAILED_SHARE,
+    FLAT_SHARE,
+    ONE_CATEGORY,
+    REPEATED_PICTURES,
+)
 from hoi_assets.ppv.candidates import CANDIDATE_ROWS
 from hoi_assets.ppv.instance_images import INSTANCE_IMAGE_ROWS
 from hoi_assets.ppv.proposer import LORA_LOG, LORA_SAMPLES, LORA_SUMMARY
@@ -14,12 +20,10 @@ from hoi_assets.publishing.config import PublishConfig
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
     between,
-    duplicates,
-    measured,
+    in_set,
+    measure,
     not_null,
-    one_of,
-    rows,
-    share,
+    row_count,
     suite,
     unique,
 )
@@ -30,17 +34,18 @@ from hoi_assets.store.versions import Staging
 SHOWN_IMAGES = 36
 
 INSTANCE_IMAGES_SUITE = suite(
-    not_null("rows", "source", "category"),
-    one_of("rows", "status", ["accepted", "rejected"]),
-    ONE_CATEGORY,
-    measured(
-        "rows",
-        "distinct_pictures",
-        "count(distinct case when status = 'accepted' then pixels end)",
-        low="${gates.min_instance_images}",
-    ),
-    share("rows", "accepted_without_pixels", "status = 'accepted' and pixels is null", 0),
-    duplicates("rows", "pixels", "${gates.max_duplicate_share}"),
+    rows=[
+        not_null("source", "category"),
+        in_set("status", ["accepted", "rejected"]),
+        ONE_CATEGORY,
+        measure(
+            "distinct_pictures",
+            "count(distinct case when status = 'accepted' then pixels end)",
+            "${gates.min_instance_images}",
+        ),
+        ACCEPTED_WITHOUT_PIXELS,
+        REPEATED_PICTURES,
+    ],
 )
 
 
@@ -86,15 +91,14 @@ def _source_digest(context: StageContext) -> str:
 
 
 CATEGORY_LORAS_SUITE = suite(
-    rows("log"),
-    unique("log", "step"),
-    between("log", "loss", 0, nullable=False),
-    rows("summary", 1, 1),
-    not_null("summary", "lora_digest", "base_digest", "identifier"),
-    between("summary", "last_loss", 0, "${gates.max_loss}"),
-    between("summary", "instance_images", low=1),
-    rows("samples"),
-    not_null("samples", "pixels"),
+    log=[row_count(1), unique("step"), between("loss", 0)],
+    summary=[
+        row_count(1, 1),
+        not_null("lora_digest", "base_digest", "identifier"),
+        between("last_loss", 0, "${gates.max_loss}"),
+        between("instance_images", 1),
+    ],
+    samples=[row_count(1), not_null("pixels")],
 )
 
 
@@ -165,15 +169,19 @@ class CandidateConfig(PublishConfig):
 
 
 CANDIDATE_IMAGES_SUITE = suite(
-    rows("rows"),
-    unique("rows", "image_id"),
-    not_null("rows", "image_id", "prompt_id", "prompt", "seed", "base_digest", "lora_digest"),
-    one_of("rows", "status", ["accepted", "failed"]),
-    ONE_CATEGORY,
-    between("rows", "width", "${sampling.width}", "${sampling.width}"),
-    between("rows", "height", "${sampling.height}", "${sampling.height}"),
-    drawn_pixels(),
-    duplicates("rows", "pixels", "${gates.max_duplicate_share}"),
+    rows=[
+        row_count(1),
+        unique("image_id"),
+        not_null("image_id", "prompt_id", "prompt", "seed", "base_digest", "lora_digest"),
+        in_set("status", ["accepted", "failed"]),
+        ONE_CATEGORY,
+        between("width", "${sampling.width}", "${sampling.width}"),
+        between("height", "${sampling.height}", "${sampling.height}"),
+        FAILED_SHARE,
+        ACCEPTED_WITHOUT_PIXELS,
+        FLAT_SHARE,
+        REPEATED_PICTURES,
+    ],
 )
 
 

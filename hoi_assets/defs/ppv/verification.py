@@ -4,7 +4,7 @@ import polars as pl
 
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
-from hoi_assets.defs.suites import ACCEPTED, FAILED, ONE_CATEGORY
+from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, ONE_CATEGORY
 from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY
 from hoi_assets.ppv.verifier_pairs import VERIFIER_PAIR_ROWS
 from hoi_assets.ppv.verifier_training import (
@@ -17,12 +17,12 @@ from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
     between,
-    measured,
+    in_set,
+    measure,
     not_null,
-    one_of,
-    rows,
-    share,
+    row_count,
     suite,
+    unexpected_rows,
     unique,
 )
 from hoi_assets.publishing.metadata import Image, Table
@@ -31,21 +31,22 @@ from hoi_assets.store.versions import Staging
 SHOWN_PAIRS, SHOWN_VERDICTS = 24, 36
 
 TRAINING_PAIRS_SUITE = suite(
-    rows("rows"),
-    unique("rows", "pair_id"),
-    not_null("rows", "pixels", "prompt", "fidelity", "alignment"),
-    one_of("rows", "split", ["train", "validation", "test"]),
-    measured("rows", "splits", "count(distinct split)", 3, 3),
-    # Both labels of both heads, or there is nothing to learn.
-    measured("rows", "whole_share", "avg(case when fidelity then 1.0 else 0.0 end)", 0.05, 0.95),
-    measured("rows", "aligned_share", "avg(case when alignment then 1.0 else 0.0 end)", 0.05, 0.95),
-    # A scene in two splits would be counted twice on the left.
-    measured(
-        "rows",
-        "scenes_in_two_splits",
-        "count(distinct concat(scene_id, ' ', split)) - count(distinct scene_id)",
-        high=0,
-    ),
+    rows=[
+        row_count(1),
+        unique("pair_id"),
+        not_null("pixels", "prompt", "fidelity", "alignment"),
+        in_set("split", ["train", "validation", "test"]),
+        measure("splits", "count(distinct split)", 3, 3),
+        # Both answers of both heads, or there is nothing to learn.
+        measure("whole_share", "avg(case when fidelity then 1.0 else 0.0 end)", 0.05, 0.95),
+        measure("aligned_share", "avg(case when alignment then 1.0 else 0.0 end)", 0.05, 0.95),
+        # A scene in two splits is counted twice on the left.
+        measure(
+            "scenes_in_two_splits",
+            "count(distinct concat(scene_id, ' ', split)) - count(distinct scene_id)",
+            max_value=0,
+        ),
+    ],
 )
 
 
@@ -95,21 +96,22 @@ def _labels_digest(context: StageContext) -> str:
 
 
 VERIFIER_SUITE = suite(
-    rows("summary", 1, 1),
-    between("summary", "auc_fidelity", "${gates.min_auc_fidelity}", 1),
-    between("summary", "auc_alignment", "${gates.min_auc_alignment}", 1),
-    between("summary", "threshold_fidelity", 0, 1),
-    between("summary", "threshold_alignment", 0, 1),
-    between("summary", "test_pairs", low=1),
-    measured(
-        "summary",
-        "target_precision_met",
-        "avg(case when target_met then 1.0 else 0.0 end)",
-        low=1,
-        blocking=False,
-    ),
-    rows("quality"),
-    rows("reliability"),
+    summary=[
+        row_count(1, 1),
+        between("auc_fidelity", "${gates.min_auc_fidelity}", 1),
+        between("auc_alignment", "${gates.min_auc_alignment}", 1),
+        between("threshold_fidelity", 0, 1),
+        between("threshold_alignment", 0, 1),
+        between("test_pairs", 1),
+        measure(
+            "target_precision_met",
+            "avg(case when target_met then 1.0 else 0.0 end)",
+            1,
+            blocking=False,
+        ),
+    ],
+    quality=[row_count(1)],
+    reliability=[row_count(1)],
 )
 
 
@@ -149,23 +151,23 @@ def verifier(context: StageContext, staging: Staging) -> Result:
 
 
 VERIFIED_PAIRS_SUITE = suite(
-    rows("rows"),
-    unique("rows", "image_id"),
-    not_null("rows", "image_id", "prompt", "verifier_version"),
-    one_of("rows", "status", ["accepted", "rejected", "failed"]),
-    ONE_CATEGORY,
-    between("rows", "p_fidelity", 0, 1, nullable=True),
-    between("rows", "p_alignment", 0, 1, nullable=True),
-    share(
-        "rows",
-        "judged_without_probability",
-        "status <> 'failed' and (p_fidelity is null or p_alignment is null)",
-        0,
-    ),
-    share("rows", "dropped_without_reason", "status <> 'accepted' and reason is null", 0),
-    share("rows", "failed_share", FAILED, "${gates.max_failed_share}"),
-    measured("rows", "accepted_pairs", ACCEPTED, low="${gates.min_accepted_per_category}"),
-    rows("summary", 1, 1),
+    rows=[
+        row_count(1),
+        unique("image_id"),
+        not_null("image_id", "prompt", "verifier_version"),
+        in_set("status", ["accepted", "rejected", "failed"]),
+        ONE_CATEGORY,
+        between("p_fidelity", 0, 1, nullable=True),
+        between("p_alignment", 0, 1, nullable=True),
+        unexpected_rows(
+            "judged_without_probability",
+            "status <> 'failed' and (p_fidelity is null or p_alignment is null)",
+        ),
+        unexpected_rows("dropped_without_reason", "status <> 'accepted' and reason is null"),
+        FAILED_SHARE,
+        measure("accepted_pairs", ACCEPTED, "${gates.min_accepted_per_category}"),
+    ],
+    summary=[row_count(1, 1)],
 )
 
 
