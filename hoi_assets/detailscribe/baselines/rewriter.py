@@ -89,8 +89,7 @@ class EndpointRewriter(Asker[str, str]):
         """The prompt in a reply, on one line.
 
         Raises:
-            Unusable: a reply that breaks the schema, or a prompt that is empty, unprintable or too
-                long.
+            Unusable: a reply that breaks the schema, or an empty, unprintable or long prompt.
         """
         try:
             rewritten = _Reply.model_validate(one_json_object(text)).prompt
