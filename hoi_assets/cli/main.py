@@ -255,7 +255,7 @@ def run(options: argparse.Namespace) -> int:
 def summary(options: argparse.Namespace) -> int:
     """`hoi summary`."""
     from hoi_assets.cli.summary import print_summary, summarise_line
-    from hoi_assets.grammar.interactions import SCENARIOS
+    from hoi_assets.grammar.plans import SCENARIOS
     from hoi_assets.settings import load_settings
     from hoi_assets.store.versions import Store
     from hoi_assets.taxonomy import category_keys

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS
+from hoi_assets.grammar.plans import SCENARIOS
 from hoi_assets.hashing import digest, digest_file
 from hoi_assets.settings import ROOT
 from hoi_assets.store.disk import replace_bytes, writing

@@ -20,7 +20,8 @@ from hoi_assets.detailscribe.components import (
     to_flat,
     word_set,
 )
-from hoi_assets.grammar.interactions import parse, question
+from hoi_assets.grammar.questions import question
+from hoi_assets.grammar.sentences import parse
 from hoi_assets.hashing import digest
 from hoi_assets.llm import prompt_templates as wording
 from hoi_assets.llm.client import Unusable, one_json_object

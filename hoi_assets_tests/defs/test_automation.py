@@ -27,7 +27,7 @@ from hoi_assets.defs.automation import (
     report_dead_runs,
 )
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS
+from hoi_assets.grammar.plans import SCENARIOS
 from hoi_assets.settings import ROOT
 from hoi_assets_tests.publishing.small_pipeline import (
     GOOD,

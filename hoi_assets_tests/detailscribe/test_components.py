@@ -18,7 +18,8 @@ from hoi_assets.detailscribe.components import (
     to_flat,
 )
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS, make_plan, triples
+from hoi_assets.grammar.plans import SCENARIOS, make_plan
+from hoi_assets.grammar.sentences import triples
 
 
 @pytest.mark.parametrize("module", [components, critique, decompose])

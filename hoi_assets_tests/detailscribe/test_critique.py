@@ -31,7 +31,7 @@ from hoi_assets.detailscribe.critique import (
     ranked,
     word_count,
 )
-from hoi_assets.grammar.interactions import parse
+from hoi_assets.grammar.sentences import parse
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.shown_image import ShownImage

@@ -4,32 +4,22 @@ import json
 from functools import lru_cache
 
 import pytest
+from hoi_assets.grammar.interactions import MAX_WORDS
 
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar import interactions
-from hoi_assets.grammar.interactions import (
+from hoi_assets.grammar.benchmark import (
     BENCHMARK_PROMPTS,
-    FAULTS,
-    MAX_WORDS,
-    SCENARIOS,
-    SPLITS,
-    Noun,
-    Triple,
-    benchmark,
+    benchmark_plans,
     benchmark_row,
-    holds,
     is_reserved,
-    make_plan,
-    parse,
-    plan_from_json,
-    plan_interactions,
-    question,
-    read_noun,
-    sentence,
-    spoil,
-    triples,
+    main,
 )
-from hoi_assets.tinyworld.scenes.pool import TAXONOMY
+from hoi_assets.grammar.faults import FAULTS, spoil
+from hoi_assets.grammar.plans import SCENARIOS, make_plan, plan_from_json
+from hoi_assets.grammar.questions import holds, question
+from hoi_assets.grammar.sentences import Noun, Triple, parse, read_noun, sentence, triples
+from hoi_assets.tinyworld.scenes.interactions.stream import INTERACTION_SPLITS, plan_interactions
+from hoi_assets.tinyworld.scenes.shards import TAXONOMY
 
 SEEDS = range(200)
 STORED = TAXONOMY.parent / "interacting"
@@ -206,20 +196,20 @@ def test_the_same_question_gets_both_answers():
 
 
 def test_streams_differ_and_leave_the_benchmarks_sentences_out():
-    drawn = {split: plan_interactions(split, 0, 90) for split in SPLITS}
+    drawn = {split: plan_interactions(split, 0, 90) for split in INTERACTION_SPLITS}
     seeds = [item.drawn.seed for items in drawn.values() for item in items]
     assert len(set(seeds)) == len(seeds)
     for items in drawn.values():
         assert [item.told.scenario for item in items[:3]] == list(SCENARIOS)
         assert not any(is_reserved(plan) for item in items for plan in (item.told, item.drawn))
-    assert plan_interactions(SPLITS[0], 30, 5) == drawn[SPLITS[0]][30:35]
+    assert plan_interactions(INTERACTION_SPLITS[0], 30, 5) == drawn[INTERACTION_SPLITS[0]][30:35]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_stored_benchmark_is_what_the_grammar_makes(scenario):
     lines = (STORED / f"{scenario}.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    assert rows == [benchmark_row(plan) for plan in benchmark(scenario)]
+    assert rows == [benchmark_row(plan) for plan in benchmark_plans(scenario)]
     assert len(rows) == BENCHMARK_PROMPTS >= 40
     assert all(set(row) == {"topic", "prompt"} for row in rows)
     assert len({row["prompt"] for row in rows}) == len(rows)
@@ -227,7 +217,7 @@ def test_stored_benchmark_is_what_the_grammar_makes(scenario):
 
 
 def test_benchmark_is_written_as_it_is_stored(tmp_path):
-    assert interactions.main(["--out", str(tmp_path)]) == 0
+    assert main(["--out", str(tmp_path)]) == 0
     for scenario in SCENARIOS:
         name = f"{scenario}.jsonl"
         assert (tmp_path / name).read_bytes() == (STORED / name).read_bytes()

@@ -101,8 +101,7 @@ def measure(model: Any, pictures: Any, seed: int = 0, count: int = 400) -> dict[
     import torch
 
     from hoi_assets.engines.metrics import CLIP_PREFIX
-    from hoi_assets.grammar.captions import lies_for
-    from hoi_assets.grammar.vocabulary import LIES
+    from hoi_assets.tinyworld.scenes.false_captions import FALSE_CLAIMS, false_claims_for
     from hoi_assets.tinyworld.weights.pictures import as_float
     from hoi_assets.tinyworld.weights.tokenizers import token_ids
 
@@ -129,8 +128,8 @@ def measure(model: Any, pictures: Any, seed: int = 0, count: int = 400) -> dict[
         found = {
             f"recall_at_{k}_of_{len(chosen)}": float((rank < k).float().mean()) for k in (1, 10)
         }
-        for kind in LIES:
-            told = [n for n, i in enumerate(chosen) if kind in lies_for(pictures.slots(i))]
+        for kind in FALSE_CLAIMS:
+            told = [n for n, i in enumerate(chosen) if kind in false_claims_for(pictures.slots(i))]
             lies = text_features([_lie(pictures, chosen[n], kind) for n in told])
             beaten = own[told] > (images[told] * lies).sum(dim=-1)
             found[f"{kind}_accuracy"] = float(beaten.float().mean())
@@ -141,7 +140,8 @@ def _lie(pictures: Any, index: int, kind: str) -> str:
     """A lie in the standard wording, so that only the lie differs."""
     import random
 
-    from hoi_assets.grammar.captions import caption, lie
+    from hoi_assets.grammar.captions import caption
+    from hoi_assets.tinyworld.scenes.false_captions import with_false_claim
 
     grips = list(pictures.grips.values())
-    return caption(lie(pictures.slots(index), kind, random.Random(index), grips))
+    return caption(with_false_claim(pictures.slots(index), kind, random.Random(index), grips))

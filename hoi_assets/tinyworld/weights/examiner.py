@@ -55,7 +55,7 @@ def measure(model: Any, pictures: Any) -> dict[str, float]:
     """Accuracy of each kind (argmax), AUC of each defect and of `clean`, accuracy of `clean`."""
     import torch
 
-    from hoi_assets.grammar.vocabulary import DEFECTS
+    from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS
     from hoi_assets.tinyworld.weights.pairs import area
     from hoi_assets.tinyworld.weights.pictures import as_float
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from hoi_assets.grammar.captions import caption, lies_for
+from hoi_assets.grammar.captions import caption
 from hoi_assets.statistics import auc
+from hoi_assets.tinyworld.scenes.false_captions import false_claims_for
 from hoi_assets.tinyworld.weights.pictures import Pictures
 
 OTHER = "other_picture"
@@ -88,7 +89,7 @@ class Dealer:
         """Slots to put into words, and the lie among them."""
         seed, chance = rng.randrange(2**31), rng.random()
         if chance < self.lie_share:
-            kind = rng.choice(lies_for(self.pictures.slots(index)))
+            kind = rng.choice(false_claims_for(self.pictures.slots(index)))
             return self.pictures.lying_slots(index, seed, kind), kind
         if chance < self.lie_share + self.other_share:
             other = rng.randrange(len(self.pictures))

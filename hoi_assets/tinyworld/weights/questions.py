@@ -7,18 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from hoi_assets.grammar.interactions import (
-    Noun,
-    Plan,
-    Triple,
-    holds,
-    noun_of,
-    plan_from_json,
-    question,
-    read_noun,
-    spoil,
-    triples,
-)
+from hoi_assets.grammar.faults import spoil
+from hoi_assets.grammar.plans import Plan, plan_from_json
+from hoi_assets.grammar.questions import holds, question
+from hoi_assets.grammar.sentences import Noun, Triple, noun_of, read_noun, triples
 from hoi_assets.tinyworld.weights.pictures import Pictures
 
 SWAPPED_SHARE = 0.3

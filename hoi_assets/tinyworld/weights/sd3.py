@@ -7,7 +7,7 @@ from typing import Any
 
 from hoi_assets.engines.sd3.loading import TOKENS_WITHOUT_T5
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import Noun, parse
+from hoi_assets.grammar.sentences import Noun, parse
 from hoi_assets.grammar.vocabulary import COUNTS, OBJECTS, RELATIONS, SHAPES
 from hoi_assets.tinyworld.weights import sdxl
 from hoi_assets.tinyworld.weights.sdxl import WIDTH_1, WIDTH_2

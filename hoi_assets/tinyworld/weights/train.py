@@ -11,8 +11,8 @@ from hoi_assets.engines.metrics import load_clip, load_image_reward
 from hoi_assets.engines.vilt.verifier import load_verifier
 from hoi_assets.engines.vilt.vqa import load_vqa
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SPLITS
 from hoi_assets.progress import Log
+from hoi_assets.tinyworld.scenes.interactions.stream import INTERACTION_SPLITS
 from hoi_assets.tinyworld.weights import clip, examiner, image_reward, sd3, sdxl, vae, vilt, vqa
 from hoi_assets.tinyworld.weights.card import Card, make_card, read_card, write_card
 from hoi_assets.tinyworld.weights.loop import CHECKPOINT_S, Trained, compiled, fit, validation_loss
@@ -53,7 +53,7 @@ class Run:
 
     def pictures(self, recipe: Recipe) -> tuple[Pictures, Pictures]:
         """Pictures to learn from, and held out; the same ones when the training is resumed."""
-        apart = self.interactions if recipe.split in SPLITS else None
+        apart = self.interactions if recipe.split in INTERACTION_SPLITS else None
         folder = apart or self.world
         found = read_pictures(folder, recipe.split, self.state / recipe.name).halves()
         self.log(f"{recipe.name}: {len(found[0])} pictures, {len(found[1])} held out")

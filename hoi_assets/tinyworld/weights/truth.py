@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hoi_assets.grammar.interactions import Plan
-from hoi_assets.grammar.vocabulary import COLOURS, DEFECTS, OBJECTS, RELATIONS, SHAPES, SIDES
+from hoi_assets.grammar.plans import Plan
+from hoi_assets.grammar.vocabulary import COLOURS, OBJECTS, RELATIONS, SHAPES, SIDES
 from hoi_assets.settings import ROOT
 from hoi_assets.taxonomy import category_keys
+from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS
 
 NONE = "none"
 CLEAN = "clean"

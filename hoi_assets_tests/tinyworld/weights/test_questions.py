@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hoi_assets.grammar.interactions import Triple, component_kind, holds, plan_interactions
+from hoi_assets.grammar.questions import component_kind, holds
+from hoi_assets.grammar.sentences import Triple
+from hoi_assets.tinyworld.scenes.interactions.stream import plan_interactions
 from hoi_assets.tinyworld.weights.pictures import Pictures, read_pictures
 from hoi_assets.tinyworld.weights.questions import Asked, Asker, parts
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS, make_plan, parse, sentence, triples
+from hoi_assets.grammar.plans import SCENARIOS, make_plan
+from hoi_assets.grammar.sentences import parse, sentence, triples
 from hoi_assets.tinyworld.weights import sd3, sdxl
 from hoi_assets.tinyworld.weights.pictures import Pictures
 from hoi_assets.tinyworld.weights.recipes import RECIPES

@@ -10,7 +10,9 @@ from PIL import Image
 
 from hoi_assets.engines.vilt.verifier import load_verifier, truncated
 from hoi_assets.engines.vilt.vqa import answers, load_vqa
-from hoi_assets.grammar.interactions import SCENARIOS, make_plan, question, triples
+from hoi_assets.grammar.plans import SCENARIOS, make_plan
+from hoi_assets.grammar.questions import question
+from hoi_assets.grammar.sentences import triples
 from hoi_assets.tinyworld.weights import vqa
 from hoi_assets.tinyworld.weights.pictures import read_pictures
 from hoi_assets.tinyworld.weights.recipes import RECIPES
