@@ -20,8 +20,8 @@ RESERVED_SHARE = 8  # one sentence in so many belongs to the benchmark, and to n
 
 def is_reserved(plan: Plan) -> bool:
     """Whether the plan's components belong to the benchmark: no training picture shows them."""
-    told = json.dumps([asdict(triple) for triple in triples(plan)])
-    return hashlib.sha256(told.encode("utf-8")).digest()[0] % RESERVED_SHARE == 0
+    components = json.dumps([asdict(triple) for triple in triples(plan)])
+    return hashlib.sha256(components.encode("utf-8")).digest()[0] % RESERVED_SHARE == 0
 
 
 def benchmark_plans(scenario: str, count: int = BENCHMARK_PROMPTS) -> list[Plan]:

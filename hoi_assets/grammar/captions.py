@@ -122,8 +122,8 @@ def _action(slots: Slots, object_phrase: str | None = None) -> str:
     if not slots.get("side"):
         return thing
     grip = agree(slots["grip"], plural=slots["side"] == "both")
-    told = grip.replace("{object}", thing) if "{object}" in grip else f"{grip} {thing}"
-    return f"{_hand(slots)} {told}"
+    action = grip.replace("{object}", thing) if "{object}" in grip else f"{grip} {thing}"
+    return f"{_hand(slots)} {action}"
 
 
 def agree(grip: str, plural: bool) -> str:

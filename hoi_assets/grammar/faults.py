@@ -31,7 +31,7 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Spoilt:
-    """A plan whose picture belies a sentence: what is drawn, which fault it is, and the truth of
+    """A plan whose picture makes a sentence false: what is drawn, which fault it is, the truth of
     each component of the sentence, exactly one of which is False."""
 
     plan: Plan
@@ -42,12 +42,12 @@ class Spoilt:
 def spoil(plan: Plan, seed: int) -> Spoilt:
     """A plan like `plan` in whose picture exactly one component of `sentence(plan)` is false.
 
-    Components take their turn evenly, and so do the faults that belie a component.
+    Components take their turn evenly, and so do the faults that make it false.
     """
-    told = triples(plan)
+    components = triples(plan)
     by_component: dict[int, dict[str, list[Spoilt]]] = {}
     for fault, other in _faults(plan):
-        truth = tuple(holds(triple, other) for triple in told)
+        truth = tuple(holds(triple, other) for triple in components)
         if truth.count(False) == 1:
             by_fault = by_component.setdefault(truth.index(False), {})
             by_fault.setdefault(fault, []).append(Spoilt(other, fault, truth))

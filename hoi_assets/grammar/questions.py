@@ -64,6 +64,7 @@ def holds(triple: Triple, plan: Plan) -> bool:
 
 
 def fits(asked: Noun, shown: Noun) -> bool:
+    """Whether `shown` is what `asked` names; what `asked` leaves unsaid is free."""
     return (
         asked.head == shown.head
         and asked.adjective in (None, shown.adjective)

@@ -58,7 +58,7 @@ def sentence(plan: Plan) -> str:
 
 def triples(plan: Plan) -> tuple[Triple, ...]:
     """The components of the plan's sentence, in order."""
-    told = []
+    found = []
     known: set[str] = set()
     for relation in plan.relations:
         subject, object_ = (
@@ -66,8 +66,8 @@ def triples(plan: Plan) -> tuple[Triple, ...]:
         )
         known |= {relation.subject, relation.object}
         verb = "hold" if relation.subject == "hands" else relation.verb
-        told.append(Triple(subject, verb, object_))
-    return tuple(told)
+        found.append(Triple(subject, verb, object_))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def _file_digest(work: Work) -> str | None:
         "hoi_assets/llm/templates/again.j2",
         "hoi_assets/detailscribe/templates/decompose_system.j2",
         "hoi_assets/detailscribe/templates/decompose_user.j2",
-        "hoi_assets/grammar/interactions.py",
+        "hoi_assets/grammar/plans.py",
     ],
     settings=["decomposer"],
     group=GROUP,

@@ -21,6 +21,7 @@ class FirstHits:
 
 
 def trace_first_hits(mi: Any, scene: Any, camera: Camera, size: int) -> FirstHits:
+    """Cast one ray through the middle of each pixel of a `size` px picture."""
     sensor = make_sensor(mi, camera, size)
     # A box filter and one unjittered ray a pixel keep the indices whole.
     sensor["film"]["rfilter"] = {"type": "box"}

@@ -35,8 +35,8 @@ STORED_COUNTS = {
 }
 REFERENCE_PICTURES, REFERENCE_GROUP = 60, 2
 STREAM_GROUP = 5
-# Four of nine pictures (44%) lie or are spoilt.
-JUDGE_PATTERN = ("clean", "defect", "clean", "lie", "clean", "defect", "clean", "lie", "clean")
+# Four of nine pictures (44%) are spoilt or have a false caption.
+JUDGE_PATTERN = (*("clean", "defect", "clean", "false_caption") * 2, "clean")
 PRETRAIN_DEFECTS, PRETRAIN_FALSE_CAPTIONS, PRETRAIN_ALONE = 0.15, 0.10, 0.08
 EXAMINER_DEFECTS, EXAMINER_ALONE = 0.45, 0.04
 
@@ -50,8 +50,7 @@ class Group:
         category: None for objects without a hand.
         objects: what the group may show; one is drawn from the seed.
         defect: kind put into the pictures planned as `defect`.
-        plans: per picture clean | defect | lie.
-        lies: per picture the index that picks the kind of lie.
+        plans: per picture clean | defect | false_caption.
     """
 
     split: str
@@ -104,7 +103,7 @@ def plan_stored(taxonomy: Taxonomy) -> list[Group]:
 def plan_stream(taxonomy: Taxonomy, split: str, first: int, count: int) -> list[Group]:
     """Pictures `first` to `first + count` of the pretraining or the examiner's stream.
 
-    pretrain: train objects only, about 15% spoilt, 10% with a lying caption, 8% without a hand.
+    pretrain: train objects only, about 15% spoilt, 10% with a false caption, 8% without a hand.
     examiner: all objects, about 45% spoilt, captions true.
     """
     return [
@@ -123,7 +122,7 @@ def _stream_group(taxonomy: Taxonomy, split: str, index: int) -> Group:
     first = index * STREAM_GROUP
     alone = rng.random() < (PRETRAIN_ALONE if pretrain else EXAMINER_ALONE)
     share = PRETRAIN_DEFECTS if pretrain else EXAMINER_DEFECTS
-    lies = PRETRAIN_FALSE_CAPTIONS if pretrain else 0.0
+    false_captions = PRETRAIN_FALSE_CAPTIONS if pretrain else 0.0
     # Defects come bundled: half of the pictures of twice as many groups, one twin solved for all.
     spoilt = not alone and rng.random() < min(1.0, 2 * share)
     plans = []
@@ -132,7 +131,7 @@ def _stream_group(taxonomy: Taxonomy, split: str, index: int) -> Group:
         if spoilt and chance < share / min(1.0, 2 * share):
             plans.append("defect")
         else:
-            plans.append("lie" if rng.random() < lies else "clean")
+            plans.append("false_caption" if rng.random() < false_captions else "clean")
     defect = DEFECTS[int(rng.integers(len(DEFECTS)))]
     if alone:
         return Group(split, index, first, None, OBJECTS, defect, tuple(plans))

@@ -25,7 +25,7 @@ VISIBLE_PIXELS = 12  # at 128 px; fewer pixels of a finger do not show it
 
 @dataclass(frozen=True)
 class Render:
-    """A drawn scene with the truth that depends on the camera.
+    """A rendered scene with the truth that depends on the camera.
 
     Attributes:
         pixels: how many show each hand (`hand0` ..) and surface (`part0` ..) of the stage.

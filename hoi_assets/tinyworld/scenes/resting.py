@@ -14,6 +14,7 @@ _FACING = ("watch", "ring")
 
 
 def resting_stage(shape: ObjectShape, kind: str, rng: np.random.Generator) -> Stage:
+    """The object alone on a table, turned at random the way its kind lies or stands."""
     turn = axis_rotation(2, rng.uniform(-40, 40))
     if kind in _LEANING:
         turn = turn @ axis_rotation(0, rng.uniform(50, 70))

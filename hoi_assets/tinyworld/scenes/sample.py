@@ -43,7 +43,8 @@ CAMERA_ATTEMPTS = 6
 
 @dataclass(frozen=True)
 class Scene:
-    """One drawn picture and its row: `pool.SCHEMA` less file and digest, masks as bool arrays."""
+    """A rendered picture and its row: the columns of `SCENES` less file and digest, masks as bool
+    arrays."""
 
     image: Image.Image
     row: dict[str, Any]
@@ -55,7 +56,7 @@ def render_group(
     size: int = PICTURE_SIZE,
     samples_per_pixel: int = SAMPLES_PER_PIXEL,
 ) -> Iterator[Scene]:
-    """Draw the pictures of one group, in order; equal arguments give equal pixels and rows."""
+    """Render the pictures of one group, in order; equal arguments give equal pixels and rows."""
     settings = {"size": size, "samples_per_pixel": samples_per_pixel}
     if group.category is None:
         for number in range(len(group.plans)):
@@ -208,17 +209,17 @@ def _scene(
     picture: Render,
 ) -> Scene:
     index = group.first + number
-    told, lies = dict(slots), []
-    if group.plans[number] == "lie":
+    claimed, lies = dict(slots), []
+    if group.plans[number] == "false_caption":
         kinds = false_claims_for(slots)
         kind = kinds[(index // 4) % len(kinds)]
-        told = with_false_claim(slots, kind, random.Random(slots["seed"]), world.grips)
+        claimed = with_false_claim(slots, kind, random.Random(slots["seed"]), world.grips)
         lies = [kind]
     wording = None if group.split == "instance" else int(slots["seed"])
     row = {
         "scene_id": f"{group.split}-{index:06d}",
         "split": group.split,
-        "caption": caption(told, wording),
+        "caption": caption(claimed, wording),
         "true_caption": caption(slots, wording),
         **{name: slots[name] for name in ("object", "colour", "material", "skin_tone")},
         **{name: slots[name] for name in ("view", "light", "background", "seed")},

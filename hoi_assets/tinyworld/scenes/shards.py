@@ -24,6 +24,7 @@ from PIL import Image
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.progress import Log, track
+from hoi_assets.settings import ROOT
 from hoi_assets.store.scene_pool import (
     INTERACTION_SCENES,
     MASKS,
@@ -51,7 +52,7 @@ Work = list[Group] | list[StreamItem]
 
 SHARD_SCENES = 250
 WEBP_OPTIONS = {"quality": 90, "method": 6}
-TAXONOMY = Path(__file__).resolve().parents[3] / "data" / "taxonomy"
+TAXONOMY = ROOT / "data" / "taxonomy"
 
 
 @dataclass(frozen=True)

@@ -90,15 +90,15 @@ class Pictures:
         """What the picture shows, in a wording drawn from `seed`."""
         return caption(self.slots(index), seed)
 
-    def lying_slots(self, index: int, seed: int, kind: str | None = None) -> dict[str, Any]:
-        """Slots with exactly one lie; `kind` None draws one of those that apply."""
+    def false_slots(self, index: int, seed: int, kind: str | None = None) -> dict[str, Any]:
+        """Slots with exactly one false claim; `kind` None draws one of those that apply."""
         slots, rng = self.slots(index), random.Random(seed)
         kind = kind or rng.choice(false_claims_for(slots))
         return with_false_claim(slots, kind, rng, list(self.grips.values()))
 
-    def lying_caption(self, index: int, seed: int) -> str:
-        """A caption with exactly one lie."""
-        return caption(self.lying_slots(index, seed), seed)
+    def false_caption(self, index: int, seed: int) -> str:
+        """A caption with exactly one false claim."""
+        return caption(self.false_slots(index, seed), seed)
 
     @cached_property
     def digest(self) -> str:

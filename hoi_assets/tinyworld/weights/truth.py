@@ -91,7 +91,7 @@ def truth_loss(logits: Any, truth: dict[str, Any], chosen: Sequence[int]) -> Any
 
 
 def reader(width: int) -> Any:
-    """A throw-away head that reads from a joint feature what is shown and what is said."""
+    """An auxiliary head that reads what picture and text claim from a joint feature."""
     from torch import nn
 
     return nn.Linear(width, len(label_names()) + claim_width())

@@ -50,7 +50,7 @@ def test_pool_is_read_without_the_renderer():
         "import sys\n"
         "for name in ('mitsuba', 'anny', 'trimesh', 'torch', 'dagster'): sys.modules[name] = None\n"
         "from pathlib import Path\n"
-        "from hoi_assets.tinyworld.scenes.pool import open_image, read_pool\n"
+        "from hoi_assets.store.scene_pool import open_image, read_pool\n"
         f"rows = read_pool(Path({str(POOL)!r}), 'instance')\n"
         f"print(len(rows), open_image(Path({str(POOL)!r}), rows.row(0, named=True)).size)\n"
     )
@@ -227,8 +227,9 @@ def test_unreadable_picture_names_file_and_scene(tmp_path):
 RENDER = """
 import sys
 from pathlib import Path
-from hoi_assets.tinyworld.scenes.pool import Drawing, render_stream
-render_stream(Path(sys.argv[1]), "pretrain", 15, int(sys.argv[2]), Drawing(32, 1), shard_scenes=5)
+from hoi_assets.tinyworld.scenes.shards import RenderSettings, render_stream
+settings = RenderSettings(32, 1)
+render_stream(Path(sys.argv[1]), "pretrain", 15, int(sys.argv[2]), settings, shard_scenes=5)
 """
 
 
@@ -308,7 +309,7 @@ def test_streams_stay_close_to_their_stated_shares(taxonomy):
     plans = [plan for group in groups for plan in group.plans]
     assert len(plans) == 8000
     assert 0.12 < plans.count("defect") / 8000 < 0.17
-    assert 0.07 < plans.count("lie") / 8000 < 0.12
+    assert 0.07 < plans.count("false_caption") / 8000 < 0.12
     alone = sum(len(group.plans) for group in groups if group.category is None)
     assert 0.06 < alone / 8000 < 0.10
     held_out = {

@@ -101,7 +101,8 @@ def test_examiner_reads_its_own_split_from_the_folder_of_interactions(
     import shutil
 
     from hoi_assets.tinyworld.weights.card import read_card
-    from hoi_assets.tinyworld.weights.train import Run, train
+    from hoi_assets.tinyworld.weights.run import Run
+    from hoi_assets.tinyworld.weights.train import train
     from hoi_assets_tests.tinyworld.weights.test_training import _cards
 
     recipe = replace(RECIPES["component_examiner"], steps=1, warmup_steps=1, batch_size=4)

@@ -42,6 +42,7 @@ def knuckle_height(rig: HandRig) -> float:
 
 
 def wrap(state: HandState) -> None:
+    """Bring the object to the palm and close the fingers round it."""
     approach(state)
     for _ in range(3):
         for finger in (2, 3, 4, 5, 6):
@@ -54,6 +55,7 @@ def wrap(state: HandState) -> None:
 
 
 def rest(state: HandState) -> None:
+    """Lay the object on the open hand."""
     approach(state)
     for finger in (1, 2, 3, 4, 5, 6):
         if closing_of(state, finger):
@@ -92,6 +94,7 @@ def _press_with(state: HandState, finger: int) -> None:
 
 
 def wear(state: HandState) -> None:
+    """Put the object round its finger or wrist."""
     pose, _, _ = _worn_place(state.rig, state.obj.kind, state.rig.bone_poses(state.angles))
     state.object_pose = pose
 

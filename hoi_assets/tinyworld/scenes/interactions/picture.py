@@ -29,7 +29,7 @@ def render_interaction(
     size: int = PICTURE_SIZE,
     samples_per_pixel: int = SAMPLES_PER_PIXEL,
 ) -> tuple[Image.Image, dict[str, Any]]:
-    """Draw a plan; equal arguments give equal pixels and rows.
+    """Render a plan; equal arguments give equal pixels and rows.
 
     Returns:
         The picture and its truth: scenario, pattern, caption (what it shows), triples (those that
@@ -42,9 +42,9 @@ def render_interaction(
     picture: Render | None = None
     for attempt in range(CAMERA_ATTEMPTS):
         camera = aim(stage, scene.look_from, plan.seed + attempt, jitter=CAMERA_JITTER)
-        drawn = render_stage(stage, camera, look, size, samples_per_pixel)
-        if picture is None or _least(drawn, owners) > _least(picture, owners):
-            picture = drawn
+        tried = render_stage(stage, camera, look, size, samples_per_pixel)
+        if picture is None or _least(tried, owners) > _least(picture, owners):
+            picture = tried
         if _least(picture, owners) >= MIN_SHARE * size**2:
             break
     assert picture is not None
@@ -70,14 +70,14 @@ def render_item(
     size: int = PICTURE_SIZE,
     samples_per_pixel: int = SAMPLES_PER_PIXEL,
 ) -> Scene:
-    """Draw one picture of a stream, with its sentence, questions and answers as a row."""
+    """Render one picture of a stream, with its sentence, questions and answers as a row."""
     image, row = render_interaction(world, item.drawn, size, samples_per_pixel)
     return Scene(image, row | item.row())
 
 
 def stage_of_arrangement(scene: Arrangement) -> tuple[Stage, list[tuple[int | None, list[str]]]]:
     """The stage, and per hand (None) and thing (its place) the names of what shows it in
-    `render.Picture.pixels`."""
+    `Render.pixels`."""
     hands: list[HandMesh] = []
     surfaces: list[Surface] = []
     owners: list[tuple[int | None, list[str]]] = []

@@ -21,16 +21,16 @@ INTERACTION_SPLITS = (
 
 @dataclass(frozen=True)
 class StreamItem:
-    """One picture of a stream: the sentence told about it, what is drawn, and what is asked.
+    """One picture of a stream: the plan that its sentence describes, what is drawn, and questions.
 
     Attributes:
-        fault: what makes the drawn plan belie the sentence; None where it does not.
+        fault: what makes the sentence false of the drawn plan; None where it is true.
         asked: components in which the sentence and its spoilt twin differ, and others, mixed.
     """
 
     split: str
     index: int
-    told: Plan
+    described: Plan
     drawn: Plan
     fault: str | None
     asked: tuple[Triple, ...]
@@ -42,15 +42,15 @@ class StreamItem:
 
     def row(self) -> dict[str, Any]:
         """Sentence, components and questions, each with its truth in the drawn picture."""
-        told = triples(self.told)
+        components = triples(self.described)
         return {
             "scene_id": f"{self.split}-{self.index:06d}",
             "split": self.split,
-            "prompt": sentence(self.told),
+            "prompt": sentence(self.described),
             "alignment": self.fault is None,
             "fault": self.fault,
-            "triples": [[each.subject, each.relation, each.object] for each in told],
-            "truth": [holds(each, self.drawn) for each in told],
+            "triples": [[each.subject, each.relation, each.object] for each in components],
+            "truth": [holds(each, self.drawn) for each in components],
             "questions": [question(each) for each in self.asked],
             "answers": [holds(each, self.drawn) for each in self.asked],
             "kinds": [component_kind(each) for each in self.asked],

@@ -20,7 +20,7 @@ from hoi_assets.tinyworld.scenes.hands.methods import worn_section
 from hoi_assets.tinyworld.scenes.objects.catalogue import make_object
 from hoi_assets.tinyworld.scenes.objects.shape import ObjectShape
 
-FILE = Path(__file__).parents[3] / "data" / "taxonomy" / "grasps.yaml"
+FILE = Path(__file__).parents[4] / "data" / "taxonomy" / "grasps.yaml"
 SPECS = read_grasps(FILE)
 OBJECTS = {
     "power_wrap": ("bottle", "can", "stick", "mug"),
