@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import report, tiny
-from hoi_assets.grammar.interactions import SCENARIOS, make_plan, sentence, triples
+from hoi_assets.grammar.plans import SCENARIOS, make_plan
+from hoi_assets.grammar.sentences import sentence, triples
 from hoi_assets.settings import ModelRef
 from hoi_assets.tinyworld.weights.store import WEIGHTS
 

@@ -150,7 +150,7 @@ def partition_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
     Raises:
         HoiError: the profile or the taxonomy's folder cannot be read.
     """
-    from hoi_assets.grammar.interactions import SCENARIOS
+    from hoi_assets.grammar.plans import SCENARIOS
     from hoi_assets.settings import load_settings
     from hoi_assets.taxonomy import category_keys
 

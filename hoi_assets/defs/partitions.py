@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS
+from hoi_assets.grammar.plans import SCENARIOS
 from hoi_assets.settings import load_settings
 from hoi_assets.taxonomy import category_keys
 

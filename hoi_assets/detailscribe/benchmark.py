@@ -19,7 +19,7 @@ import polars as pl
 
 from hoi_assets.detailscribe.columns import STATUS_COLUMNS
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS
+from hoi_assets.grammar.plans import SCENARIOS
 from hoi_assets.hashing import digest, digest_file
 from hoi_assets.settings import ROOT
 from hoi_assets.store.tables import Column, Table

@@ -23,7 +23,8 @@ from hoi_assets.detailscribe.phrases import (
     split_phrase,
     word_set,
 )
-from hoi_assets.grammar.interactions import parse, question
+from hoi_assets.grammar.questions import question
+from hoi_assets.grammar.sentences import parse
 from hoi_assets.llm import prompt_templates as wording
 from hoi_assets.llm.reply import OnReply, Reply, UnusableReply, parse_json_object
 from hoi_assets.llm.structured_output import StructuredOutput

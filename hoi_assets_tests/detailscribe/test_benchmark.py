@@ -28,7 +28,8 @@ from hoi_assets.detailscribe.benchmark_download import (
     fetch_official_files,
 )
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS, write_benchmark
+from hoi_assets.grammar.benchmark import write_benchmark
+from hoi_assets.grammar.plans import SCENARIOS
 from hoi_assets.hashing import digest_file
 
 GOOD = json.dumps({"topic": "stir-tea", "prompt": "A robot stirs tea with a wrench."}).encode()

@@ -25,7 +25,8 @@ from hoi_assets.detailscribe.components import (
 from hoi_assets.detailscribe.flat_form import from_flat, to_flat
 from hoi_assets.detailscribe.phrases import split_phrase
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS, make_plan, triples
+from hoi_assets.grammar.plans import SCENARIOS, make_plan
+from hoi_assets.grammar.sentences import triples
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from hoi_assets.detailscribe.prompt_extension import (
     word_count,
 )
 from hoi_assets.detailscribe.vqa_critic import critique_from_answers, findings_from_answers
-from hoi_assets.grammar.interactions import parse
+from hoi_assets.grammar.sentences import parse
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.shown_image import ShownImage

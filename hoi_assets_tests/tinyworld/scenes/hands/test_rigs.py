@@ -8,18 +8,19 @@ import pytest
 pytest.importorskip("anny")
 
 from hoi_assets.errors import HoiError
-from hoi_assets.tinyworld.scenes.hand import (
+from hoi_assets.tinyworld.scenes.hands.defect_rigs import (
+    extra_finger,
+    fused_fingers,
+    missing_finger,
+)
+from hoi_assets.tinyworld.scenes.hands.model import boundary_loop, hand_model
+from hoi_assets.tinyworld.scenes.hands.rig import (
     BONES,
     JOINT_NAMES,
     HandRig,
     HandShape,
     PosedHand,
     angles_vector,
-    boundary_loop,
-    extra_finger,
-    fused_fingers,
-    hand_model,
-    missing_finger,
     rotation,
 )
 

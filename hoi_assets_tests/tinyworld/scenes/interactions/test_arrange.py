@@ -9,23 +9,36 @@ import pytest
 pytest.importorskip("mitsuba")
 pytest.importorskip("anny")
 
-from hoi_assets.grammar import interactions
-from hoi_assets.grammar.interactions import holds, make_plan, plan_from_json, spoil, triples
-from hoi_assets.store.scene_pool import INTERACTION_SCHEMA, open_image, read_pool
-from hoi_assets.tinyworld.scenes import arrange, sample
-from hoi_assets.tinyworld.scenes.pool import TAXONOMY, Drawing, render_stream
+from hoi_assets.grammar.faults import spoil
+from hoi_assets.grammar.plans import (
+    FORMS,
+    HELD_USES,
+    PLACES,
+    SCENARIOS,
+    USES,
+    make_plan,
+    plan_from_json,
+)
+from hoi_assets.grammar.questions import holds
+from hoi_assets.grammar.sentences import Triple, parse, triples
+from hoi_assets.store.scene_pool import INTERACTION_SCENES, open_image, read_pool
+from hoi_assets.tinyworld.scenes.interactions.arrange import arrange
+from hoi_assets.tinyworld.scenes.interactions.bodies import hand_only
+from hoi_assets.tinyworld.scenes.interactions.picture import render_interaction
+from hoi_assets.tinyworld.scenes.shards import TAXONOMY, RenderSettings, render_stream
+from hoi_assets.tinyworld.scenes.solving import load_world
 
 TOUCH_MM, STIR_MM = 1.0, 25.0  # a spoon stirs without scraping
 
 
 @pytest.fixture(scope="module")
 def world():
-    return sample.load_world(TAXONOMY)
+    return load_world(TAXONOMY)
 
 
 def plan_of(pattern, number=0, **wanted):
     """The first plan of a pattern whose things are of the wanted kinds (thing0=..., thing1=...)."""
-    for scenario in interactions.SCENARIOS:
+    for scenario in SCENARIOS:
         for seed in range(3000):
             plan = make_plan(scenario, seed)
             kinds = {f"thing{place}": thing.kind for place, thing in enumerate(plan.things)}
@@ -54,11 +67,11 @@ def lowest(body):
 
 @pytest.mark.parametrize(
     ("tool", "target"),
-    [(tool, target) for tool, (_, targets) in interactions.USES.items() for target in targets],
+    [(tool, target) for tool, (_, targets) in USES.items() for target in targets],
 )
 def test_tool_reaches_its_target_and_stays_clear_of_it_otherwise(world, tool, target):
     plan = plan_of("use", thing0=tool, thing1=target)
-    scene = arrange.arrange(world, plan)
+    scene = arrange(world, plan)
     acting, met = scene.bodies
     if tool == "bottle":
         mouth = acting.end
@@ -69,9 +82,9 @@ def test_tool_reaches_its_target_and_stays_clear_of_it_otherwise(world, tool, ta
     else:
         assert -1.0 < scene.gap_mm < (STIR_MM if tool == "spoon" else TOUCH_MM)
     # Neither tool nor fingers run through the target.
-    points = np.concatenate([acting.points, arrange._hand_only(acting)])
+    points = np.concatenate([acting.points, hand_only(acting)])
     assert met.distance(points).min() > -0.002
-    aside = arrange.arrange(world, without(plan, "thing0"))
+    aside = arrange(world, without(plan, "thing0"))
     assert aside.gap_mm > 50 and not aside.marks
     assert aside.bodies[1].distance(aside.bodies[0].points).min() > 0.05
 
@@ -79,7 +92,7 @@ def test_tool_reaches_its_target_and_stays_clear_of_it_otherwise(world, tool, ta
 @pytest.mark.parametrize(("tool", "target"), [("spoon", "bowl"), ("spoon", "mug")])
 def test_stirring_spoon_is_inside_its_vessel(world, tool, target):
     for number in range(2):
-        scene = arrange.arrange(world, plan_of("use", number, thing0=tool, thing1=target))
+        scene = arrange(world, plan_of("use", number, thing0=tool, thing1=target))
         spoon, vessel = scene.bodies
         assert spoon.end[2] < vessel.points[:, 2].max() - 0.012
         assert np.hypot(*(spoon.end - vessel.at((0, 0, 0)))[:2]) < 0.05
@@ -91,20 +104,20 @@ def test_side_decides_which_hand_acts(world):
         plan,
         hands=(replace(plan.hands[0], side="left" if plan.hands[0].side == "right" else "right"),),
     )
-    one, two = arrange.arrange(world, plan), arrange.arrange(world, other)
+    one, two = arrange(world, plan), arrange(world, other)
     flip = np.array([-1.0, 1.0, 1.0])
     assert np.allclose(one.bodies[0].joints * flip, two.bodies[0].joints)
     assert np.allclose(one.bodies[1].points * flip, two.bodies[1].points)
 
 
-@pytest.mark.parametrize("tool", sorted(interactions.HELD_USES))
+@pytest.mark.parametrize("tool", sorted(HELD_USES))
 def test_tool_reaches_what_the_other_hand_holds(world, tool):
     plan = plan_of("hold_use", thing0=tool)
-    scene = arrange.arrange(world, plan)
+    scene = arrange(world, plan)
     assert len(scene.bodies[1].hands) == 1 and scene.support_z is None
     if tool != "bottle":
         assert -1.0 < scene.gap_mm < (STIR_MM if tool == "spoon" else TOUCH_MM)
-    down = arrange.arrange(world, without(plan, "hand0"))
+    down = arrange(world, without(plan, "hand0"))
     assert not down.bodies[1].hands and down.support_z == 0.0
     assert abs(lowest(down.bodies[1])) < 1e-6
 
@@ -112,10 +125,10 @@ def test_tool_reaches_what_the_other_hand_holds(world, tool):
 # --- arrangements --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", sorted(interactions.FORMS))
+@pytest.mark.parametrize("shape", sorted(FORMS))
 def test_shapes_have_their_count_stand_on_something_and_do_not_overlap(world, shape):
     plan = plan_of("form", shape=shape)
-    scene = arrange.arrange(world, plan)
+    scene = arrange(world, plan)
     group = [body for body in scene.bodies if body.thing == 0]
     assert len(group) == plan.things[0].count
     for body in scene.bodies:
@@ -128,7 +141,7 @@ def test_shapes_have_their_count_stand_on_something_and_do_not_overlap(world, sh
 def test_ring_goes_round_its_middle(world):
     for number in range(8):
         plan = plan_of("form", number, shape="ring")
-        scene = arrange.arrange(world, plan)
+        scene = arrange(world, plan)
         *ring, middle = [body.at((0, 0, 0))[:2] for body in scene.bodies]
         away = np.array(ring) - middle
         turn = np.sort(np.arctan2(away[:, 1], away[:, 0]))
@@ -142,18 +155,18 @@ def test_what_a_shape_is_in_front_of_stands_farther_from_the_camera(world):
         for plan in (plan_of("form", number, shape="row") for number in range(20))
         if plan.verb("shape") == "is in front of"
     )
-    *row, behind = arrange.arrange(world, plan).bodies
+    *row, behind = arrange(world, plan).bodies
     assert behind.points[:, 1].min() > max(body.points[:, 1].max() for body in row)
 
 
-@pytest.mark.parametrize("under", sorted(interactions.PLACES))
+@pytest.mark.parametrize("under", sorted(PLACES))
 def test_what_is_on_or_in_a_thing_touches_it(world, under):
     plan = plan_of("place", thing1=under)
-    base, top, partner = arrange.arrange(world, plan).bodies
+    base, top, partner = arrange(world, plan).bodies
     assert abs(base.distance(top.points).min()) < 0.001
     assert lowest(top) > lowest(base) + 0.001
     assert base.distance(partner.points).min() > 0.005
-    beside = arrange.arrange(
+    beside = arrange(
         world, replace(plan, relations=(replace(plan.relations[0], verb="is beside"),
                                         plan.relations[1]))
     )  # fmt: skip
@@ -166,14 +179,14 @@ def test_what_is_on_or_in_a_thing_touches_it(world, under):
 
 @pytest.mark.parametrize("under", ["bowl", "box"])
 def test_two_hands_hold_a_thing_and_another_lies_in_or_on_it(world, under):
-    base, top = arrange.arrange(world, plan_of("together", thing0=under)).bodies
+    base, top = arrange(world, plan_of("together", thing0=under)).bodies
     assert len(base.hands) == 2
     assert abs(base.distance(top.points).min()) < 0.001
 
 
 def test_each_hand_holds_its_thing_on_its_own_side(world):
     plan = plan_of("each")
-    for hand, body in zip(plan.hands, arrange.arrange(world, plan).bodies, strict=True):
+    for hand, body in zip(plan.hands, arrange(world, plan).bodies, strict=True):
         across = body.points[:, 0].mean()
         assert across > 0 if hand.side == "right" else across < 0
         assert abs(body.distance(body.skin).min()) < 0.006
@@ -182,22 +195,22 @@ def test_each_hand_holds_its_thing_on_its_own_side(world):
 @pytest.mark.parametrize("kind", ["phone", "book"])
 def test_finger_presses_or_points_at_what_lies_on_the_palm(world, kind):
     plan = plan_of("offer", thing0=kind)
-    gap = arrange.arrange(world, plan).gap_mm
+    gap = arrange(world, plan).gap_mm
     assert -1 < gap < 2 if kind == "phone" else 20 < gap < 60
-    assert arrange.arrange(world, without(plan, "hand1")).gap_mm > 50
-    down = arrange.arrange(world, without(plan, "hand0"))
+    assert arrange(world, without(plan, "hand1")).gap_mm > 50
+    down = arrange(world, without(plan, "hand0"))
     assert not down.bodies[0].hands and abs(lowest(down.bodies[0])) < 1e-6
 
 
 # --- pictures ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scenario", interactions.SCENARIOS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_hand_and_thing_shows_in_the_picture(world, scenario):
     for seed in (1, 2):
         plan = make_plan(scenario, seed)
         for shown in (plan, spoil(plan, seed).plan):
-            _, row = arrange.draw_interaction(world, shown, size=64, samples_per_pixel=1)
+            _, row = render_interaction(world, shown, size=64, samples_per_pixel=1)
             assert len(row["thing_pixels"]) == sum(thing.count for thing in shown.things)
             assert min(row["thing_pixels"] + row["hand_pixels"]) > 0
             hands = {r.subject for r in shown.relations if r.subject.startswith("hand")}
@@ -207,27 +220,27 @@ def test_every_hand_and_thing_shows_in_the_picture(world, scenario):
 
 def test_equal_plans_give_equal_bits_and_colours_are_each_things_own(world):
     plan = plan_of("place", thing1="book", thing0="ball")
-    one, row = arrange.draw_interaction(world, plan, size=48, samples_per_pixel=2)
-    two, again = arrange.draw_interaction(world, plan, size=48, samples_per_pixel=2)
+    one, row = render_interaction(world, plan, size=48, samples_per_pixel=2)
+    two, again = render_interaction(world, plan, size=48, samples_per_pixel=2)
     assert one.tobytes() == two.tobytes() and row == again
     colour = "green" if plan.things[0].colour != "green" else "purple"
     ball = replace(plan.things[0], colour=colour)
     painted = replace(plan, things=(ball, *plan.things[1:]))
-    other, _ = arrange.draw_interaction(world, painted, size=48, samples_per_pixel=2)
+    other, _ = render_interaction(world, painted, size=48, samples_per_pixel=2)
     changed = (np.asarray(one) != np.asarray(other)).any(axis=2)
     assert 0 < changed.mean() < 0.6
 
 
 def test_stream_shards_are_readable_true_and_drawn_again_with_equal_bits(tmp_path):
-    drawing = Drawing(32, 1)
+    drawing = RenderSettings(32, 1)
     render_stream(tmp_path, "interactions", 6, 1, drawing, shard_scenes=3)
     rows = read_pool(tmp_path, "interactions")
-    assert dict(rows.schema) == INTERACTION_SCHEMA and len(rows) == 6
+    assert dict(rows.schema) == INTERACTION_SCENES.schema and len(rows) == 6
     for row in rows.iter_rows(named=True):
         drawn = plan_from_json(row["plan"])
-        told = [interactions.Triple(*each) for each in row["triples"]]
-        assert interactions.parse(row["prompt"]) == tuple(told)
-        assert interactions.parse(row["caption"]) == triples(drawn)
+        told = [Triple(*each) for each in row["triples"]]
+        assert parse(row["prompt"]) == tuple(told)
+        assert parse(row["caption"]) == triples(drawn)
         assert row["truth"] == [holds(each, drawn) for each in told]
         assert row["alignment"] == all(row["truth"]) == (row["fault"] is None)
         assert [text[-1] for text in row["questions"]] == ["?"] * len(row["answers"])

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hoi_assets.grammar.vocabulary import FINGERS
 from hoi_assets.grasp_specs import Closing, GraspSpec
-from hoi_assets.tinyworld.scenes.hand import Array, HandRig
+from hoi_assets.tinyworld.scenes.hands.rig import HandRig
+from hoi_assets.tinyworld.scenes.rigid import Array, unit
+from hoi_assets.tinyworld.scenes.vocabulary import FINGERS
 
 CONTACT_TOLERANCE_M = 0.003
 # Skin gives way a little where it presses.
@@ -27,7 +28,7 @@ _FREE_MOVES = sorted(
         for f in range(-40, 41, 8)
         for a in range(-32, 33, 16)
     ),
-    key=lambda move: (round(sum(x * x for x in move), 6), move),
+    key=lambda transform: (round(sum(x * x for x in transform), 6), transform),
 )
 
 
@@ -346,26 +347,3 @@ def avoid(state: HandState, finger: int) -> None:
                 return
     for name, given in zip(names, best, strict=True):
         state.angles[name] = given
-
-
-def move(matrix: Array, points: Array) -> Array:
-    """Apply a (4, 4) rigid motion to points (N, 3)."""
-    moved: Array = points @ matrix[:3, :3].T + matrix[:3, 3]
-    return moved
-
-
-def unit(vector: Array) -> Array:
-    """The vector scaled to length 1."""
-    out: Array = vector / np.linalg.norm(vector)
-    return out
-
-
-def rotate_by(vector: Array) -> Array:
-    """Rotation matrix of a rotation vector (Rodrigues)."""
-    angle = float(np.linalg.norm(vector))
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = vector / angle
-    k = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    matrix: Array = np.eye(3) + np.sin(angle) * k + (1.0 - np.cos(angle)) * (k @ k)
-    return matrix

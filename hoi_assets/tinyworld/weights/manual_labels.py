@@ -1,4 +1,4 @@
-"""Generated pictures labelled by eye: what the examiner, taught on renders, is held against."""
+"""Generated pictures with manual labels: what the examiner, trained on renders, is tested on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ FOLDER = ROOT / "data" / "eye_labels"
 TABLE = "labels.csv"
 COLUMNS, ROWS, SIDE = 8, 6, 128
 PAGE_QUALITY = 95
-# What a person says of a picture: 1 as the caption has it, 0 not, empty where one cannot tell.
+# Columns of the labels: 1 as the caption says, 0 not, empty where the rater could not tell.
 LABELS = {
     "pose": "pose_right",
     "object": "object_right",
@@ -29,30 +29,30 @@ ASKED = ("category", "object", "colour", "side")
 
 @dataclass(frozen=True)
 class Agreement:
-    """Examiner and eye on one kind.
+    """How far examiner and rater agree on one kind of label.
 
     Attributes:
-        share: of the pictures on which both say the same.
-        kappa: Cohen's kappa, agreement beyond chance; None when one of them always says the same.
+        share: of the pictures that both label alike.
+        kappa: Cohen's kappa, agreement beyond chance; None when one of them gives one label only.
     """
 
     share: Interval
     kappa: float | None
 
 
-def draw_pages(weights: Path, pool: Path, folder: Path, count: int) -> None:
-    """Let the stored SDXL draw held-out captions of the stored pool, and write the pages."""
+def generate_pages(weights: Path, pool: Path, folder: Path, count: int) -> None:
+    """Generate pictures of held-out captions with the stored SDXL, and write the pages."""
     from hoi_assets.store.scene_pool import read_pool
     from hoi_assets.tinyworld.weights import sdxl
 
     rows = read_pool(pool, "judge_test").sort("scene_id").to_dicts()
     rows = rows[:: max(1, len(rows) // count)][:count]
-    images = sdxl.draw(sdxl.stored(weights / "sdxl"), [row["true_caption"] for row in rows])
+    images = sdxl.generate(sdxl.stored(weights / "sdxl"), [row["true_caption"] for row in rows])
     write_pages(images, rows, folder)
 
 
 def write_pages(images: list[Image.Image], rows: list[dict[str, Any]], folder: Path) -> None:
-    """Write pictures as pages of 8 x 6 and a table with a line for each, to be filled in by eye.
+    """Write pages of 8 x 6 pictures and a table with a row for each, to be filled in by a rater.
 
     Args:
         rows: `true_caption` and the columns ASKED of each picture.
@@ -61,7 +61,9 @@ def write_pages(images: list[Image.Image], rows: list[dict[str, Any]], folder: P
         HoiError: the folder holds labels already.
     """
     if (folder / TABLE).exists():
-        raise HoiError(f"{folder / TABLE} exists", "remove it to draw and label pictures anew")
+        raise HoiError(
+            f"{folder / TABLE} exists", "Remove it to generate and label other pictures."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for first in range(0, len(images), COLUMNS * ROWS):
         page = Image.new("RGB", (COLUMNS * SIDE, ROWS * SIDE))
@@ -78,15 +80,15 @@ def write_pages(images: list[Image.Image], rows: list[dict[str, Any]], folder: P
 
 
 def read_pages(folder: Path = FOLDER) -> Iterator[tuple[Image.Image, dict[str, Any]]]:
-    """Each picture with its line of the table.
+    """Each picture with its row of the table.
 
     Raises:
         HoiError: there is no table, or a page of it is missing.
     """
     if not (folder / TABLE).is_file():
         raise HoiError(
-            f"no pictures labelled by eye in {folder}",
-            "draw some with: python -m hoi_assets.tinyworld.weights pages, and fill in the table",
+            f"no manually labelled pictures in {folder}",
+            "Run: python -m hoi_assets.tinyworld.weights pages; then fill in the table.",
         )
     flags = dict.fromkeys(LABELS.values(), pl.Int8)
     for row in pl.read_csv(folder / TABLE, schema_overrides=flags).iter_rows(named=True):
@@ -94,13 +96,13 @@ def read_pages(folder: Path = FOLDER) -> Iterator[tuple[Image.Image, dict[str, A
         try:
             page = Image.open(path).convert("RGB")
         except OSError as error:
-            raise HoiError(f"page {path} cannot be read: {error}", "restore it") from error
+            raise HoiError(f"page {path} cannot be read: {error}", "Restore it.") from error
         left, top = _corner(row["picture"] % (COLUMNS * ROWS))
         yield page.crop((left, top, left + SIDE, top + SIDE)), row
 
 
 def agreement(examiner: Any, folder: Path = FOLDER) -> dict[str, Agreement]:
-    """By kind, how often the examiner says what the eye says, where the eye is sure."""
+    """By kind, how often the examiner agrees with the rater, where the rater could tell."""
     from hoi_assets.engines.examiner import agrees, examine
 
     images, rows = zip(*read_pages(folder), strict=True)
@@ -110,9 +112,9 @@ def agreement(examiner: Any, folder: Path = FOLDER) -> dict[str, Agreement]:
     found = {}
     for kind, label in LABELS.items():
         both = [
-            (said[kind], bool(row[label]))
-            for said, row in zip(read, rows, strict=True)
-            if row[label] is not None and kind in said
+            (found_kinds[kind], bool(row[label]))
+            for found_kinds, row in zip(read, rows, strict=True)
+            if row[label] is not None and kind in found_kinds
         ]
         examined, seen = [a for a, _ in both], [b for _, b in both]
         found[kind] = Agreement(accuracy(seen, examined), _kappa(seen, examined))

@@ -13,17 +13,14 @@ pytest.importorskip("trimesh")
 
 from hoi_assets.errors import HoiError
 from hoi_assets.grasp_specs import GraspSpec, read_grasps
-from hoi_assets.tinyworld.scenes.contact import NearDistance
-from hoi_assets.tinyworld.scenes.grasps import (
-    HAND_DEFECTS,
-    OBJECT_DEFECTS,
-    Grasp,
-    solve_grasp,
-    worn_section,
-)
-from hoi_assets.tinyworld.scenes.objects import ObjectShape, make_object
+from hoi_assets.tinyworld.scenes.hands.contact import NearDistance
+from hoi_assets.tinyworld.scenes.hands.defect_poses import HAND_DEFECTS, OBJECT_DEFECTS
+from hoi_assets.tinyworld.scenes.hands.grasps import Grasp, solve_grasp
+from hoi_assets.tinyworld.scenes.hands.methods import worn_section
+from hoi_assets.tinyworld.scenes.objects.catalogue import make_object
+from hoi_assets.tinyworld.scenes.objects.shape import ObjectShape
 
-FILE = Path(__file__).parents[3] / "data" / "taxonomy" / "grasps.yaml"
+FILE = Path(__file__).parents[4] / "data" / "taxonomy" / "grasps.yaml"
 SPECS = read_grasps(FILE)
 OBJECTS = {
     "power_wrap": ("bottle", "can", "stick", "mug"),

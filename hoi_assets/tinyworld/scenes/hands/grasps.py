@@ -14,36 +14,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.vocabulary import FINGERS
 from hoi_assets.grasp_specs import GraspSpec
-from hoi_assets.tinyworld.scenes.contact import (
-    CONTACT_TOLERANCE_M,
-    PRESS_DEPTH_M,
-    HandState,
-    ObjectGeometry,
-    approach,
-    close,
-    closing_of,
-    move,
-    rotate_by,
-    unit,
+from hoi_assets.tinyworld.scenes.hands.contact import CONTACT_TOLERANCE_M, HandState, ObjectGeometry
+from hoi_assets.tinyworld.scenes.hands.defect_poses import (
+    HAND_DEFECTS,
+    OBJECT_DEFECTS,
+    bend_backwards,
+    displace_object,
 )
-from hoi_assets.tinyworld.scenes.hand import (
+from hoi_assets.tinyworld.scenes.hands.defect_rigs import (
+    extra_finger,
+    fused_fingers,
+    missing_finger,
+)
+from hoi_assets.tinyworld.scenes.hands.methods import (
+    MEAN_KNUCKLE_M,
+    knuckle_height,
+    press,
+    rest,
+    wear,
+    wrap,
+)
+from hoi_assets.tinyworld.scenes.hands.model import hand_model
+from hoi_assets.tinyworld.scenes.hands.pinch import pinch
+from hoi_assets.tinyworld.scenes.hands.rig import (
     JOINT_NAMES,
-    Array,
     HandRig,
     HandShape,
     angles_vector,
-    extra_finger,
-    fused_fingers,
-    hand_model,
-    missing_finger,
 )
-from hoi_assets.tinyworld.scenes.pinch import pinch
-
-HAND_DEFECTS = ("missing_finger", "extra_finger", "fused_fingers", "bent_joint")
-OBJECT_DEFECTS = ("floating", "penetrating")
-_MEAN_KNUCKLE_M = 0.113
+from hoi_assets.tinyworld.scenes.rigid import Array, rotation_from_vector, transform, unit
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,6 @@ class Grasp:
     missing_contacts: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class WornSection:
-    """Inner half axes (m) of a band that fits: across the hand, and from palm to back."""
-
-    half_x: float
-    half_y: float
-
-
 def solve_grasp(
     category: str,
     spec: GraspSpec,
@@ -140,13 +132,6 @@ def solve_grasp(
     return _assemble(category, spec, states, sides, tuple(defects))
 
 
-def worn_section(kind: str, shape_seed: int) -> WornSection:
-    """Inner size of a ring or watch that fits the hand of `shape_seed`."""
-    rig = hand_model().rig(HandShape.from_seed(shape_seed))
-    _, half_x, half_y = _worn_place(rig, kind, rig.bone_poses({}))
-    return WornSection(half_x, half_y)
-
-
 def _solve_one(
     spec: GraspSpec,
     obj: ObjectGeometry,
@@ -183,18 +168,18 @@ def _solve_one(
             angles[f"finger{second}-{joint}"] = angles[f"finger{first}-{joint}"]
     state = HandState(rig, spec, obj, mirror, angles, _object_start(spec, obj, rig, rng))
     {
-        "wrap": _wrap,
-        "two_hands": _wrap,
+        "wrap": wrap,
+        "two_hands": wrap,
         "pinch": pinch,
-        "rest": _rest,
-        "press": _press,
-        "wear": _wear,
+        "rest": rest,
+        "press": press,
+        "wear": wear,
     }[spec.method](state)
     if "bent_joint" in defects:
-        _bend_backwards(state, spoil)
+        bend_backwards(state, spoil)
     for defect in OBJECT_DEFECTS:
         if defect in defects:
-            _displace_object(state, defect, spoil)
+            displace_object(state, defect, spoil)
     return state
 
 
@@ -208,145 +193,12 @@ def _object_start(
     pose = np.eye(4)
     pose[:3, :3] = np.column_stack([thin, np.cross(long, thin), long])
     tilt = np.radians(rng.normal(size=3) * 3.0)
-    pose[:3, :3] = rotate_by(tilt) @ pose[:3, :3]
-    scale = knuckle_height(rig) / _MEAN_KNUCKLE_M
+    pose[:3, :3] = rotation_from_vector(tilt) @ pose[:3, :3]
+    scale = knuckle_height(rig) / MEAN_KNUCKLE_M
     pose[:3, 3] = np.array(frame.centre) * scale + rng.normal(size=3) * np.array(
         [0.003, 0.003, 0.0]
     )
     return pose
-
-
-def knuckle_height(rig: HandRig) -> float:
-    """Distance (m) from the wrist to the middle finger's knuckle: the hand's size."""
-    poses = rig.bone_poses({})
-    return float(np.linalg.norm(poses[rig.index("finger3-1")][:3, 3]))
-
-
-def _wrap(state: HandState) -> None:
-    approach(state)
-    for _ in range(3):
-        for finger in (2, 3, 4, 5, 6):
-            close(state, finger)
-        close(state, 1)
-        # A moving thumb takes skin of the palm with it: make room and close again.
-        if float(state.distance(state.skin(state.palm_rows)).min()) > -2.0 * PRESS_DEPTH_M:
-            break
-        approach(state)
-
-
-def _rest(state: HandState) -> None:
-    approach(state)
-    for finger in (1, 2, 3, 4, 5, 6):
-        if closing_of(state, finger):
-            close(state, finger)
-
-
-def _press(state: HandState) -> None:
-    """Put the surface under the index fingertip; the finger stands as flat as the fist allows."""
-    rig = state.rig
-    if "index" in rig.absent:
-        _press_with(state, 3)
-        return
-    _press_with(state, 2)
-    close(state, 1)
-
-
-def _press_with(state: HandState, finger: int) -> None:
-    rig = state.rig
-    poses = rig.bone_poses(state.angles)
-    last = poses[rig.index(f"finger{finger}-3")]
-    along, palmar = last[:3, 1], last[:3, 2]
-    points = state.skin(np.flatnonzero(rig.bone != rig.index("root")))
-    height = 2.0 * state.obj.half_extents[2]
-    tip = state.skin(np.flatnonzero(rig.finger == finger - 1))
-    for steep in np.radians(np.arange(38.0, 86.0, 4.0)):
-        # Outward normal of the surface: against the finger's direction, tilted to face its pad.
-        normal = unit(-np.sin(steep) * along - np.cos(steep) * palmar)
-        thin = np.array([1.0, 0.0, 0.0])
-        thin = unit(thin - normal * (thin @ normal))
-        touch = tip[np.argmin(tip @ normal)]
-        state.object_pose[:3, :3] = np.column_stack([thin, np.cross(normal, thin), normal])
-        state.object_pose[:3, 3] = touch + normal * PRESS_DEPTH_M
-        over_table = float((points @ normal).min() - touch @ normal) + height
-        if over_table > 0.004 and float(state.distance(points).min()) > -2.0 * PRESS_DEPTH_M:
-            break
-
-
-def _wear(state: HandState) -> None:
-    pose, _, _ = _worn_place(state.rig, state.obj.kind, state.rig.bone_poses(state.angles))
-    state.object_pose = pose
-
-
-def _worn_place(rig: HandRig, kind: str, poses: Array) -> tuple[Array, float, float]:
-    """Pose of a band's hole and its inner half axes: a ring on the ring finger (the middle one when
-    it is missing), a watch on the wrist."""
-    skin = rig.skin(poses)
-    if kind == "watch":
-        frame = np.eye(4)
-        frame[:3, 3] = np.array([0.0, -0.030 * knuckle_height(rig) / _MEAN_KNUCKLE_M, 0.0])
-        rows = rig.finger < 0
-        width = 0.016
-    else:
-        finger = 4 if "ring" not in rig.absent else 3
-        frame = poses[rig.index(f"finger{finger}-1")].copy()
-        length = np.linalg.norm(poses[rig.index(f"finger{finger}-2")][:3, 3] - frame[:3, 3])
-        frame[:3, 3] = frame[:3, 3] + frame[:3, 1] * length * 0.55
-        rows = rig.finger == finger - 1
-        width = 0.004
-    local = (skin[rows] - frame[:3, 3]) @ frame[:3, :3]
-    section = local[np.abs(local[:, 1]) < width]
-    for widen in (1.5, 2.5, 4.0):
-        if len(section) >= 8:
-            break
-        section = local[np.abs(local[:, 1]) < width * widen]
-    low, high = section.min(axis=0), section.max(axis=0)
-    middle = 0.5 * (low + high)
-    pose = np.eye(4)
-    # Object axes: x across the hand, y towards its back, z along the bone.
-    pose[:3, :3] = np.column_stack([frame[:3, 0], -frame[:3, 2], frame[:3, 1]])
-    pose[:3, 3] = frame[:3, 3] + frame[:3, 0] * middle[0] + frame[:3, 2] * middle[2]
-    return pose, float(high[0] - low[0]) / 2, float(high[2] - low[2]) / 2
-
-
-def _bend_backwards(state: HandState, rng: np.random.Generator) -> None:
-    """Bend one joint of one finger 50 to 80 degrees against its sense."""
-    choices = [k for k in (2, 3, 4) if FINGERS[k - 1] not in state.rig.absent]
-    finger = int(rng.choice(choices))
-    joint = int(rng.integers(1, 3))
-    name = f"finger{finger}-{joint}"
-    _, abduction, twist = state.angles[name]
-    state.angles[name] = (-float(np.radians(rng.uniform(50.0, 80.0))), abduction, twist)
-
-
-def _displace_object(state: HandState, defect: str, rng: np.random.Generator) -> None:
-    """Move the object 20 to 50 mm clear of the hand, or push it into it: 15 to 30 mm, for a pinch
-    9 to 18 mm, which is as thick as a finger."""
-    rows = np.flatnonzero(state.rig.bone != state.rig.index("root"))
-    points = state.skin(rows)
-    start = state.object_pose[:3, 3].copy()
-    away = -unit(np.array(state.spec.object.approach))
-    if state.spec.method == "press":
-        away = -state.object_pose[:3, 2]
-    elif state.spec.method in ("pinch", "wear"):
-        away = np.array([0.0, 0.9, 0.45])
-    deepest = 0.030
-    if defect == "penetrating" and state.spec.method == "pinch":
-        # Through the fingers that press, not deeper between them, which could be meant.
-        away, deepest = -state.object_pose[:3, 0], 0.018
-    away = unit(away)
-    if defect == "floating":
-        clear = float(rng.uniform(0.020, 0.050))
-        for step in range(1, 60):
-            state.object_pose[:3, 3] = start + away * 0.005 * step
-            if float(state.distance(points).min()) >= clear:
-                return
-        return
-    depth = float(rng.uniform(0.5 * deepest, deepest))
-    for step in range(1, 30):
-        state.object_pose[:3, 3] = start - away * 0.002 * step
-        if 0.002 * step >= depth:
-            break
-    state.pushed_m = depth
 
 
 def _assemble(
@@ -371,8 +223,8 @@ def _assemble(
         posed = state.rig.pose(state.angles)
         sign = -1.0 if side == "left" else 1.0
         flip = np.diag([sign, 1.0, 1.0])
-        vertices = move(world, posed.vertices) * [sign, 1.0, 1.0]
-        joints = move(world, posed.joints_3d) * [sign, 1.0, 1.0]
+        vertices = transform(world, posed.vertices) * [sign, 1.0, 1.0]
+        joints = transform(world, posed.joints_3d) * [sign, 1.0, 1.0]
         faces = posed.faces if sign > 0 else posed.faces[:, ::-1]
         pose = np.eye(4)
         placed = world @ state.object_pose
@@ -453,7 +305,7 @@ def _framing(
 ) -> tuple[Array, float]:
     """A sphere round the hands and the near part of the object."""
     points = [h.joints_3d for h in hands]
-    mesh = move(object_pose, np.asarray(obj.mesh.vertices))
+    mesh = transform(object_pose, np.asarray(obj.mesh.vertices))
     reach = spec.reach if len(hands) == 1 else 1.0
     near = mesh[np.linalg.norm(mesh - object_pose[:3, 3], axis=1) < reach]
     if not len(near):

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from hoi_assets.grammar.vocabulary import FINGERS
 from hoi_assets.grasp_specs import Pad
-from hoi_assets.tinyworld.scenes.contact import (
+from hoi_assets.tinyworld.scenes.hands.contact import (
     PRESS_DEPTH_M,
     HandState,
     NearDistance,
     avoid,
     close,
     closing_of,
-    rotate_by,
     settle,
-    unit,
 )
-from hoi_assets.tinyworld.scenes.hand import Array, HandRig, finger_of
+from hoi_assets.tinyworld.scenes.hands.rig import HandRig, finger_of
+from hoi_assets.tinyworld.scenes.rigid import Array, rotation_from_vector, unit
+from hoi_assets.tinyworld.scenes.vocabulary import FINGERS
 
 
 def pinch(state: HandState) -> None:
@@ -49,7 +48,7 @@ def pinch(state: HandState) -> None:
             given[axis] = float(value)
             state.angles[name] = (given[0], given[1], given[2])
         state.object_pose = start.copy()
-        state.object_pose[:3, :3] = rotate_by(x[3:6]) @ start[:3, :3]
+        state.object_pose[:3, :3] = rotation_from_vector(x[3:6]) @ start[:3, :3]
         state.object_pose[:3, 3] = start[:3, 3] + x[:3]
 
     beside = _half_width(rig, spec.rests_on) if spec.rests_on else 0.0

@@ -9,7 +9,7 @@ from PIL import Image
 
 from hoi_assets.engines.examiner import load_examiner
 from hoi_assets.errors import HoiError
-from hoi_assets.tinyworld.weights.eye import (
+from hoi_assets.tinyworld.weights.manual_labels import (
     COLUMNS,
     FOLDER,
     LABELS,

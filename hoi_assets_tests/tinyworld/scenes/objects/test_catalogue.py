@@ -5,7 +5,7 @@ pytest.importorskip("trimesh")
 
 from hoi_assets.errors import HoiError
 from hoi_assets.grammar.vocabulary import OBJECTS
-from hoi_assets.tinyworld.scenes.objects import make_object
+from hoi_assets.tinyworld.scenes.objects.catalogue import make_object
 
 GRIPS = {
     "wrap": ("bottle", "can", "stick", "mug"),
