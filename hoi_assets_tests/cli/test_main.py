@@ -15,7 +15,7 @@ import typer
 from hoi_assets.cli.exit_codes import ExitCode
 from hoi_assets.cli.main import app, main
 from hoi_assets.cli.project import Only
-from hoi_assets.defs.automation import ONLY
+from hoi_assets.defs.warm_loop import ONLY
 from hoi_assets.settings import ROOT
 from hoi_assets_tests.publishing.small_pipeline import write_profile, write_taxonomy
 from hoi_assets_tests.rating.published import small_store

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from hoi_assets.cli.main import MISTAKE, main
+from hoi_assets.cli.exit_codes import ExitCode
+from hoi_assets.cli.main import main
 from hoi_assets.detailscribe.benchmark import (
     BUILT_IN,
     OFFICIAL_FILES,
@@ -321,5 +322,5 @@ def test_fetch_without_network_ends_as_a_mistake_with_a_remedy(
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
-    assert main(["interacting", "fetch", str(tmp_path)]) == MISTAKE
+    assert main(["interacting", "fetch", str(tmp_path)]) == ExitCode.USER_ERROR
     assert "by hand" in capsys.readouterr().err

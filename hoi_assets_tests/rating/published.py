@@ -7,9 +7,8 @@ from typing import Any
 import polars as pl
 
 from hoi_assets.detailscribe.image_rows import IMAGE_ROWS
-from hoi_assets.ppv.candidates import SCHEMA as CANDIDATES
-from hoi_assets.ppv.evaluation_images import METHODS
-from hoi_assets.ppv.evaluation_images import SCHEMA as EVALUATION
+from hoi_assets.ppv.candidates import CANDIDATE_ROWS
+from hoi_assets.ppv.evaluation_images import EVALUATION_IMAGE_ROWS, METHODS
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.rating.conftest import picture
 
@@ -26,7 +25,12 @@ def publish_evaluation(store: Store, prompts: int = 4, images_per_prompt: int = 
     for place, category in enumerate(("hook", "worn")):
         rows = list(_evaluated(store, category, prompts, images_per_prompt, 1000 * place))
         rows[-1] |= {"pixels": None, "status": "failed", "reason": "out of memory"}
-        publish(store, "hoi_evaluation_images", category, pl.DataFrame(rows, schema=EVALUATION))
+        publish(
+            store,
+            "hoi_evaluation_images",
+            category,
+            pl.DataFrame(rows, schema=EVALUATION_IMAGE_ROWS.schema),
+        )
 
 
 def _evaluated(
@@ -88,7 +92,7 @@ def publish_candidates(store: Store, prompts: int) -> None:
         }
         for number in range(prompts)
     ]
-    publish(store, "candidate_images", "hook", pl.DataFrame(rows, schema=CANDIDATES))
+    publish(store, "candidate_images", "hook", pl.DataFrame(rows, schema=CANDIDATE_ROWS.schema))
 
 
 def small_store(home: Path) -> Store:
