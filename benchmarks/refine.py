@@ -44,12 +44,12 @@ def _load(folder: Path) -> Any:
     """The stored weights; while there are none, random ones, which take the same time."""
     import torch
 
+    from hoi_assets.engines.device import configure_torch
     from hoi_assets.engines.sd3.loading import load_sd3
-    from hoi_assets.engines.sdxl.loading import configure
     from hoi_assets.tinyworld.weights.sd3 import build_pipeline
     from hoi_assets.tinyworld.weights.sdxl import save
 
-    device = configure(tiny())
+    device = configure_torch(tiny())
     if (WEIGHTS / "sd3").is_dir():
         return load_sd3(ModelRef(source=str(WEIGHTS / "sd3")), device)
     torch.manual_seed(0)

@@ -87,10 +87,11 @@ Again = tuple["Image.Image | None", str | None, dict[str, Any]]
 
 
 def _by_sdxl(store: Store, settings: Settings, ref: ModelRef, row: dict[str, Any]) -> Again:
-    from hoi_assets.engines.sdxl.loading import configure, load_sdxl
+    from hoi_assets.engines.device import configure_torch
+    from hoi_assets.engines.sdxl.loading import load_sdxl
     from hoi_assets.engines.sdxl.sampling import draw
 
-    loaded = load_sdxl(ref, configure(settings))
+    loaded = load_sdxl(ref, configure_torch(settings))
     again = Draw(
         prompt=row["drawn_prompt"],
         seed=row["seed"],
@@ -108,11 +109,11 @@ def _by_sdxl(store: Store, settings: Settings, ref: ModelRef, row: dict[str, Any
 
 
 def _by_sd3(store: Store, settings: Settings, ref: ModelRef, row: dict[str, Any]) -> Again:
+    from hoi_assets.engines.device import configure_torch
     from hoi_assets.engines.sd3.loading import load_sd3
     from hoi_assets.engines.sd3.redenoising import Refinement, draw_initial, refine
-    from hoi_assets.engines.sdxl.loading import configure
 
-    loaded = load_sd3(ref, configure(settings))
+    loaded = load_sd3(ref, configure_torch(settings))
     again, size = drawn_row(row), row["batch_size"]
     if row["switch_step"] is None:
         (initial,) = draw_initial(loaded, [again], size)

@@ -27,6 +27,7 @@ from hoi_assets.detailscribe.variants import (
     judged,
     split_failed,
 )
+from hoi_assets.engines.cached_scores import cached_clip_scores
 from hoi_assets.engines.sd3.redenoising import multi_seed, passes, pictures_within, refining_passes
 from hoi_assets.engines.sdxl.sampling import Draw
 from hoi_assets.llm.image_endpoint import EndpointPainter, paint
@@ -248,10 +249,8 @@ def _chosen(
 def _by_clip(
     store: Store, settings: Settings, candidates: Mapping[str, list[Record]], log: Log
 ) -> list[Record]:
-    from hoi_assets.evaluation.run_metrics import known_clip_scores
-
     every = [one for own in candidates.values() for one in own if one["pixels"] is not None]
-    told = known_clip_scores(store, settings, every, log)
+    told = cached_clip_scores(store, settings, every, log)
     scores = {
         (one["row_id"], one["candidate"]): score for one, score in zip(every, told, strict=True)
     }

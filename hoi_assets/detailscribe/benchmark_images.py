@@ -205,10 +205,10 @@ def _by_lack(
 
 
 def _loaded(settings: Settings) -> tuple[Any, dict[str, Any]]:
+    from hoi_assets.engines.device import configure_torch
     from hoi_assets.engines.sd3.loading import load_sd3
-    from hoi_assets.engines.sdxl.loading import configure
 
-    loaded = load_sd3(benchmark_model(settings), configure(settings))
+    loaded = load_sd3(benchmark_model(settings), configure_torch(settings))
     return loaded, loaded.environment(settings.refining.batch_size)
 
 

@@ -24,18 +24,16 @@ import numpy as np
 from PIL import Image
 
 from hoi_assets.engines.batching import map_fixed
-from hoi_assets.engines.judge_loading import (
-    Source,
+from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
+from hoi_assets.engines.pair_inputs import PairScores, longer_than
+from hoi_assets.engines.pretrained import (
     content_digest,
-    from_pretrained,
-    once,
-    pretrained_part,
     processor_facts,
+    read_model,
+    read_processor,
     require_files,
     tokenizer_facts,
 )
-from hoi_assets.engines.metrics import Scores
-from hoi_assets.engines.vilt.verifier import longer_than
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
 
@@ -76,6 +74,11 @@ class BlipVqaModel:
     device: str = "cpu"
 
     @property
+    def modules(self) -> tuple[Any, ...]:
+        """The weights, as the model cache counts them."""
+        return (self.model,)
+
+    @property
     def max_text_tokens(self) -> int:
         """Questions are cut beyond this many tokens."""
         positions = int(self.model.config.text_config.max_position_embeddings)
@@ -92,30 +95,31 @@ class BlipVqaModel:
 
 
 def load_blip_vqa(source: Source, device: str = "cpu") -> BlipVqaModel:
-    """Load a BLIP-VQA from a ModelRef or folder; loaded once per process.
+    """Load a BLIP-VQA from a ModelRef or folder; cached by `model_cache`.
 
     Raises:
         HoiError: missing or misshapen weights, or a tokenizer without the word yes.
     """
-    return once("blip_vqa", source, device, _load)
+    return load_cached("blip_vqa", source, device, _load)
 
 
 def _load(ref: ModelRef, device: str) -> BlipVqaModel:
     from transformers import AutoTokenizer, BlipForQuestionAnswering, BlipImageProcessorPil
 
     require_files(ref, ("config.json", "model.safetensors", "tokenizer_config.json"))
-    model = from_pretrained(BlipForQuestionAnswering, ref)
-    tokenizer = pretrained_part(AutoTokenizer, ref)
+    model = read_model(BlipForQuestionAnswering, ref)
+    tokenizer = read_processor(AutoTokenizer, ref)
     yes = tokenizer.convert_tokens_to_ids(YES)
     if yes is None or yes == tokenizer.unk_token_id:
         raise HoiError(
             f"BLIP-VQA {ref.source}: its tokenizer has no word {YES!r}",
             "name an English BLIP for visual question answering under models.blip_vqa",
         )
+    move_to_device([model], device)
     return BlipVqaModel(
-        model=model.to(device),
+        model=model,
         tokenizer=tokenizer,
-        image_processor=pretrained_part(BlipImageProcessorPil, ref),
+        image_processor=read_processor(BlipImageProcessorPil, ref),
         yes=yes,
         device=device,
     )
@@ -127,7 +131,7 @@ def blip_vqa_scores(
     phrases: Sequence[Sequence[str]],
     slots: Sequence[int] | None = None,
     batch_size: int = BATCH_SIZE,
-) -> Scores:
+) -> PairScores:
     """BLIP-VQA of each picture, 0..1: the product of P(yes) over its noun phrases.
 
     Args:
@@ -157,7 +161,7 @@ def blip_vqa_scores(
     for owner, p in zip(owners, p_yes, strict=True):
         values[owner] = p if np.isnan(values[owner]) else values[owner] * p
     long = longer_than(blip.tokenizer, questions, blip.max_text_tokens)
-    return Scores(values, tuple(sorted({owners[item] for item in long})))
+    return PairScores(values, tuple(sorted({owners[item] for item in long})))
 
 
 def asked_pairs(

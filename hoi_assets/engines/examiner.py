@@ -13,13 +13,12 @@ import numpy as np
 from PIL import Image
 
 from hoi_assets.engines.batching import map_fixed
-from hoi_assets.engines.judge_loading import (
-    Source,
+from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
+from hoi_assets.engines.pretrained import (
     content_digest,
-    from_pretrained,
-    once,
-    pretrained_part,
     processor_facts,
+    read_model,
+    read_processor,
     require_files,
 )
 from hoi_assets.errors import HoiError
@@ -40,6 +39,11 @@ class ExaminerModel:
     image_processor: Any
     labels: tuple[str, ...]
     device: str = "cpu"
+
+    @property
+    def modules(self) -> tuple[Any, ...]:
+        """The weights, as the model cache counts them."""
+        return (self.model,)
 
     @cached_property
     def digest(self) -> str:
@@ -62,19 +66,19 @@ class Truth:
 
 
 def load_examiner(source: Source, device: str = "cpu") -> ExaminerModel:
-    """Load an examiner from a ModelRef or folder; loaded once per process.
+    """Load an examiner from a ModelRef or folder; cached by `model_cache`.
 
     Raises:
         HoiError: missing or misshapen weights, or labels without one of the prefixes.
     """
-    return once("examiner", source, device, _load)
+    return load_cached("examiner", source, device, _load)
 
 
 def _load(ref: ModelRef, device: str) -> ExaminerModel:
     from transformers import ResNetForImageClassification, ViTImageProcessorPil
 
     require_files(ref, ("config.json", "model.safetensors"))
-    model = from_pretrained(ResNetForImageClassification, ref)
+    model = read_model(ResNetForImageClassification, ref)
     named = model.config.id2label
     labels = tuple(named[number] for number in range(len(named)))
     for wanted in (*(f"{prefix}:" for prefix in READ_BY_ARGMAX), CLEAN):
@@ -83,9 +87,10 @@ def _load(ref: ModelRef, device: str) -> ExaminerModel:
                 f"examiner {ref.source}: no label {wanted!r} in config.json's id2label",
                 "name the examiner's own folder, or retrain it by its recipe",
             )
+    move_to_device([model], device)
     return ExaminerModel(
-        model=model.to(device),
-        image_processor=pretrained_part(ViTImageProcessorPil, ref),
+        model=model,
+        image_processor=read_processor(ViTImageProcessorPil, ref),
         labels=labels,
         device=device,
     )

@@ -113,17 +113,18 @@ def draw_known(
 
     The model is loaded only when something is to be drawn.
     """
-    from hoi_assets.engines.sdxl.loading import model_digest
+    from hoi_assets.store.weights import model_digest
 
     base = model_digest(settings.models.base)
     batch_size = settings.sampling.batch_size
     keys = [image_key(row, base) for row in rows]
 
     def drawn(todo: Sequence[Draw]) -> Iterator[Picture]:
-        from hoi_assets.engines.sdxl.loading import configure, load_sdxl
+        from hoi_assets.engines.device import configure_torch
+        from hoi_assets.engines.sdxl.loading import load_sdxl
         from hoi_assets.engines.sdxl.sampling import draw
 
-        loaded = load_sdxl(settings.models.base, configure(settings))
+        loaded = load_sdxl(settings.models.base, configure_torch(settings))
         facts = loaded.environment(batch_size)
         for one in draw(loaded, todo, batch_size):
             yield Picture(image_key(one.row, base), one.row.slot, one.image, one.reason, facts)

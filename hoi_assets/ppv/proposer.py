@@ -76,12 +76,13 @@ def train_proposer(
     key = lora_key(instance, classes, settings.lora, base)
 
     def train(work: Path, result: Path) -> None:
-        from hoi_assets.engines.sdxl.loading import configure, load_sdxl
+        from hoi_assets.engines.device import configure_torch
+        from hoi_assets.engines.sdxl.loading import load_sdxl
         from hoi_assets.engines.sdxl.lora import train_dreambooth_lora
 
         log(f"{category.key}: training a LoRA, {settings.lora.max_train_steps} steps")
         done = train_dreambooth_lora(
-            load_sdxl(settings.models.base, configure(settings)),
+            load_sdxl(settings.models.base, configure_torch(settings)),
             _opened(store, instance),
             _opened(store, classes),
             settings.lora,

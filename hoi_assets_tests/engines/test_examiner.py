@@ -8,7 +8,12 @@ import torch
 
 from hoi_assets.engines.examiner import ExaminerModel, Truth, agrees, examine, load_examiner
 from hoi_assets.errors import HoiError
-from hoi_assets_tests.engines.small_judges import EXAMINER_LABELS, make_examiner, picture
+from hoi_assets_tests.engines.small_judges import (
+    EXAMINER_LABELS,
+    make_examiner,
+    picture,
+    private_copy,
+)
 
 
 def _says(examiner: ExaminerModel, **logits: float) -> None:
@@ -22,7 +27,7 @@ def _says(examiner: ExaminerModel, **logits: float) -> None:
 
 
 def test_truth_is_the_likeliest_label_of_each_kind(tmp_path: Path) -> None:
-    examiner = load_examiner(make_examiner(tmp_path / "examiner"))
+    examiner = private_copy(load_examiner(make_examiner(tmp_path / "examiner")))
     _says(
         examiner,
         pose__tripod=-1.0,

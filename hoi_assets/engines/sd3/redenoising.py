@@ -20,15 +20,13 @@ from typing import Any
 
 from PIL import Image
 
-from hoi_assets.engines.sd3.loading import LoadedSD3
-from hoi_assets.engines.sdxl.sampling import (
-    Draw,
-    batches,
-    bound_decoding,
-    conditions,
-    image_key,
-    to_pil,
+from hoi_assets.engines.diffusion_pipeline import (
+    prompt_embeddings,
+    set_decode_slicing,
+    tensor_to_images,
 )
+from hoi_assets.engines.sd3.loading import LoadedSD3
+from hoi_assets.engines.sdxl.sampling import Draw, batches, image_key
 from hoi_assets.engines.seeds import generator, seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
@@ -261,7 +259,7 @@ def _draw_initial(
         begin = time.perf_counter()
         prompts = {slot: row.prompt for slot, row in batch.items()}
         decoded, kept = _denoise(loaded, batch, prompts, batch_size, keep=keep)
-        images = to_pil(decoded)
+        images = tensor_to_images(decoded)
         seconds = (time.perf_counter() - begin) / len(batch)
         for slot, row in batch.items():
             yield Initial(
@@ -297,7 +295,7 @@ def _refine(
                 start=start,
                 latents={slot: latents[slot][start] for slot in rows} if start else None,
             )
-            images = to_pil(decoded)
+            images = tensor_to_images(decoded)
             seconds = (time.perf_counter() - begin) / len(batch)
             for slot, one in batch.items():
                 cost = Compute(passes(one.row, start), seconds)
@@ -374,11 +372,11 @@ def _denoise(
     texts = [prompts.get(slot) for slot in range(batch_size)]
     negatives = [row.negative_prompt if row else None for row in places]
     guided = call.guidance_scale > 1
-    embeds = conditions(loaded, texts, negatives, guided)
+    embeds = prompt_embeddings(loaded, texts, negatives, guided)
     if pooled is not None:
         others = [pooled.get(slot) for slot in range(batch_size)]
         name = "pooled_prompt_embeds"
-        embeds[name] = conditions(loaded, others, negatives, guided)[name]
+        embeds[name] = prompt_embeddings(loaded, others, negatives, guided)[name]
     wanted, kept = set(keep), {}
 
     def watch(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -389,7 +387,7 @@ def _denoise(
             pipe._interrupt = True  # how diffusers has a callback end a run
         return {}
 
-    bound_decoding(loaded, call.width, call.height)
+    set_decode_slicing(loaded, call.width, call.height)
     dtype = pipe.transformer.dtype
     with _schedule(loaded, call.steps, start) as times, torch.no_grad():
         try:

@@ -13,7 +13,7 @@ CHECKPOINTS_KEPT = 2
 
 
 @dataclass
-class State:
+class TrainingState:
     """Where a training stands, beside weights and optimiser.
 
     Attributes:
@@ -53,7 +53,7 @@ class Checkpoints:
         found = [p for p in self.work_dir.glob("checkpoint-*") if p.name[11:].isdigit()]
         return sorted(found, key=lambda p: int(p.name[11:]), reverse=True)
 
-    def save(self, state: State) -> None:
+    def save(self, state: TrainingState) -> None:
         from safetensors.torch import save_file
 
         self.work_dir.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ class Checkpoints:
         for old in self.folders()[CHECKPOINTS_KEPT:]:
             shutil.rmtree(old)
 
-    def load(self) -> State:
+    def load(self) -> TrainingState:
         """Go on from the latest whole checkpoint of the same training, else from the start."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -89,7 +89,7 @@ class Checkpoints:
                     self.log(f"{folder} belongs to other inputs: removed")
                     shutil.rmtree(folder)
                     continue
-                state = State(**raw)
+                state = TrainingState(**raw)
                 weights = load_file(folder / "adapter.safetensors")
                 best = load_file(folder / "best.safetensors")
                 moments = load_file(folder / "optimizer.safetensors")
@@ -106,7 +106,7 @@ class Checkpoints:
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": by_place})
             self.log(f"training goes on from {folder.name}")
             return state
-        return State()
+        return TrainingState()
 
 
 def copy_into(target: dict[str, Any], source: dict[str, Any]) -> None:

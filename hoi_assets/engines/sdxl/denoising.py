@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from hoi_assets.engines.sdxl.loading import Loaded
+from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.seeds import generator, seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import LoraTraining
@@ -54,14 +54,17 @@ class DenoisingLoss:
     ones, their noise and times follow from the seed and the number.
 
     Attributes:
+        denoiser: the UNet, perhaps wrapped by an `accelerate.Accelerator`.
+        dtype: of the UNet's weights.
         examples: what is learned.
-        priors: what must not be forgotten (DreamBooth's class pictures); may be empty.
+        priors: what must not be forgotten (DreamBooth's class images); may be empty.
         held_out: what `validation` measures on; may be empty.
     """
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedSDXL,
+        denoiser: Any,
         config: LoraTraining,
         examples: Examples,
         priors: Examples,
@@ -70,7 +73,8 @@ class DenoisingLoss:
         from diffusers import DDPMScheduler
 
         self.examples, self.priors, self.held_out = examples, priors, held_out
-        self.unet, self.device, self.config = loaded.pipe.unet, loaded.device, config
+        self.denoiser, self.dtype = denoiser, loaded.denoiser.dtype
+        self.device, self.config = loaded.device, config
         self.schedule = DDPMScheduler.from_config(loaded.pipe.scheduler.config)
         if self.schedule.config.prediction_type not in ("epsilon", "v_prediction"):
             raise HoiError(
@@ -129,16 +133,13 @@ class DenoisingLoss:
 
         latents, time_ids, embeds, pooled = batch
         noise, times = noise.to(self.device, latents.dtype), times.to(self.device)
-        dtype = self.unet.dtype
-        mixed = self.config.mixed_precision == "bf16" or dtype != torch.float32
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=mixed):
-            predicted = self.unet(
-                self.schedule.add_noise(latents, noise, times).to(dtype),
-                times,
-                encoder_hidden_states=embeds.to(dtype),
-                added_cond_kwargs={"text_embeds": pooled.to(dtype), "time_ids": time_ids},
-                return_dict=False,
-            )[0]
+        predicted = self.denoiser(
+            self.schedule.add_noise(latents, noise, times).to(self.dtype),
+            times,
+            encoder_hidden_states=embeds.to(self.dtype),
+            added_cond_kwargs={"text_embeds": pooled.to(self.dtype), "time_ids": time_ids},
+            return_dict=False,
+        )[0]
         velocity = self.schedule.config.prediction_type == "v_prediction"
         target = self.schedule.get_velocity(latents, noise, times) if velocity else noise
         error = torch.nn.functional.mse_loss(predicted.float(), target.float(), reduction="none")
@@ -179,7 +180,7 @@ def picks(count: int, size: int, moment: int, seed: int) -> list[int]:
     return picks
 
 
-def encode(loaded: Loaded, pairs: Sequence[tuple[Image.Image, str]]) -> Examples:
+def encode(loaded: LoadedSDXL, pairs: Sequence[tuple[Image.Image, str]]) -> Examples:
     """Latents once per picture (mode of the posterior), embeddings once per text."""
     import torch
 

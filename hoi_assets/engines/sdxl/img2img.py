@@ -9,21 +9,20 @@ from typing import Any
 
 from PIL import Image
 
-from hoi_assets.engines.sdxl.loading import Loaded
-from hoi_assets.engines.sdxl.sampling import (
-    bound_decoding,
-    conditions,
-    scheduler_of,
-    to_pil,
-    use_lora,
+from hoi_assets.engines.diffusion_pipeline import (
+    prompt_embeddings,
+    set_decode_slicing,
+    tensor_to_images,
 )
+from hoi_assets.engines.sdxl.loading import LoadedSDXL
+from hoi_assets.engines.sdxl.sampling import scheduler_of, use_lora
 from hoi_assets.engines.seeds import generator
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import Sampling
 
 
 def round_trip(
-    loaded: Loaded, images: Sequence[Image.Image], sampling: Sampling
+    loaded: LoadedSDXL, images: Sequence[Image.Image], sampling: Sampling
 ) -> Iterator[Image.Image]:
     """Each picture encoded (mode of the posterior) and decoded by the VAE, at the sampling size.
 
@@ -33,17 +32,17 @@ def round_trip(
     import torch
 
     vae = loaded.pipe.vae
-    bound_decoding(loaded, sampling.width, sampling.height)
+    set_decode_slicing(loaded, sampling.width, sampling.height)
     for start in range(0, len(images), sampling.batch_size):
         chunk = images[start : start + sampling.batch_size]
         pixels = _pixels(loaded, _padded(chunk, sampling.batch_size), sampling)
         with torch.no_grad():
             decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
-        yield from _kept(to_pil((decoded / 2 + 0.5).clamp(0, 1)), chunk, start)
+        yield from _kept(tensor_to_images((decoded / 2 + 0.5).clamp(0, 1)), chunk, start)
 
 
 def renoise(
-    loaded: Loaded,
+    loaded: LoadedSDXL,
     images: Sequence[Image.Image],
     captions: Sequence[str],
     seeds: Sequence[int],
@@ -70,7 +69,7 @@ def renoise(
         yield from round_trip(loaded, images, sampling)
         return
     use_lora(loaded, None)
-    bound_decoding(loaded, sampling.width, sampling.height)
+    set_decode_slicing(loaded, sampling.width, sampling.height)
     size = sampling.batch_size
     with scheduler_of(loaded, sampling.scheduler):
         pipe = StableDiffusionXLImg2ImgPipeline(**loaded.pipe.components, add_watermarker=False)
@@ -79,7 +78,7 @@ def renoise(
         chunk = images[start : start + size]
         texts = _padded(captions[start : start + size], size)
         decoded = pipe(
-            **conditions(
+            **prompt_embeddings(
                 loaded,
                 texts,
                 [sampling.negative_prompt] * size,
@@ -92,7 +91,7 @@ def renoise(
             generator=[generator(seed) for seed in _padded(seeds[start : start + size], size)],
             output_type="pt",
         ).images
-        yield from _kept(to_pil(decoded), chunk, start)
+        yield from _kept(tensor_to_images(decoded), chunk, start)
 
 
 def _padded(items: Sequence[Any], size: int) -> list[Any]:
@@ -111,7 +110,7 @@ def _kept(
         yield picture
 
 
-def _pixels(loaded: Loaded, images: Sequence[Image.Image], sampling: Sampling) -> Any:
+def _pixels(loaded: LoadedSDXL, images: Sequence[Image.Image], sampling: Sampling) -> Any:
     """A tensor (n, 3, height, width) in [-1, 1] on the model's device."""
     pixels = loaded.pipe.image_processor.preprocess(
         [image.convert("RGB") for image in images], height=sampling.height, width=sampling.width

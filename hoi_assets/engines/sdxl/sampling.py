@@ -16,7 +16,12 @@ from typing import Any
 
 from PIL import Image
 
-from hoi_assets.engines.sdxl.loading import Loaded
+from hoi_assets.engines.diffusion_pipeline import (
+    prompt_embeddings,
+    set_decode_slicing,
+    tensor_to_images,
+)
+from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.seeds import generator
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file
@@ -25,8 +30,6 @@ from hoi_assets.settings import Sampling
 SAMPLING_VERSION = "1"  # part of every image key: raise it when the same row gives other pixels
 LORA_FILE = "pytorch_lora_weights.safetensors"
 MAX_ADAPTERS = 16
-# From this size on the VAE decodes one picture at a time, to bound memory.
-SLICED_DECODE_PIXELS = 512 * 512
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def lora_digest(folder: str | Path) -> str:
     return digest_file(path)
 
 
-def draw(loaded: Loaded, rows: Iterable[Draw], batch_size: int) -> Iterator[Drawn]:
+def draw(loaded: LoadedSDXL, rows: Iterable[Draw], batch_size: int) -> Iterator[Drawn]:
     """Draw `rows`; each comes back once, as soon as its batch is finished.
 
     Args:
@@ -143,7 +146,7 @@ def batches(rows: Sequence[Draw], batch_size: int) -> Iterator[dict[int, Draw]]:
             yield {slot: queue.popleft() for slot, queue in queues.items() if queue}
 
 
-def make_scheduler(loaded: Loaded, name: str) -> Any:
+def make_scheduler(loaded: LoadedSDXL, name: str) -> Any:
     """A fresh scheduler of the model's noise schedule: `euler` or `dpmpp_2m` (DPM-Solver++ 2M)."""
     from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
@@ -157,7 +160,7 @@ def make_scheduler(loaded: Loaded, name: str) -> Any:
     raise HoiError(f"unknown scheduler {name!r}", "name one of: euler, dpmpp_2m")
 
 
-def use_lora(loaded: Loaded, lora: Lora | None) -> None:
+def use_lora(loaded: LoadedSDXL, lora: Lora | None) -> None:
     """Make `lora` the only active adapter; None is the base, bit for bit.
 
     Adapters are never fused: taking a fused one out again leaves rounding in the base.
@@ -177,7 +180,7 @@ def use_lora(loaded: Loaded, lora: Lora | None) -> None:
     pipe.set_adapters(loaded.adapters[lora.digest])
 
 
-def _load_adapter(loaded: Loaded, lora: Lora) -> None:
+def _load_adapter(loaded: LoadedSDXL, lora: Lora) -> None:
     from safetensors import safe_open
 
     found = lora_digest(lora.folder)
@@ -210,7 +213,7 @@ def _load_adapter(loaded: Loaded, lora: Lora) -> None:
     loaded.adapters[lora.digest] = name
 
 
-def _check(loaded: Loaded, row: Draw, batch_size: int) -> None:
+def _check(loaded: LoadedSDXL, row: Draw, batch_size: int) -> None:
     factor = loaded.pipe.vae_scale_factor
     if not 0 <= row.slot < batch_size:
         raise HoiError(
@@ -226,12 +229,12 @@ def _check(loaded: Loaded, row: Draw, batch_size: int) -> None:
         raise HoiError(f"unknown scheduler {row.scheduler!r}", "name one of: euler, dpmpp_2m")
 
 
-def _draw_all(loaded: Loaded, rows: list[Draw], batch_size: int) -> Iterator[Drawn]:
+def _draw_all(loaded: LoadedSDXL, rows: list[Draw], batch_size: int) -> Iterator[Drawn]:
     for batch in batches(rows, batch_size):
         yield from _draw_batch(loaded, batch, batch_size)
 
 
-def _draw_batch(loaded: Loaded, batch: dict[int, Draw], batch_size: int) -> Iterator[Drawn]:
+def _draw_batch(loaded: LoadedSDXL, batch: dict[int, Draw], batch_size: int) -> Iterator[Drawn]:
     import torch
 
     pipe = loaded.pipe
@@ -247,13 +250,13 @@ def _draw_batch(loaded: Loaded, batch: dict[int, Draw], batch_size: int) -> Iter
     latents = torch.cat(
         [torch.randn(shape, generator=generator(row.seed if row else 0)) for row in places]
     )
-    embeds = conditions(
+    embeds = prompt_embeddings(
         loaded,
         [row.prompt if row else None for row in places],
         [row.negative_prompt if row else None for row in places],
         guided=call.guidance_scale > 1,
     )
-    bound_decoding(loaded, call.width, call.height)
+    set_decode_slicing(loaded, call.width, call.height)
     with scheduler_of(loaded, call.scheduler), torch.no_grad():
         try:
             decoded = pipe(
@@ -271,52 +274,14 @@ def _draw_batch(loaded: Loaded, batch: dict[int, Draw], batch_size: int) -> Iter
                 f"into the memory of {loaded.device}",
                 "lower sampling.batch_size, or the size",
             ) from error
-    images = to_pil(decoded)
+    images = tensor_to_images(decoded)
     for slot, row in batch.items():
         image = images[slot]
         yield Drawn(row, image, None if image else "not_finite: the model gave NaN or infinity")
 
 
-def conditions(
-    loaded: Loaded, prompts: Sequence[str | None], negatives: Sequence[str | None], guided: bool
-) -> dict[str, Any]:
-    """The pipeline's embedding arguments for one batch; None is an empty slot (zeros).
-
-    Args:
-        guided: whether classifier-free guidance is on, so that negatives are needed.
-    """
-    import torch
-
-    def stack(pairs: list[tuple[Any, Any] | None]) -> tuple[Any, Any]:
-        like = next(pair for pair in pairs if pair is not None)
-        filled = [pair or tuple(torch.zeros_like(part) for part in like) for pair in pairs]
-        return torch.cat([pair[0] for pair in filled]), torch.cat([pair[1] for pair in filled])
-
-    embeds, pooled = stack([None if t is None else loaded.encode(t) for t in prompts])
-    named = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
-    if guided:
-        negative = stack([None if t is None else loaded.encode_negative(t) for t in negatives])
-        named["negative_prompt_embeds"], named["negative_pooled_prompt_embeds"] = negative
-    return named
-
-
-def bound_decoding(loaded: Loaded, width: int, height: int) -> None:
-    """Let the VAE take large pictures one at a time, small ones as a batch; by size alone."""
-    loaded.pipe.vae.use_slicing = width * height >= SLICED_DECODE_PIXELS
-
-
-def to_pil(images: Any) -> list[Image.Image | None]:
-    """Pictures of a tensor (n, 3, height, width) in [0, 1]; None where it is not finite."""
-    finite = images.isfinite().flatten(1).all(dim=1).tolist()
-    pixels = (images.float().nan_to_num() * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [
-        Image.fromarray(picture) if good else None
-        for picture, good in zip(pixels, finite, strict=True)
-    ]
-
-
 @contextmanager
-def scheduler_of(loaded: Loaded, name: str) -> Iterator[None]:
+def scheduler_of(loaded: LoadedSDXL, name: str) -> Iterator[None]:
     """Lend the pipeline a fresh scheduler, and give it its own back."""
     own = loaded.pipe.scheduler
     loaded.pipe.scheduler = make_scheduler(loaded, name)

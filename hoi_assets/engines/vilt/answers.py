@@ -41,7 +41,7 @@ def known_answers(
     known = store.ledger.get(KIND, keys.values())
     todo = [(slot, one) for slot, one in enumerate(keys) if keys[one] not in known]
     if todo:
-        from hoi_assets.engines.vilt.verifier import longer_than
+        from hoi_assets.engines.pair_inputs import longer_than
         from hoi_assets.engines.vilt.vqa import answers, load_vqa
 
         vqa = load_vqa(ref, settings.device)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hoi_assets.engines.pair_inputs import text_inputs
 from hoi_assets.engines.vilt.verifier import (
     HEADS,
     Thresholds,
@@ -18,7 +19,6 @@ from hoi_assets.engines.vilt.verifier import (
     forward_pairs,
     pair_logits,
     pixel_values,
-    text_inputs,
 )
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
@@ -209,9 +209,7 @@ class _Run:
         self.model.train()
         with torch.random.fork_rng():
             torch.manual_seed(int(digest([self.config.seed, step])[:15], 16))
-            logits = pair_logits(
-                self.model, pixels.to(device), *(words[name].to(device) for name in words)
-            )
+            logits = pair_logits(self.model, pixels.to(device), **words)
         losses = binary_cross_entropy_with_logits(logits, self.labels[rows], reduction="none")
         losses = losses.mean(dim=0)
         fidelity, alignment = losses.tolist()

@@ -15,13 +15,13 @@ import numpy as np
 from PIL import Image
 
 from hoi_assets.engines.batching import map_fixed
-from hoi_assets.engines.judge_loading import (
-    Source,
+from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
+from hoi_assets.engines.pair_inputs import longer_than, require_pairs, text_inputs
+from hoi_assets.engines.pretrained import (
     content_digest,
-    from_pretrained,
-    once,
-    pretrained_part,
     processor_facts,
+    read_model,
+    read_processor,
     require_files,
     tokenizer_facts,
 )
@@ -70,6 +70,11 @@ class ViltModel:
     device: str = "cpu"
 
     @property
+    def modules(self) -> tuple[Any, ...]:
+        """The weights, as the model cache counts them."""
+        return (self.model,)
+
+    @property
     def max_text_tokens(self) -> int:
         """Texts are padded to this many tokens and cut beyond."""
         return min(
@@ -114,7 +119,7 @@ class Verdict:
 
 
 def load_verifier(source: Source, device: str = "cpu") -> VerifierModel:
-    """Load a verifier from a ModelRef or folder; loaded once per process.
+    """Load a verifier from a ModelRef or folder; cached by `model_cache`.
 
     A hub ViLT without the two heads gets fresh ones, drawn with seed 0. A folder without
     `verifier.json` is uncalibrated: temperature 1, thresholds 0.5.
@@ -122,14 +127,14 @@ def load_verifier(source: Source, device: str = "cpu") -> VerifierModel:
     Raises:
         HoiError: missing files, weights of another shape, or not two labels.
     """
-    return once("verifier", source, device, _load)
+    return load_cached("verifier", source, device, _load)
 
 
 def _load(ref: ModelRef, device: str) -> VerifierModel:
     from transformers import AutoTokenizer, ViltForQuestionAnswering, ViltImageProcessorPil
 
     require_files(ref, ("config.json", "model.safetensors", "tokenizer_config.json"))
-    model = from_pretrained(
+    model = read_model(
         ViltForQuestionAnswering,
         ref,
         # A hub model is pretrained without our heads; a folder must have them.
@@ -141,10 +146,11 @@ def _load(ref: ModelRef, device: str) -> VerifierModel:
             f"verifier {ref.source}: {model.config.num_labels} labels, wanted 2 {HEADS}",
             "name a ViLT saved with num_labels=2",
         )
+    move_to_device([model], device)
     verifier = VerifierModel(
-        model=model.to(device),
-        tokenizer=pretrained_part(AutoTokenizer, ref),
-        image_processor=pretrained_part(ViltImageProcessorPil, ref),
+        model=model,
+        tokenizer=read_processor(AutoTokenizer, ref),
+        image_processor=read_processor(ViltImageProcessorPil, ref),
         device=device,
     )
     path = ref.folder / VERIFIER_FILE if ref.folder else None
@@ -203,27 +209,9 @@ def _square(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BICUBIC)
 
 
-def text_inputs(vilt: ViltModel, texts: Sequence[str]) -> dict[str, Any]:
-    """Token ids and mask, both (N, max_text_tokens); longer texts are cut (`truncated` says so)."""
-    encoded = vilt.tokenizer(
-        list(texts),
-        padding="max_length",
-        truncation=True,
-        max_length=vilt.max_text_tokens,
-        return_tensors="pt",
-    )
-    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
-
-
 def truncated(vilt: ViltModel, texts: Sequence[str]) -> list[int]:
     """Numbers of the texts that are longer than the model reads."""
     return longer_than(vilt.tokenizer, texts, vilt.max_text_tokens)
-
-
-def longer_than(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[int]:
-    """Numbers of the texts of more than `max_tokens` tokens, special tokens included."""
-    ids = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
-    return [number for number, row in enumerate(ids) if len(row) > max_tokens]
 
 
 def pair_logits(model: Any, pixel_values: Any, input_ids: Any, attention_mask: Any) -> Any:
@@ -279,13 +267,11 @@ def forward_pairs(
             logits = pair_logits(
                 vilt.model,
                 pixel_values(vilt, [images[item] for item in items]).to(vilt.device),
-                words["input_ids"].to(vilt.device),
-                words["attention_mask"].to(vilt.device),
+                **words,
             )
         return logits.double().cpu().numpy()
 
-    if len(images) != len(texts):
-        raise ValueError(f"{len(images)} images for {len(texts)} texts")
+    require_pairs(images, texts)
     return map_fixed(len(texts), batch_size, compute, slots).reshape(
         -1, vilt.model.config.num_labels
     )

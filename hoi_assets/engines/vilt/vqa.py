@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from hoi_assets.engines.judge_loading import (
-    Source,
-    from_pretrained,
-    once,
-    pretrained_part,
+from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
+from hoi_assets.engines.pretrained import (
+    read_model,
+    read_processor,
     require_files,
 )
 from hoi_assets.engines.vilt.verifier import BATCH_SIZE, ViltModel, forward_pairs
@@ -35,19 +34,19 @@ class VqaModel(ViltModel):
 
 
 def load_vqa(source: Source, device: str = "cpu") -> VqaModel:
-    """Load a ViLT for question answering from a ModelRef or folder; loaded once per process.
+    """Load a ViLT for question answering from a ModelRef or folder; cached by `model_cache`.
 
     Raises:
         HoiError: missing or misshapen weights, or no label `yes` or `no`.
     """
-    return once("vqa", source, device, _load)
+    return load_cached("vqa", source, device, _load)
 
 
 def _load(ref: ModelRef, device: str) -> VqaModel:
     from transformers import AutoTokenizer, ViltForQuestionAnswering, ViltImageProcessorPil
 
     require_files(ref, ("config.json", "model.safetensors", "tokenizer_config.json"))
-    model = from_pretrained(ViltForQuestionAnswering, ref)
+    model = read_model(ViltForQuestionAnswering, ref)
     for label in (YES, NO):
         if label not in model.config.label2id:
             raise HoiError(
@@ -55,10 +54,11 @@ def _load(ref: ModelRef, device: str) -> VqaModel:
                 "name a ViLT trained for visual question answering, or retrain the tiny one by "
                 "its recipe",
             )
+    move_to_device([model], device)
     return VqaModel(
-        model=model.to(device),
-        tokenizer=pretrained_part(AutoTokenizer, ref),
-        image_processor=pretrained_part(ViltImageProcessorPil, ref),
+        model=model,
+        tokenizer=read_processor(AutoTokenizer, ref),
+        image_processor=read_processor(ViltImageProcessorPil, ref),
         device=device,
     )
 

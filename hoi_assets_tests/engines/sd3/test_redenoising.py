@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from hoi_assets.engines.diffusion_pipeline import prompt_embeddings, tensor_to_images
 from hoi_assets.engines.sd3.loading import LoadedSD3, load_sd3
 from hoi_assets.engines.sd3.redenoising import (
     Compute,
@@ -24,7 +25,7 @@ from hoi_assets.engines.sd3.redenoising import (
     refining_passes,
     variant_key,
 )
-from hoi_assets.engines.sdxl.sampling import Draw, Lora, conditions, image_key, to_pil
+from hoi_assets.engines.sdxl.sampling import Draw, Lora, image_key
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
 from hoi_assets_tests.engines.small_sd3 import make_sd3
@@ -72,7 +73,9 @@ def by_hand(
     `after`; nothing of it is shared."""
 
     def embeds(texts: list[str | None]) -> dict[str, Any]:
-        return conditions(loaded, texts, ["" if text else None for text in texts], guided=True)
+        return prompt_embeddings(
+            loaded, texts, ["" if text else None for text in texts], guided=True
+        )
 
     texts: list[str | None] = [row.prompt for row in drawn]
     texts += [None] * (BATCH - len(drawn))
@@ -96,7 +99,7 @@ def by_hand(
         callback_on_step_end_tensor_inputs=["latents", "prompt_embeds", "pooled_prompt_embeds"],
         output_type="pt",
     ).images
-    return [image.tobytes() for image in to_pil(images)[: len(drawn)] if image]
+    return [image.tobytes() for image in tensor_to_images(images)[: len(drawn)] if image]
 
 
 def pixels(results: list[Initial] | list[Variant]) -> list[bytes]:
@@ -187,7 +190,7 @@ def test_kept_latents_do_not_change_the_initial_picture(loaded: LoadedSD3) -> No
 
 
 def test_a_prompt_is_encoded_once(loaded: LoadedSD3) -> None:
-    loaded._texts.clear()
+    loaded._embeddings.clear()
     calls: list[str] = []
     encoder = loaded.pipe.text_encoder
     hook = encoder.register_forward_pre_hook(lambda *_: calls.append("text"))
@@ -261,7 +264,7 @@ def test_key_of_a_variant_that_is_a_plain_picture_is_that_pictures(loaded: Loade
 def test_picture_of_nan_fails_its_row_with_a_reason(loaded: LoadedSD3) -> None:
     broken = load_sd3(loaded.ref)
     embeds, pooled = broken.encode("broken")
-    broken._texts["broken"] = (embeds * float("nan"), pooled)
+    broken._embeddings["broken"] = (embeds * float("nan"), pooled)
     drawn = rows()
     wanted = [Refinement(drawn[0], "broken"), Refinement(drawn[1], "a red ball")]
     first, second = refine(broken, wanted, BATCH, (1,))

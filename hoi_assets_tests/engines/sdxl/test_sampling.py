@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hoi_assets.engines.sdxl.loading import Loaded, load_sdxl
+from hoi_assets.engines.sdxl.loading import LoadedSDXL, load_sdxl
 from hoi_assets.engines.sdxl.sampling import (
     Draw,
     Lora,
@@ -31,7 +31,7 @@ def rows_of(sampling: Sampling, count: int, lora: Lora | None = None) -> list[Dr
     ]
 
 
-def pictures(loaded: Loaded, rows: list[Draw]) -> dict[int, bytes]:
+def pictures(loaded: LoadedSDXL, rows: list[Draw]) -> dict[int, bytes]:
     drawn = list(draw(loaded, rows, BATCH))
     assert all(one.reason is None for one in drawn)
     return {one.row.seed: one.image.tobytes() for one in drawn if one.image}
@@ -39,7 +39,7 @@ def pictures(loaded: Loaded, rows: list[Draw]) -> dict[int, bytes]:
 
 @pytest.mark.parametrize("scheduler", ["euler", "dpmpp_2m"])
 def test_any_picture_drawn_again_alone_has_the_same_pixels(
-    loaded: Loaded, sampling: Sampling, scheduler: str
+    loaded: LoadedSDXL, sampling: Sampling, scheduler: str
 ) -> None:
     rows = rows_of(sampling.model_copy(update={"scheduler": scheduler}), 6)
     together = pictures(loaded, rows)
@@ -49,7 +49,7 @@ def test_any_picture_drawn_again_alone_has_the_same_pixels(
 
 
 def test_rows_left_over_after_an_interruption_keep_their_pixels(
-    loaded: Loaded, sampling: Sampling
+    loaded: LoadedSDXL, sampling: Sampling
 ) -> None:
     rows = rows_of(sampling, 11)
     together = pictures(loaded, rows)
@@ -57,7 +57,7 @@ def test_rows_left_over_after_an_interruption_keep_their_pixels(
     assert pictures(loaded, left) == {row.seed: together[row.seed] for row in left}
 
 
-def test_rows_come_back_batch_by_batch(loaded: Loaded, sampling: Sampling) -> None:
+def test_rows_come_back_batch_by_batch(loaded: LoadedSDXL, sampling: Sampling) -> None:
     stream = draw(loaded, rows_of(sampling, 6), BATCH)
     assert next(stream).row.slot == 0
     assert [one.row.slot for one in stream] == [1, 2, 3, 0, 1]
@@ -74,7 +74,9 @@ def test_batches_hold_one_row_per_slot_and_zip_what_is_missing(sampling: Samplin
     ]
 
 
-def test_picture_is_the_one_that_plain_diffusers_draws(loaded: Loaded, sampling: Sampling) -> None:
+def test_picture_is_the_one_that_plain_diffusers_draws(
+    loaded: LoadedSDXL, sampling: Sampling
+) -> None:
     row = draw_row(sampling, PROMPTS[1], seed=7, position=0)
     own = loaded.pipe.scheduler
     ours = next(draw(loaded, [row], 1)).image
@@ -93,7 +95,7 @@ def test_picture_is_the_one_that_plain_diffusers_draws(loaded: Loaded, sampling:
 
 
 def test_negative_prompt_and_guidance_change_the_picture(
-    loaded: Loaded, sampling: Sampling
+    loaded: LoadedSDXL, sampling: Sampling
 ) -> None:
     row = draw_row(sampling, PROMPTS[0], seed=1, position=0)
     variants = [row, replace(row, negative_prompt="blurred"), replace(row, guidance_scale=1.0)]
@@ -101,7 +103,7 @@ def test_negative_prompt_and_guidance_change_the_picture(
 
 
 def test_lora_changes_the_picture_and_the_base_comes_back_bit_for_bit(
-    loaded: Loaded, sampling: Sampling, tmp_path: Path
+    loaded: LoadedSDXL, sampling: Sampling, tmp_path: Path
 ) -> None:
     base = pictures(loaded, rows_of(sampling, 4))
     loras = [random_lora(loaded, tmp_path / str(i), seed=i) for i in range(2)]
@@ -109,13 +111,13 @@ def test_lora_changes_the_picture_and_the_base_comes_back_bit_for_bit(
     assert first != second != base
     assert pictures(loaded, rows_of(sampling, 4)) == base
     assert pictures(loaded, rows_of(sampling, 4, loras[0])) == first
-    loaded.forget_adapters()
+    loaded.unload_adapters()
     assert pictures(loaded, rows_of(sampling, 4)) == base
     assert pictures(loaded, rows_of(sampling, 4, loras[1])) == second
 
 
 def test_rows_of_several_loras_are_drawn_in_one_call(
-    loaded: Loaded, sampling: Sampling, tmp_path: Path
+    loaded: LoadedSDXL, sampling: Sampling, tmp_path: Path
 ) -> None:
     lora = random_lora(loaded, tmp_path / "lora", seed=3)
     rows = rows_of(sampling, 3) + [
@@ -125,7 +127,7 @@ def test_rows_of_several_loras_are_drawn_in_one_call(
     assert mixed == pictures(loaded, rows[:3]) | pictures(loaded, rows[3:])
 
 
-def test_lora_stays_in_memory(loaded: Loaded, tmp_path: Path) -> None:
+def test_lora_stays_in_memory(loaded: LoadedSDXL, tmp_path: Path) -> None:
     lora = random_lora(loaded, tmp_path / "lora", seed=1)
     use_lora(loaded, lora)
     (tmp_path / "lora" / "pytorch_lora_weights.safetensors").unlink()
@@ -134,7 +136,7 @@ def test_lora_stays_in_memory(loaded: Loaded, tmp_path: Path) -> None:
     assert list(loaded.adapters) == [lora.digest]
 
 
-def test_lora_file_other_than_the_named_one_is_refused(loaded: Loaded, tmp_path: Path) -> None:
+def test_lora_file_other_than_the_named_one_is_refused(loaded: LoadedSDXL, tmp_path: Path) -> None:
     lora = random_lora(loaded, tmp_path / "lora", seed=1)
     with pytest.raises(HoiError, match="was asked for"):
         use_lora(loaded, replace(lora, digest="0" * 64))
@@ -163,7 +165,7 @@ def test_key_holds_what_determines_the_picture_and_not_the_place(sampling: Sampl
     assert len({key, image_key(row, "other"), *[image_key(o, "base") for o in others]}) == 10
 
 
-def test_environment_states_what_bits_depend_on(loaded: Loaded) -> None:
+def test_environment_states_what_bits_depend_on(loaded: LoadedSDXL) -> None:
     stated = loaded.environment(16)
     assert stated["batch_size"] == 16
     assert stated["dtype"] == "float32"
@@ -171,7 +173,7 @@ def test_environment_states_what_bits_depend_on(loaded: Loaded) -> None:
     assert stated["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
 
 
-def test_row_that_cannot_be_drawn_stops_before_work(loaded: Loaded, sampling: Sampling) -> None:
+def test_row_that_cannot_be_drawn_stops_before_work(loaded: LoadedSDXL, sampling: Sampling) -> None:
     row = draw_row(sampling, PROMPTS[0], seed=1, position=0)
     with pytest.raises(HoiError, match="slot 5"):
         draw(loaded, [replace(row, slot=5)], BATCH)
@@ -185,7 +187,7 @@ def test_picture_of_nan_fails_its_row_with_a_reason(sampling: Sampling, tmp_path
     make_sdxl(tmp_path, seed=1)
     broken = load_sdxl(ModelRef(source=str(tmp_path)))
     embeds, pooled = broken.encode("broken")
-    broken._texts["broken"] = (embeds * float("nan"), pooled)
+    broken._embeddings["broken"] = (embeds * float("nan"), pooled)
     rows = [
         draw_row(sampling, prompt, seed=i, position=i)
         for i, prompt in enumerate(["a red ball", "broken", "a pen"])
@@ -197,5 +199,5 @@ def test_picture_of_nan_fails_its_row_with_a_reason(sampling: Sampling, tmp_path
     assert isinstance(drawn["a pen"].image, Image.Image)
 
 
-def test_no_rows_draw_nothing(loaded: Loaded) -> None:
+def test_no_rows_draw_nothing(loaded: LoadedSDXL) -> None:
     assert list(draw(loaded, [], BATCH)) == []

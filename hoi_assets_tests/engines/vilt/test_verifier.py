@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from hoi_assets.engines.pair_inputs import text_inputs
 from hoi_assets.engines.vilt.verifier import (
     BOTH,
     LOW_ALIGNMENT,
@@ -18,7 +19,6 @@ from hoi_assets.engines.vilt.verifier import (
     save_verifier,
     score_key,
     score_pairs,
-    text_inputs,
     truncated,
     verdict,
 )
