@@ -89,18 +89,23 @@ def _counted(transformer: Any) -> Iterator[list[int]]:
 
 
 def _ours(loaded: Any, prompts: list[tuple[str, str]], steps: int = STEPS) -> None:
-    from hoi_assets.engines.sd3.redenoising import Refinement, draw_initial, initial_row, refine
+    from hoi_assets.engines.sd3.compute import initial_image_spec
+    from hoi_assets.engines.sd3.redenoising import (
+        Redenoising,
+        generate_initial_images,
+        generate_variants,
+    )
 
     rows = [
-        initial_row(prompt, number, number, BATCH_SIZE, steps, GUIDANCE, SIDE, SIDE)
+        initial_image_spec(prompt, number, number, BATCH_SIZE, steps, GUIDANCE, SIDE, SIDE)
         for number, (prompt, _) in enumerate(prompts)
     ]
-    begun = draw_initial(loaded, rows, BATCH_SIZE, SWITCH_STEPS)
+    begun = generate_initial_images(loaded, rows, BATCH_SIZE, SWITCH_STEPS)
     wanted = [
-        Refinement(one.row, corrected, one.latents)
+        Redenoising(one.row, corrected, one.latents)
         for one, (_, corrected) in zip(begun, prompts, strict=True)
     ]
-    drawn = sum(1 for _ in refine(loaded, wanted, BATCH_SIZE, SWITCH_STEPS))
+    drawn = sum(1 for _ in generate_variants(loaded, wanted, BATCH_SIZE, SWITCH_STEPS))
     if drawn != len(prompts) * len(SWITCH_STEPS):
         raise SystemExit(f"{drawn} variants of {len(prompts)} prompts")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from hoi_assets.engines.image_cache import seconds_of
+from hoi_assets.engines.image_cache import generation_seconds
 from hoi_assets.evaluation.benchmark_scores import costs
 from hoi_assets.store.versions import Store
 
@@ -98,7 +98,7 @@ def _costs(store: Store) -> list[dict[str, Any]]:
     if published is None or not (published.path / "candidates.parquet").is_file():
         return []
     pictures = published.table("candidates")
-    return costs(pictures, seconds_of(store, pictures["image_id"].unique())).to_dicts()
+    return costs(pictures, generation_seconds(store, pictures["image_id"].unique())).to_dicts()
 
 
 def _places(store: Store) -> dict[str, str]:

@@ -28,8 +28,13 @@ from hoi_assets.detailscribe.variants import (
     split_failed,
 )
 from hoi_assets.engines.cached_scores import cached_clip_scores
-from hoi_assets.engines.sd3.redenoising import multi_seed, passes, pictures_within, refining_passes
-from hoi_assets.engines.sdxl.sampling import Draw
+from hoi_assets.engines.image_spec import ImageSpec
+from hoi_assets.engines.sd3.compute import (
+    denoiser_evaluations,
+    images_within_budget,
+    multi_seed_specs,
+    variant_evaluations,
+)
 from hoi_assets.llm.image_endpoint import EndpointPainter, paint
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
@@ -86,21 +91,23 @@ def baseline_table(
     return pl.DataFrame(made, schema=SCHEMA)
 
 
-def budget(settings: Settings, row: Draw) -> int:
+def budget(settings: Settings, row: ImageSpec) -> int:
     """Forward passes of a row's initial picture and all its variants."""
     options = settings.refining
-    return passes(row) + refining_passes(row, options.switch_steps, options.s_reference)
+    return denoiser_evaluations(row) + variant_evaluations(
+        row, options.switch_steps, options.s_reference
+    )
 
 
-def _count(settings: Settings, row: Draw) -> int:
-    return pictures_within(row, budget(settings, row))
+def _count(settings: Settings, row: ImageSpec) -> int:
+    return images_within_budget(row, budget(settings, row))
 
 
 def _more_seeds(
     store: Store, settings: Settings, initial: Sequence[Record], log: Log
 ) -> dict[str, list[Record]]:
     wanted = {
-        row["row_id"]: multi_seed(plain, _count(settings, plain))[1:]
+        row["row_id"]: multi_seed_specs(plain, _count(settings, plain))[1:]
         for row in initial
         for plain in [row_to_vary(row, settings)]
     }
@@ -118,7 +125,7 @@ def _rewritten(
     store: Store, settings: Settings, initial: Sequence[Record], components: Components, log: Log
 ) -> tuple[dict[str, list[Record]], list[Record]]:
     """Candidates by row, and a failed record for each prompt that the endpoint did not rewrite."""
-    wanted: dict[str, list[Draw]] = {}
+    wanted: dict[str, list[ImageSpec]] = {}
     failed: list[Record] = []
     told = _rewordings(store, settings, initial, components, log)
     for row in initial:
@@ -128,7 +135,7 @@ def _rewritten(
             failed.append(row | said | {"method": REWRITE, "reason": f"rewrite: {reason}"})
             continue
         first = replace(row_to_vary(row, settings), prompt=text)
-        wanted[row["row_id"]] = multi_seed(first, _count(settings, first))
+        wanted[row["row_id"]] = multi_seed_specs(first, _count(settings, first))
     able = [row for row in initial if row["row_id"] in wanted]
     drawn = _drawn(store, settings, able, wanted, REWRITE, 0, "rewritten prompts", log)
     return drawn, failed
@@ -164,12 +171,14 @@ def _refined(
     corrected: Mapping[str, str | None],
     log: Log,
 ) -> list[Record]:
-    wanted: dict[str, list[Draw]] = {}
+    wanted: dict[str, list[ImageSpec]] = {}
     for row in initial:
         prompt, plain = corrected[row["row_id"]], row_to_vary(row, settings)
         more = _count(settings, plain) - 1
         wanted[row["row_id"]] = (
-            [] if prompt is None or not more else multi_seed(replace(plain, prompt=prompt), more)
+            []
+            if prompt is None or not more
+            else multi_seed_specs(replace(plain, prompt=prompt), more)
         )
     drawn = _drawn(store, settings, initial, wanted, REFINE, 1, "refined prompts", log)
     candidates = {
@@ -186,7 +195,7 @@ def _drawn(
     store: Store,
     settings: Settings,
     initial: Sequence[Record],
-    wanted: Mapping[str, Sequence[Draw]],
+    wanted: Mapping[str, Sequence[ImageSpec]],
     method: str,
     first_number: int,
     label: str,

@@ -11,17 +11,19 @@ from typing import Any
 
 import polars as pl
 
-from hoi_assets.engines.image_cache import Known, Picture, found_or_drawn
+from hoi_assets.engines.image_cache import CachedImage, NewImage, get_or_generate
+from hoi_assets.engines.image_spec import ImageSpec, image_key
+from hoi_assets.engines.sd3.compute import (
+    denoiser_evaluations,
+    initial_image_spec,
+    variant_evaluations,
+)
 from hoi_assets.engines.sd3.redenoising import (
-    Refinement,
-    draw_initial,
-    initial_row,
-    passes,
-    refine,
-    refining_passes,
+    Redenoising,
+    generate_initial_images,
+    generate_variants,
     variant_key,
 )
-from hoi_assets.engines.sdxl.sampling import Draw, image_key
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.progress import Log
@@ -73,15 +75,15 @@ SCHEMA: dict[str, Any] = {
 class Variant:
     """A refinement's picture for one switch step, as it was drawn first."""
 
-    refinement: Refinement
+    refinement: Redenoising
     switch_step: int
     s_reference: bool
-    known: Known
+    known: CachedImage
 
     @property
     def passes(self) -> int:
         """Forward passes after the switch; the steps before it are the initial picture's."""
-        return refining_passes(self.refinement.row, (self.switch_step,), self.s_reference)
+        return variant_evaluations(self.refinement.row, (self.switch_step,), self.s_reference)
 
 
 def benchmark_model(settings: Settings) -> ModelRef:
@@ -98,10 +100,10 @@ def benchmark_model(settings: Settings) -> ModelRef:
     return settings.models.benchmark
 
 
-def plain_row(settings: Settings, row_id: str, prompt: str, position: int) -> Draw:
+def plain_row(settings: Settings, row_id: str, prompt: str, position: int) -> ImageSpec:
     """What the plain picture of a benchmark row is drawn from; `position` fixes its slot."""
     options = settings.refining
-    return initial_row(
+    return initial_image_spec(
         prompt,
         seed_of("interacting", options.seed, row_id),
         position,
@@ -117,11 +119,11 @@ def plain_row(settings: Settings, row_id: str, prompt: str, position: int) -> Dr
 def draw_benchmark(
     store: Store,
     settings: Settings,
-    rows: Sequence[Draw],
+    rows: Sequence[ImageSpec],
     label: str,
     log: Log,
     keep_latents: bool = False,
-) -> list[Known]:
+) -> list[CachedImage]:
     """The pictures of `rows`, in order; those never made (or lost on disk) are drawn now.
 
     Args:
@@ -132,17 +134,17 @@ def draw_benchmark(
     keys = [image_key(row, base) for row in rows]
     switch_steps = options.switch_steps if keep_latents else ()
 
-    def drawn(todo: Sequence[Draw]) -> Iterator[Picture]:
+    def drawn(todo: Sequence[ImageSpec]) -> Iterator[NewImage]:
         loaded, facts = _loaded(settings)
-        for one in draw_initial(
+        for one in generate_initial_images(
             loaded, todo, options.batch_size, switch_steps, options.s_reference
         ):
             key = image_key(one.row, base)
             if one.image is not None:
                 _keep_latents(store, key, one.latents, options.batch_size)
-            yield Picture(key, one.row.slot, one.image, one.reason, facts, one.compute.seconds)
+            yield NewImage(key, one.row.slot, one.image, one.reason, facts, one.compute.seconds)
 
-    kept = found_or_drawn(
+    kept = get_or_generate(
         store,
         dict(zip(keys, rows, strict=True)),
         drawn,
@@ -152,13 +154,13 @@ def draw_benchmark(
         len(rows),
     )
     return [
-        Known(row=row, image_id=key[:16], base_digest=base, kept=kept[key])
+        CachedImage(row=row, image_id=key[:16], base_digest=base, stored=kept[key])
         for key, row in zip(keys, rows, strict=True)
     ]
 
 
 def draw_variants(
-    store: Store, settings: Settings, refinements: Sequence[Refinement], label: str, log: Log
+    store: Store, settings: Settings, refinements: Sequence[Redenoising], label: str, log: Log
 ) -> list[list[Variant]]:
     """Per refinement its pictures, one for each switch step of the settings; found or drawn."""
     ref, options = benchmark_model(settings), settings.refining
@@ -171,20 +173,22 @@ def draw_variants(
         own[step]: (one, step) for one, own in zip(refinements, keys, strict=True) for step in steps
     }
 
-    def drawn(todo: Sequence[tuple[Refinement, int]]) -> Iterator[Picture]:
+    def drawn(todo: Sequence[tuple[Redenoising, int]]) -> Iterator[NewImage]:
         loaded, facts = _loaded(settings)
         for lacking, missing in _by_lack(todo).items():
             chosen = [_with_latents(store, one, base, options.batch_size) for one in missing]
-            for made in refine(loaded, chosen, options.batch_size, lacking, reference):
-                key = variant_key(made.refinement, made.switch_step, reference, base)
-                slot = made.refinement.row.slot
+            for made in generate_variants(loaded, chosen, options.batch_size, lacking, reference):
+                key = variant_key(made.redenoising, made.switch_step, reference, base)
+                slot = made.redenoising.row.slot
                 spent = made.compute.seconds
-                yield Picture(key, slot, made.image, made.reason, facts, spent)
+                yield NewImage(key, slot, made.image, made.reason, facts, spent)
 
-    kept = found_or_drawn(store, wanted, drawn, options.batch_size, label, log)
+    kept = get_or_generate(store, wanted, drawn, options.batch_size, label, log)
     return [
         [
-            Variant(one, step, reference, Known(one.row, own[step][:16], base, kept[own[step]]))
+            Variant(
+                one, step, reference, CachedImage(one.row, own[step][:16], base, kept[own[step]])
+            )
             for step in steps
         ]
         for one, own in zip(refinements, keys, strict=True)
@@ -192,13 +196,13 @@ def draw_variants(
 
 
 def _by_lack(
-    todo: Sequence[tuple[Refinement, int]],
-) -> dict[tuple[int, ...], list[Refinement]]:
+    todo: Sequence[tuple[Redenoising, int]],
+) -> dict[tuple[int, ...], list[Redenoising]]:
     """Refinements by the switch steps they lack."""
-    lacking: dict[Refinement, list[int]] = {}
+    lacking: dict[Redenoising, list[int]] = {}
     for one, step in todo:
         lacking.setdefault(one, []).append(step)
-    groups: dict[tuple[int, ...], list[Refinement]] = {}
+    groups: dict[tuple[int, ...], list[Redenoising]] = {}
     for one, steps in lacking.items():
         groups.setdefault(tuple(steps), []).append(one)
     return groups
@@ -229,7 +233,7 @@ def _keep_latents(store: Store, key: str, latents: Mapping[int, Any], batch_size
     replace_bytes(path, data, store.staging, durable=False, mode=LATENTS_MODE)
 
 
-def _with_latents(store: Store, one: Refinement, base: str, batch_size: int) -> Refinement:
+def _with_latents(store: Store, one: Redenoising, base: str, batch_size: int) -> Redenoising:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -244,7 +248,7 @@ def _with_latents(store: Store, one: Refinement, base: str, batch_size: int) -> 
 # --- rows of tables -------------------------------------------------------------------------------
 
 
-def picture_record(known: Known) -> dict[str, Any]:
+def picture_record(known: CachedImage) -> dict[str, Any]:
     """The columns that say how a plain picture was drawn."""
     record = known.as_record()
     del record["lora_digest"]
@@ -252,7 +256,7 @@ def picture_record(known: Known) -> dict[str, Any]:
         "corrected_prompt": None,
         "switch_step": None,
         "s_reference": None,
-        "passes": passes(known.row),
+        "passes": denoiser_evaluations(known.row),
     }
 
 
@@ -266,15 +270,15 @@ def variant_record(variant: Variant) -> dict[str, Any]:
     }
 
 
-def row_to_vary(record: Mapping[str, Any], settings: Settings) -> Draw:
+def row_to_vary(record: Mapping[str, Any], settings: Settings) -> ImageSpec:
     """`drawn_row` with a slot in the settings' batch, which may be smaller than it was then."""
     row = drawn_row(record)
     return replace(row, slot=row.slot % settings.refining.batch_size)
 
 
-def drawn_row(record: Mapping[str, Any]) -> Draw:
+def drawn_row(record: Mapping[str, Any]) -> ImageSpec:
     """What a table's row was drawn from: the first prompt's picture where it is a variant."""
-    return Draw(
+    return ImageSpec(
         prompt=record["drawn_prompt"],
         seed=record["seed"],
         slot=record["slot"],

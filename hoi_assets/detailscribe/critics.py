@@ -11,7 +11,7 @@ from hoi_assets.detailscribe.critique import (
     critique_from_answers,
     critique_pictures,
 )
-from hoi_assets.engines.vilt.answers import known_answers
+from hoi_assets.engines.vilt.answers import cached_answers
 from hoi_assets.errors import HoiError
 from hoi_assets.llm.shown_image import ShownImage
 from hoi_assets.progress import Log
@@ -65,7 +65,7 @@ def critiques(
             "no critic is set", "name a VQA model under models.critic, or critic.endpoint"
         )
     asked = [(p.pixels, one.question) for p in pictures for one in p.components]
-    p_yes = known_answers(store, settings, ref, asked, log)
+    p_yes = cached_answers(store, settings, ref, asked, log)
     name = model_digest(ref)[:16]
     return [
         critique_from_answers(

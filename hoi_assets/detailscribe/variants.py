@@ -30,7 +30,7 @@ from hoi_assets.detailscribe.critics import (
     merit,
 )
 from hoi_assets.detailscribe.critique import Critique, no_critique
-from hoi_assets.engines.sd3.redenoising import Refinement
+from hoi_assets.engines.sd3.redenoising import Redenoising
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
@@ -199,7 +199,7 @@ def _detailscribe(
 ) -> list[Record]:
     label = f"variants of {initial[0]['scenario']}" if initial else "variants"
     wanted = {
-        row["row_id"]: Refinement(row_to_vary(row, settings), prompt)
+        row["row_id"]: Redenoising(row_to_vary(row, settings), prompt)
         for row in initial
         if (prompt := corrected[row["row_id"]]) is not None
     }

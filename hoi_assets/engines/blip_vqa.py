@@ -1,4 +1,4 @@
-"""BLIP-VQA of (picture, prompt) pairs: the product of P(yes) over the prompt's noun phrases.
+"""BLIP-VQA of (image, prompt) pairs: the product of P(yes) over the prompt's noun phrases.
 
 T2I-CompBench's metric of attribute binding (Huang et al. 2023, arXiv 2307.06350). As published: a
 BLIP for visual question answering is asked "<noun phrase>?" of each noun phrase; P(yes) is the
@@ -6,9 +6,9 @@ probability, over the whole vocabulary, that the answer's first token is "yes"; 
 product. Not as published:
 
 - Noun phrases are the subjects and objects of the prompt's components, not the noun chunks of a
-  spaCy parse, so that there is no further model to get; so they are each asked once.
+  spaCy parse, which would need another model; each is asked once.
 - BLIP is transformers' `BlipForQuestionAnswering`: the question begins with [CLS], where the
-  authors' code puts [ENC], and the picture's side is that of the weights (384 px, there 480).
+  authors' code puts [ENC], and the image size is that of the weights (384 px, there 480).
 - Questions are not padded, so that P(yes) is that of the question alone; there the padding of a
   batch is attended to.
 - A prompt without noun phrases has no score; there it counts as 1.
@@ -53,7 +53,7 @@ _PRONOUNS = _POSSESSIVES | {
 _PLACES = frozenset({"top", "the side", "the left", "the right"})
 
 
-class Parts(Protocol):
+class ComponentParts(Protocol):
     """What is read of a component (`hoi_assets.detailscribe.components.Component`)."""
 
     @property
@@ -132,19 +132,19 @@ def blip_vqa_scores(
     slots: Sequence[int] | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> PairScores:
-    """BLIP-VQA of each picture, 0..1: the product of P(yes) over its noun phrases.
+    """BLIP-VQA of each image, 0..1: the product of P(yes) over its noun phrases.
 
     Args:
         images: of any size; resized to the model's side, aspect ratio not kept, as published.
-        phrases: of each picture, see `noun_phrases`.
-        slots: place of each picture in its whole table (see `batching`).
+        phrases: of each image, see `noun_phrases`.
+        slots: place of each image in its whole table (see `batching`).
 
     Returns:
-        NaN where a picture has no phrases. `truncated`: pictures with a phrase that was cut.
+        NaN where an image has no phrases. `truncated`: images with a phrase that was cut.
     """
     if len(images) != len(phrases):
         raise ValueError(f"{len(images)} images for the phrases of {len(phrases)}")
-    owners, places, asked = asked_pairs(phrases, slots)
+    owners, places, asked = flatten_pairs(phrases, slots)
     questions = [f"{phrase}?" for phrase in asked]
     tokens = _tokens(blip, questions)
     p_yes = np.zeros(len(questions))
@@ -164,13 +164,13 @@ def blip_vqa_scores(
     return PairScores(values, tuple(sorted({owners[item] for item in long})))
 
 
-def asked_pairs(
+def flatten_pairs(
     texts: Sequence[Sequence[str]], slots: Sequence[int] | None = None
 ) -> tuple[list[int], list[int], list[str]]:
-    """Lay the texts of each picture out as pairs: the pictures' numbers, slots, and the texts.
+    """Flatten the texts of all images into pairs: image indices, slots, and texts.
 
-    A pair's slot depends on its picture's slot and its own number alone; neighbours' pairs fall on
-    different places of a batch, so that batches fill.
+    A pair's slot depends on its image's slot and its own index alone; pairs of neighbouring images
+    fall on different places of a batch, so that batches fill.
 
     >>> asked_pairs([["a hand", "a cup"], [], ["a box"]], [4, 5, 6])
     ([0, 0, 2], [4, 5, 6], ['a hand', 'a cup', 'a box'])
@@ -221,7 +221,7 @@ def _p_yes(blip: BlipVqaModel, images: list[Image.Image], questions: list[list[i
         return logits.double().softmax(-1)[:, blip.yes].cpu().numpy()
 
 
-def noun_phrases(components: Sequence[Parts]) -> tuple[str, ...]:
+def noun_phrases(components: Sequence[ComponentParts]) -> tuple[str, ...]:
     """Subjects and objects of the components in order, each once, without pronouns.
 
     "the spoon" is "a red spoon" where that is named; "its paw" is asked for as "paw".

@@ -1,4 +1,4 @@
-"""The examiner: what a picture of the tiny world really shows. Reports only; it selects nothing.
+"""The examiner: what an image of the tiny world really shows. Used for reports, never to select.
 
 A multi-label ResNet whose labels are `pose:<category>`, `object:<name>`, `colour:<name>`,
 `side:<left|right|both>`, `defect:<name>` and `clean`.
@@ -53,8 +53,8 @@ class ExaminerModel:
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What a picture shows. `probabilities` holds every label's, 0..1."""
+class Examination:
+    """What an image shows. `probabilities`: of every label, 0..1."""
 
     pose: str
     object: str
@@ -101,11 +101,11 @@ def examine(
     images: Sequence[Image.Image],
     slots: Sequence[int] | None = None,
     batch_size: int = BATCH_SIZE,
-) -> list[Truth]:
-    """Read pictures: the likeliest label of each kind, defects and `clean` from 0.5 up.
+) -> list[Examination]:
+    """Examine images: the likeliest label of each kind; defects and `clean` from 0.5 up.
 
     Args:
-        slots: place of each picture in its whole table (see `batching`).
+        slots: place of each image in its whole table (see `batching`).
     """
     import torch
 
@@ -120,12 +120,12 @@ def examine(
     return [_truth(dict(zip(examiner.labels, map(float, row), strict=True))) for row in rows]
 
 
-def _truth(probabilities: dict[str, float]) -> Truth:
+def _truth(probabilities: dict[str, float]) -> Examination:
     likeliest = {}
     for prefix in READ_BY_ARGMAX:
         own = [label for label in probabilities if label.startswith(f"{prefix}:")]
         likeliest[prefix] = max(own, key=probabilities.__getitem__).removeprefix(f"{prefix}:")
-    return Truth(
+    return Examination(
         **likeliest,
         defects=tuple(
             label.removeprefix(DEFECT)
@@ -137,8 +137,8 @@ def _truth(probabilities: dict[str, float]) -> Truth:
     )
 
 
-def agrees(truth: Truth, slots: Mapping[str, Any]) -> dict[str, bool]:
-    """What of a prompt is right in its picture.
+def agrees(truth: Examination, slots: Mapping[str, Any]) -> dict[str, bool]:
+    """Which slots of a prompt its image shows correctly.
 
     Args:
         slots: the prompt's `category` (or `pose`), `object`, `colour`, `side`; a slot that is

@@ -200,10 +200,10 @@ def _score(
 def _p_yes(
     ref: ModelRef, device: str, images: list["Image.Image"], rows: list[dict[str, Any]]
 ) -> tuple[float | None, ...]:
-    from hoi_assets.engines.blip_vqa import asked_pairs
+    from hoi_assets.engines.blip_vqa import flatten_pairs
     from hoi_assets.engines.vilt.vqa import answers, load_vqa
 
-    owners, places, questions = asked_pairs([row["questions"] for row in rows])
+    owners, places, questions = flatten_pairs([row["questions"] for row in rows])
     pictures = [images[owner] for owner in owners]
     p_yes = answers(load_vqa(ref, device), pictures, questions, places)
     means: list[float | None] = []

@@ -14,8 +14,8 @@ from hoi_assets.engines.cached_scores import (
     clip_score_metric,
     log_truncated,
 )
-from hoi_assets.engines.vilt.answers import known_answers
-from hoi_assets.engines.vilt.pair_scores import pair_scores
+from hoi_assets.engines.vilt.answers import cached_answers
+from hoi_assets.engines.vilt.pair_scores import cached_pair_scores
 from hoi_assets.progress import Log
 from hoi_assets.settings import ROOT, ModelRef, Settings
 from hoi_assets.store.versions import Published, Store
@@ -51,7 +51,7 @@ def score(
     found = score_rows(store, settings, rows, log)
     if verifier is not None:
         pairs = [(row["pixels"], row["prompt"]) for row in rows]
-        verdicts = pair_scores(store, settings, pairs, verifier, log)
+        verdicts = cached_pair_scores(store, settings, pairs, verifier, log)
         names = ("verifier_fidelity", "verifier_alignment")
         found = [
             {**dict(zip(names, verdicts[pair], strict=True)), **values}
@@ -171,7 +171,7 @@ def _components_that_hold(
     store: Store, settings: Settings, ref: ModelRef, threshold: float, rows: Rows, log: Log
 ) -> list[float | None]:
     asked = [(row["pixels"], question) for row in rows for question in row["questions"]]
-    p_yes = known_answers(store, settings, ref, asked, log)
+    p_yes = cached_answers(store, settings, ref, asked, log)
     shares: list[float | None] = []
     for row in rows:
         holds = [p_yes[row["pixels"], question] >= threshold for question in row["questions"]]

@@ -2,8 +2,9 @@
 
 import polars as pl
 
-from hoi_assets.engines.image_cache import draw_known
-from hoi_assets.engines.sdxl.sampling import Draw, Lora, draw_row
+from hoi_assets.engines.image_cache import get_or_generate_images
+from hoi_assets.engines.image_spec import ImageSpec, Lora
+from hoi_assets.engines.sdxl.sampling import make_image_spec
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.ppv.candidates import SCHEMA as IMAGE_SCHEMA
 from hoi_assets.ppv.candidates import lora_of
@@ -61,15 +62,15 @@ def draw_evaluation(
         "dreambooth": lora_of(dreambooth),
         "finetuned": lora_of(finetuned),
     }
-    planned: list[tuple[str, EvaluationPrompt, Draw]] = []
+    planned: list[tuple[str, EvaluationPrompt, ImageSpec]] = []
     for method in METHODS:
         for prompt in prompts:
             for number in range(config.images_per_prompt):
                 text = trigger(member, prompt.text) if method == "dreambooth" else prompt.text
                 seed = seed_of("evaluation", config.seed, prompt.evaluation_prompt_id, number)
-                row = draw_row(settings.sampling, text, seed, len(planned), weights[method])
+                row = make_image_spec(settings.sampling, text, seed, len(planned), weights[method])
                 planned.append((method, prompt, row))
-    drawn = draw_known(
+    drawn = get_or_generate_images(
         store, settings, [row for *_, row in planned], f"evaluation of {category}", log
     )
     return pl.DataFrame(

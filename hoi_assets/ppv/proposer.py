@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from hoi_assets.engines.image_cache import draw_known
-from hoi_assets.engines.sdxl.sampling import Lora, draw_row, lora_digest
+from hoi_assets.engines.image_cache import get_or_generate_images
+from hoi_assets.engines.image_spec import Lora
+from hoi_assets.engines.sdxl.sampling import lora_digest, make_image_spec
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.progress import Log
@@ -134,7 +135,7 @@ def _class_images(
         return []
     texts = [prompt.text for prompt in category.base_prompts]
     rows = [
-        draw_row(
+        make_image_spec(
             settings.sampling,
             texts[position % len(texts)],
             seed_of("class", settings.lora.seed, category.key, position),
@@ -142,7 +143,7 @@ def _class_images(
         )
         for position in range(settings.lora.num_class_images)
     ]
-    drawn = draw_known(store, settings, rows, f"class images of {category.key}", log)
+    drawn = get_or_generate_images(store, settings, rows, f"class images of {category.key}", log)
     return [(known.pixels, known.row.prompt) for known in drawn if known.pixels is not None]
 
 
@@ -161,8 +162,10 @@ def _samples(
         seed = seed_of("sample", category.key, number)
         for method, weights in methods:
             text = trigger(category, prompt) if weights else prompt
-            rows.append((method, draw_row(settings.sampling, text, seed, number, weights)))
-    drawn = draw_known(store, settings, [row for _, row in rows], f"samples of {category.key}", log)
+            rows.append((method, make_image_spec(settings.sampling, text, seed, number, weights)))
+    drawn = get_or_generate_images(
+        store, settings, [row for _, row in rows], f"samples of {category.key}", log
+    )
     return pl.DataFrame(
         [
             {

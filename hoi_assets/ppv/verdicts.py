@@ -4,8 +4,8 @@ from typing import Any
 
 import polars as pl
 
-from hoi_assets.engines.vilt.pair_scores import load, pair_scores
-from hoi_assets.engines.vilt.verifier import verdict
+from hoi_assets.engines.vilt.pair_scores import cached_pair_scores, load_published_verifier
+from hoi_assets.engines.vilt.verifier import decide
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Published, Store
@@ -39,7 +39,7 @@ def verify(
         failed, with the reason it has there.
     """
     drawn = candidates.filter(pl.col("pixels").is_not_null())
-    scores = pair_scores(
+    scores = cached_pair_scores(
         store, settings, list(zip(drawn["pixels"], drawn["prompt"], strict=True)), verifier, log
     )
     thresholds = None
@@ -50,9 +50,9 @@ def verify(
         if row["pixels"] is None:
             record |= {"status": "failed", "reason": row["reason"]}
         else:
-            thresholds = thresholds or load(settings, verifier).thresholds
+            thresholds = thresholds or load_published_verifier(settings, verifier).thresholds
             fidelity, alignment = scores[row["pixels"], row["prompt"]]
-            ruling = verdict(fidelity, alignment, thresholds)
+            ruling = decide(fidelity, alignment, thresholds)
             record |= {
                 "p_fidelity": fidelity,
                 "p_alignment": alignment,

@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from hoi_assets.engines.image_spec import Lora
 from hoi_assets.engines.sdxl.loading import LoadedSDXL, load_sdxl
-from hoi_assets.engines.sdxl.sampling import Lora, lora_digest
+from hoi_assets.engines.sdxl.sampling import lora_digest
 from hoi_assets.settings import ModelRef, Sampling
 
 PROMPTS = ("a red ball", "a left hand holds a blue mug", "a green pen on a grey wall")

@@ -9,8 +9,8 @@ import torch
 from hoi_assets.detailscribe.components import component, from_flat
 from hoi_assets.engines.blip_vqa import (
     BlipVqaModel,
-    asked_pairs,
     blip_vqa_scores,
+    flatten_pairs,
     load_blip_vqa,
     noun_phrases,
 )
@@ -106,7 +106,7 @@ def test_score_does_not_depend_on_what_else_is_scored(blip: BlipVqaModel) -> Non
 
 def test_neighbours_questions_fill_the_batches() -> None:
     texts = [("a", "b", "c")] * 16
-    _, places, _ = asked_pairs(texts)
+    _, places, _ = flatten_pairs(texts)
     assert [sum(place % 16 == n for place in places) for n in range(16)] == [3] * 16
 
 

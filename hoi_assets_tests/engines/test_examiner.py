@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hoi_assets.engines.examiner import ExaminerModel, Truth, agrees, examine, load_examiner
+from hoi_assets.engines.examiner import Examination, ExaminerModel, agrees, examine, load_examiner
 from hoi_assets.errors import HoiError
 from hoi_assets_tests.engines.small_judges import (
     EXAMINER_LABELS,
@@ -54,7 +54,7 @@ def test_truth_depends_on_the_picture_alone(examiner_folder: Path) -> None:
     assert len({truth.probabilities["clean"] for truth in whole}) == 5
 
 
-TRUTH = Truth("hook", "bag", "red", "left", (), True, {})
+TRUTH = Examination("hook", "bag", "red", "left", (), True, {})
 
 
 def test_agreement_is_told_by_kind() -> None:

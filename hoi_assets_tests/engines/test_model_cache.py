@@ -17,7 +17,7 @@ from hoi_assets.engines.image_reward import load_image_reward
 from hoi_assets.engines.model_cache import ModelCache, ModelKey, size_bytes
 from hoi_assets.engines.sd3.loading import load_sd3
 from hoi_assets.engines.sdxl.loading import load_sdxl
-from hoi_assets.engines.sdxl.sampling import draw, draw_row
+from hoi_assets.engines.sdxl.sampling import generate_images, make_image_spec
 from hoi_assets.engines.vilt.verifier import load_verifier, score_pairs
 from hoi_assets.settings import ModelRef, Sampling
 from hoi_assets_tests.engines.small_judges import picture
@@ -110,11 +110,11 @@ def test_sdxl_and_sd3_do_not_stay_in_memory_together(sdxl_folder: Path, tmp_path
 def test_reloaded_models_give_the_same_images_and_scores(
     sdxl_folder: Path, clip_folder: Path, vilt_folder: Path, sampling: Sampling
 ) -> None:
-    row = draw_row(sampling, "a red ball", 3, 0)
+    row = make_image_spec(sampling, "a red ball", 3, 0)
     images, texts = [picture(0), picture(1)], ["a red ball", "a box"]
 
     def results() -> tuple[bytes, np.ndarray, np.ndarray]:
-        (drawn,) = draw(load_sdxl(ModelRef(source=str(sdxl_folder))), [row], 4)
+        (drawn,) = generate_images(load_sdxl(ModelRef(source=str(sdxl_folder))), [row], 4)
         assert drawn.image is not None
         return (
             drawn.image.tobytes(),
@@ -134,11 +134,11 @@ def test_evicted_model_that_is_still_in_use_goes_on_working(
     sdxl_folder: Path, clip_folder: Path, sampling: Sampling
 ) -> None:
     loaded = load_sdxl(ModelRef(source=str(sdxl_folder)))
-    rows = [draw_row(sampling, "a red ball", seed, 0) for seed in range(2)]
-    wanted = [drawn.image for drawn in draw(loaded, rows, 4)]
+    rows = [make_image_spec(sampling, "a red ball", seed, 0) for seed in range(2)]
+    wanted = [drawn.image for drawn in generate_images(loaded, rows, 4)]
     model_cache.configure(1)
     found = []
-    for drawn in draw(loaded, rows, 4):
+    for drawn in generate_images(loaded, rows, 4):
         found.append(drawn.image)
         load_clip(clip_folder)
         assert "LoadedSDXL" not in kinds()

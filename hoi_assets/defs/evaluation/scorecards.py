@@ -92,7 +92,7 @@ SECOND_LINE = (
     "said of the same pictures.",
 )
 def scorecards(work: Work, out: Staging) -> Result:
-    from hoi_assets.engines.image_cache import seconds_of
+    from hoi_assets.engines.image_cache import generation_seconds
     from hoi_assets.evaluation.benchmark_scores import PAIRS, costs, reported, said_of_methods
     from hoi_assets.evaluation.human_scorecard import people_tables
     from hoi_assets.evaluation.run_metrics import reference_scores, score
@@ -126,7 +126,7 @@ def scorecards(work: Work, out: Staging) -> Result:
         cards.append(summarise(of_benchmark, config, reference, benchmark_rules, passes))
         comparisons.append(compare(of_benchmark, config, PAIRS))
         out.write_table("candidates", candidates)
-        spent = costs(candidates, seconds_of(work.store, candidates["image_id"].unique()))
+        spent = costs(candidates, generation_seconds(work.store, candidates["image_id"].unique()))
     if not scores:
         raise HoiError(
             "there is no picture to score",

@@ -9,19 +9,19 @@ from typing import Any
 
 from hoi_assets.progress import Log
 
-CHECKPOINTS_KEPT = 2
+MAX_CHECKPOINTS = 2
 
 
 @dataclass
 class TrainingState:
-    """Where a training stands, beside weights and optimiser.
+    """The state of a training, besides weights and optimiser.
 
     Attributes:
         step: steps done.
         log: one row per step.
         best_step: step with the lowest validation loss; without validation, the last.
         best_loss: its validation loss.
-        misses: measurements since then.
+        misses: validations since then.
         stopped: whether early stopping ended the training.
     """
 
@@ -72,11 +72,11 @@ class Checkpoints:
         if target.exists():
             shutil.rmtree(target)
         temporary.replace(target)
-        for old in self.folders()[CHECKPOINTS_KEPT:]:
+        for old in self.folders()[MAX_CHECKPOINTS:]:
             shutil.rmtree(old)
 
     def load(self) -> TrainingState:
-        """Go on from the latest whole checkpoint of the same training, else from the start."""
+        """Resume from the latest readable checkpoint of the same training, else start anew."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -104,7 +104,7 @@ class Checkpoints:
                 place, moment = name.split(".", 1)
                 by_place.setdefault(int(place), {})[moment] = value
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": by_place})
-            self.log(f"training goes on from {folder.name}")
+            self.log(f"training resumes from {folder.name}")
             return state
         return TrainingState()
 

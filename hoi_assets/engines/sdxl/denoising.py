@@ -1,4 +1,4 @@
-"""The denoising loss of LoRA training: encoded pictures, noise, min-SNR weights, prior loss."""
+"""The denoising loss of LoRA training: encoded images, noise, min-SNR weights, prior loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from hoi_assets.engines.seeds import generator, seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import LoraTraining
 
-# Validation noises every picture to these shares of the noise schedule.
+# Validation noises every image to these shares of the noise schedule.
 VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Encoded pictures.
+    """Encoded images.
 
     Attributes:
         latents: (n, channels, height, width), scaled; float32.
@@ -35,7 +35,7 @@ class Examples:
         return len(self.embeds)
 
     def take(self, indices: Sequence[int]) -> tuple[Any, Any, Any, Any]:
-        """Latents, time ids, embeddings and pooled embeddings of some, as batches."""
+        """Latents, time ids, embeddings and pooled embeddings at `indices`, as batches."""
         import torch
 
         places = list(indices)
@@ -88,7 +88,7 @@ class DenoisingLoss:
 
         size, seed = self.config.train_batch_size, self.config.seed
         taken = [
-            one.take(picks(len(one), size, number, seed_of(seed, "order", place)))
+            one.take(batch_indices(len(one), size, number, seed_of(seed, "order", place)))
             for place, one in enumerate((self.examples, self.priors))
             if len(one)
         ]
@@ -97,15 +97,15 @@ class DenoisingLoss:
         noise = torch.randn(batch[0].shape, generator=randomness)
         steps = self.schedule.config.num_train_timesteps
         times = torch.randint(0, steps, (len(noise),), generator=randomness)
-        per_picture = self.per_picture(batch, noise, times)
-        instance = per_picture[:size].mean()
+        per_image = self.per_image(batch, noise, times)
+        instance = per_image[:size].mean()
         if not len(self.priors):
             return instance, instance, torch.zeros(())
-        prior = per_picture[size:].mean()
+        prior = per_image[size:].mean()
         return instance + self.config.prior_loss_weight * prior, instance, prior
 
     def validation(self) -> float:
-        """Mean loss over the held-out pictures at fixed times and noise."""
+        """Mean loss over the held-out images at fixed times and noise."""
         import torch
 
         count, size = len(self.held_out), self.config.train_batch_size
@@ -123,12 +123,12 @@ class DenoisingLoss:
                 )
                 time = int(share * self.schedule.config.num_train_timesteps)
                 with torch.no_grad():
-                    losses = self.per_picture(batch, noise, torch.full((len(noise),), time))
+                    losses = self.per_image(batch, noise, torch.full((len(noise),), time))
                 total += losses.sum().item()
         return total / (count * len(VALIDATION_TIMES))
 
-    def per_picture(self, batch: Sequence[Any], noise: Any, times: Any) -> Any:
-        """Weighted mean squared error of each picture: (n,), float32."""
+    def per_image(self, batch: Sequence[Any], noise: Any, times: Any) -> Any:
+        """Weighted mean squared error of each image: (n,), float32."""
         import torch
 
         latents, time_ids, embeds, pooled = batch
@@ -148,8 +148,8 @@ class DenoisingLoss:
 
 
 def min_snr_weights(schedule: Any, times: Any, gamma: float | None) -> Any:
-    """Loss weights min(SNR, gamma) / SNR (arXiv 2303.09556, section 3.4), with SNR + 1 below the
-    line for v-prediction; ones where `gamma` is None.
+    """Loss weights min(SNR, gamma) / SNR (arXiv 2303.09556, section 3.4), over SNR + 1 for
+    v-prediction; ones where `gamma` is None.
 
     Args:
         schedule: a diffusers scheduler with `alphas_cumprod`.
@@ -165,23 +165,23 @@ def min_snr_weights(schedule: Any, times: Any, gamma: float | None) -> Any:
     return snr.clamp(max=gamma) / (snr + 1 if velocity else snr)
 
 
-def picks(count: int, size: int, moment: int, seed: int) -> list[int]:
+def batch_indices(count: int, size: int, moment: int, seed: int) -> list[int]:
     """Indices of micro-batch `moment` in an endless stream of shuffled epochs of `count`."""
     import torch
 
     orders: dict[int, list[int]] = {}
-    picks = []
+    indices = []
     for place in range(moment * size, (moment + 1) * size):
         epoch, within = divmod(place, count)
         if epoch not in orders:
             shuffle = generator(seed_of(seed, epoch))
             orders[epoch] = torch.randperm(count, generator=shuffle).tolist()
-        picks.append(orders[epoch][within])
-    return picks
+        indices.append(orders[epoch][within])
+    return indices
 
 
 def encode(loaded: LoadedSDXL, pairs: Sequence[tuple[Image.Image, str]]) -> Examples:
-    """Latents once per picture (mode of the posterior), embeddings once per text."""
+    """Latents of each image (mode of the posterior), embeddings of each caption."""
     import torch
 
     pipe, side = loaded.pipe, loaded.resolution

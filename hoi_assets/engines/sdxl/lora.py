@@ -4,9 +4,9 @@ After diffusers' `train_dreambooth_lora_sdxl.py` and `train_text_to_image_lora_s
 base, AdamW, LoRA on the attention projections), DreamBooth (arXiv 2208.12242) and min-SNR loss
 weights (arXiv 2303.09556).
 
-The randomness of a step follows from the seed and the step's number, never from what ran before, so
-a checkpoint holds weights, optimiser and step, and a resumed run ends with the bits of an unbroken
-one (same machine, same number of threads).
+The randomness of a step follows from the seed and the step's number, never from what ran before. A
+checkpoint therefore holds weights, optimiser and step only, and a resumed run ends bit-identical to
+an uninterrupted one (same machine, same number of threads).
 """
 
 import tempfile
@@ -37,12 +37,12 @@ from hoi_assets.hashing import digest, digest_pixels
 from hoi_assets.progress import Log
 from hoi_assets.settings import FineTuning, LoraTraining
 
-Pair = tuple[Image.Image, str]  # a picture and its caption
+Pair = tuple[Image.Image, str]  # an image and its caption
 
-TRAINING_VERSION = "1"  # part of every LoRA key: raise it when the same inputs train other weights
+TRAINING_VERSION = "1"  # part of every LoRA key: raise it when the weights change
 TARGET_MODULES = ["to_k", "to_out.0", "to_q", "to_v"]
 ADAPTER = "default"
-# Options that change how training runs, not what comes out.
+# Options that change how training runs, not its result.
 UNHASHED_OPTIONS = {"checkpointing_steps"}
 
 
@@ -52,7 +52,7 @@ class LoraResult:
 
     Attributes:
         folder: holds `pytorch_lora_weights.safetensors`; `pipe.load_lora_weights(folder)` opens it.
-        log: one row per step, the same in every repetition. DreamBooth: step (from 1), loss
+        log: one row per step. DreamBooth: step (from 1), loss
             (instance loss plus weighted prior loss), instance_loss, prior_loss (0 without prior
             preservation), learning_rate. Fine-tuning: step, loss, validation_loss (None where it
             was not measured), learning_rate; step 0 has the base model's validation loss only.
@@ -76,11 +76,11 @@ def lora_key(
     config: LoraTraining,
     base_digest: str,
 ) -> str:
-    """Hash of all that determines the trained weights: base, options, pictures and captions.
+    """Hash of all that determines the trained weights: base, options, images and captions.
 
     Args:
-        train: digest of the pixels and caption of every picture, in order.
-        other: likewise, DreamBooth's class pictures or fine-tuning's validation pictures.
+        train: digest of the pixels, and caption, of every image, in order.
+        other: likewise, DreamBooth's class images or fine-tuning's validation images.
     """
     return digest(
         {
@@ -103,17 +103,17 @@ def train_dreambooth_lora(
     folder: Path,
     log: Log = print,
 ) -> LoraResult:
-    """Teach the base model a category from a few pictures (DreamBooth LoRA).
+    """Teach the base model a category from a few images (DreamBooth LoRA).
 
     Args:
-        instance: the category's pictures; captions hold its identifier, e.g. "a photo of pwrx …".
-        class_images: pictures of the base model for the same captions without the identifier;
+        instance: the category's images; captions hold its identifier, e.g. "a photo of pwrx …".
+        class_images: images of the base model for the same captions without the identifier;
             used with prior preservation.
-        work_dir: keeps checkpoints; a call with the same arguments goes on from the last one.
-        folder: takes the LoRA's file.
+        work_dir: holds checkpoints; a call with the same arguments resumes from the last one.
+        folder: the LoRA is written here.
 
     Raises:
-        HoiError: no pictures, or a loss that is not finite.
+        HoiError: no images, or a loss that is not finite.
     """
     if config.with_prior_preservation and not class_images:
         raise HoiError(
@@ -134,15 +134,15 @@ def finetune_lora(
     folder: Path,
     log: Log = print,
 ) -> LoraResult:
-    """Fine-tune on captioned pictures; keeps the step with the lowest validation loss.
+    """Fine-tune on captioned images; the step with the lowest validation loss is saved.
 
     Validation loss is the training loss at fixed noise and times. Training stops when it has not
     fallen for `early_stopping_patience` measurements.
 
     Args:
-        validation: pictures that are not trained on; without any, the last step is kept.
-        work_dir: keeps checkpoints; a call with the same arguments goes on from the last one.
-        folder: takes the LoRA's file.
+        validation: images that are not trained on; without any, the last step is saved.
+        work_dir: holds checkpoints; a call with the same arguments resumes from the last one.
+        folder: the LoRA is written here.
 
     Raises:
         HoiError: fewer than `min_train_rows` pictures, or a loss that is not finite.
@@ -170,10 +170,10 @@ def _train(
     import torch
 
     if not train:
-        raise HoiError("no pictures to train on", "give at least one picture with its caption")
+        raise HoiError("no images to train on", "give at least one image with its caption")
     if loaded.pipe.unet.dtype == torch.float16:
         raise HoiError(
-            f"model {loaded.ref.source!r} is loaded as float16, which training overflows",
+            f"model {loaded.ref.source!r} is loaded as float16, in which training overflows",
             "set its dtype to float32, or to bfloat16 on a GPU",
         )
     key = lora_key(_digests(train), _digests(class_images or validation), config, loaded.digest)
@@ -229,7 +229,7 @@ def _prepared(accelerator: Any, denoiser: Any, optimizer: Any) -> Iterator[tuple
 
 @contextmanager
 def _adapter(loaded: LoadedSDXL, config: LoraTraining) -> Iterator[dict[str, Any]]:
-    """A new LoRA on the shared UNet, and the bare base again afterwards; yields its parameters."""
+    """A new LoRA on the shared UNet, removed afterwards; yields its parameters by name."""
     import torch
     from diffusers.training_utils import cast_training_params
     from peft import LoraConfig

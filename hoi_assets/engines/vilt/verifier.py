@@ -1,6 +1,6 @@
 """The verifier: ViLT with two heads, fidelity and alignment; loading, saving, scoring, verdicts.
 
-Fidelity: the picture is free of defects. Alignment: the picture agrees with the caption.
+Fidelity: the image is free of defects. Alignment: the image agrees with the caption.
 Training is in `training`, thresholds and calibration in `calibration`.
 """
 
@@ -62,7 +62,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class ViltModel:
-    """A loaded ViLT with what prepares its texts and pictures."""
+    """A loaded ViLT with what prepares its texts and images."""
 
     model: Any
     tokenizer: Any
@@ -82,7 +82,7 @@ class ViltModel:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What besides the weights determines an answer (JSON-able)."""
+        """What determines an answer besides the weights (JSON-able)."""
         return {
             "tokenizer": tokenizer_facts(self.tokenizer),
             "image": processor_facts(self.image_processor),
@@ -111,7 +111,7 @@ class VerifierModel(ViltModel):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PairVerdict:
     """`reason` is None when accepted, else one of REASONS."""
 
     status: Literal["accepted", "rejected"]
@@ -184,10 +184,10 @@ def save_verifier(verifier: VerifierModel, folder: Path) -> Path:
 
 
 def pixel_values(vilt: ViltModel, images: Sequence[Image.Image]) -> Any:
-    """Pictures as the model sees them.
+    """Images as the model sees them.
 
     Args:
-        images: of any size; one that is not square is squeezed to the model's square.
+        images: of any size; resized to the model's square, aspect ratio not preserved.
 
     Returns:
         float32 tensor (N, 3, S, S) on the CPU, S = `config.image_size`.
@@ -210,7 +210,7 @@ def _square(image: Image.Image, side: int) -> Image.Image:
 
 
 def truncated(vilt: ViltModel, texts: Sequence[str]) -> list[int]:
-    """Numbers of the texts that are longer than the model reads."""
+    """Indices of the texts that are longer than the model reads."""
     return longer_than(vilt.tokenizer, texts, vilt.max_text_tokens)
 
 
@@ -253,7 +253,7 @@ def forward_pairs(
     """Raw logits of pairs, independent of what else is scored and of any random generator.
 
     Args:
-        images: a sequence; pictures are taken from it one batch at a time.
+        images: a sequence; read one batch at a time.
         slots: place of each pair in its whole table (see `batching`); None: 0, 1, 2, ...
 
     Returns:
@@ -294,7 +294,7 @@ def score_pairs(
     return probabilities(forward_pairs(verifier, images, texts, slots), verifier.temperature)
 
 
-def verdict(p_fidelity: float, p_alignment: float, thresholds: Thresholds) -> Verdict:
+def decide(p_fidelity: float, p_alignment: float, thresholds: Thresholds) -> PairVerdict:
     """Accept a pair when both probabilities reach their thresholds.
 
     >>> verdict(0.9, 0.2, Thresholds(0.5, 0.5))
@@ -303,10 +303,10 @@ def verdict(p_fidelity: float, p_alignment: float, thresholds: Thresholds) -> Ve
     faithful = p_fidelity >= thresholds.fidelity
     aligned = p_alignment >= thresholds.alignment
     if faithful and aligned:
-        return Verdict("accepted", None)
-    return Verdict("rejected", LOW_ALIGNMENT if faithful else LOW_FIDELITY if aligned else BOTH)
+        return PairVerdict("accepted", None)
+    return PairVerdict("rejected", LOW_ALIGNMENT if faithful else LOW_FIDELITY if aligned else BOTH)
 
 
 def score_key(pixel_digest: str, prompt: str, verifier_digest: str) -> str:
-    """Cache key of a verdict: all that determines it, except the machine's kind."""
+    """Ledger key of a pair's scores: all that determines them, except the kind of machine."""
     return digest({"pixels": pixel_digest, "prompt": prompt, "verifier": verifier_digest})

@@ -1,4 +1,4 @@
-"""Yes or no to a question about a picture: ViLT for visual question answering.
+"""Yes or no to a question about an image: ViLT for visual question answering.
 
 The tiny one has the labels `yes` and `no` alone; of a public one, whose labels are thousands of
 answers, only these two are compared.
@@ -24,11 +24,11 @@ YES, NO = "yes", "no"
 
 @dataclass(frozen=True)
 class VqaModel(ViltModel):
-    """A loaded ViLT one of whose labels is `yes` and one `no`."""
+    """A loaded ViLT with the labels `yes` and `no` among its own."""
 
     @property
-    def places(self) -> tuple[int, int]:
-        """Numbers of the logits of yes and no."""
+    def yes_no_indices(self) -> tuple[int, int]:
+        """Indices of the logits of yes and no."""
         named = self.model.config.label2id
         return int(named[YES]), int(named[NO])
 
@@ -70,16 +70,16 @@ def answers(
     slots: Sequence[int] | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> list[float]:
-    """Probability (0..1) of yes against no to each question about its picture.
+    """Probability (0..1) of yes against no to each question about its image.
 
     A question longer than the model reads is cut; `verifier.truncated` names it.
 
     Args:
-        images: one per question; a picture asked about twice is given twice.
+        images: one per question; an image with two questions is given twice.
         slots: place of each question in its whole table (see `batching`); None: 0, 1, 2, ...
     """
     from scipy.special import expit
 
     logits = forward_pairs(vqa, images, questions, slots, batch_size)
-    yes, no = vqa.places
+    yes, no = vqa.yes_no_indices
     return [float(p) for p in expit(logits[:, yes] - logits[:, no])]

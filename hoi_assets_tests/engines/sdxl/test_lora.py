@@ -12,15 +12,15 @@ from diffusers import DDPMScheduler
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from hoi_assets.engines.image_spec import Lora
 from hoi_assets.engines.sdxl.denoising import min_snr_weights
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.sdxl.lora import finetune_lora, lora_key, train_dreambooth_lora
 from hoi_assets.engines.sdxl.sampling import (
     LORA_FILE,
-    Lora,
-    draw,
-    draw_row,
+    generate_images,
     lora_digest,
+    make_image_spec,
     make_scheduler,
 )
 from hoi_assets.errors import HoiError
@@ -80,8 +80,8 @@ def test_plain_diffusers_draws_the_identical_picture(
 
     folder = tmp_path / "lora"
     train_dreambooth_lora(loaded, INSTANCE, PRIOR, config(), tmp_path / "work", folder)
-    row = draw_row(sampling, INSTANCE[0][1], 5, 0, Lora(str(folder), lora_digest(folder)))
-    ours = next(draw(loaded, [row], 1)).image
+    row = make_image_spec(sampling, INSTANCE[0][1], 5, 0, Lora(str(folder), lora_digest(folder)))
+    ours = next(generate_images(loaded, [row], 1)).image
     pipe = StableDiffusionXLPipeline.from_pretrained(loaded.ref.source)
     pipe.scheduler = make_scheduler(loaded, row.scheduler)
 
@@ -234,11 +234,11 @@ def test_mixed_precision_of_one_training_does_not_reach_the_next(
         train_dreambooth_lora(loaded, INSTANCE, PRIOR, options, folder, folder / "lora")
         return lora_digest(folder / "lora")
 
-    row = draw_row(sampling, "a red ball", 5, 0)
-    before = next(draw(loaded, [row], 1)).image
+    row = make_image_spec(sampling, "a red ball", 5, 0)
+    before = next(generate_images(loaded, [row], 1)).image
     first, mixed, again = run("a"), run("b", mixed_precision="bf16"), run("c")
     assert first == again != mixed
-    after = next(draw(loaded, [row], 1)).image
+    after = next(generate_images(loaded, [row], 1)).image
     assert before is not None and after is not None
     assert before.tobytes() == after.tobytes()
 
@@ -342,7 +342,7 @@ def test_too_little_to_train_on_is_said_before_work(loaded: LoadedSDXL, tmp_path
         train_dreambooth_lora(loaded, INSTANCE, [], config(), tmp_path, tmp_path / "lora")
     with pytest.raises(HoiError, match="2 training rows are fewer than"):
         finetune_lora(loaded, INSTANCE, [], tuning(min_train_rows=8), tmp_path, tmp_path / "lora")
-    with pytest.raises(HoiError, match="no pictures"):
+    with pytest.raises(HoiError, match="no images"):
         train_dreambooth_lora(loaded, [], PRIOR, config(), tmp_path, tmp_path / "lora")
 
 

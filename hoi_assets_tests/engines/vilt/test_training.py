@@ -11,7 +11,7 @@ from PIL import Image
 from hoi_assets.engines.vilt.training import (
     CHECKPOINT,
     LabelledPair,
-    Trained,
+    TrainedVerifier,
     labels_of,
     logits_of,
     train_verifier,
@@ -59,7 +59,7 @@ def _quiet(_: str) -> None:
     pass
 
 
-def _train(folder: Path, work: Path, config: Verifier = CONFIG) -> Trained:
+def _train(folder: Path, work: Path, config: Verifier = CONFIG) -> TrainedVerifier:
     start = load_verifier(folder)
     return train_verifier(start, make_pairs(32), make_pairs(16, 100), config, work, _quiet)
 

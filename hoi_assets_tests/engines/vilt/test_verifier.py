@@ -13,6 +13,7 @@ from hoi_assets.engines.vilt.verifier import (
     LOW_ALIGNMENT,
     LOW_FIDELITY,
     Thresholds,
+    decide,
     forward_pairs,
     load_verifier,
     pixel_values,
@@ -20,7 +21,6 @@ from hoi_assets.engines.vilt.verifier import (
     score_key,
     score_pairs,
     truncated,
-    verdict,
 )
 from hoi_assets.errors import HoiError
 from hoi_assets_tests.engines.small_judges import make_vilt, picture
@@ -168,7 +168,7 @@ def test_verifier_of_three_labels_is_refused(tmp_path: Path) -> None:
 def test_verdict_names_what_was_too_low(
     p_fidelity: float, p_alignment: float, status: str, reason: str | None
 ) -> None:
-    found = verdict(p_fidelity, p_alignment, Thresholds(0.7, 0.6))
+    found = decide(p_fidelity, p_alignment, Thresholds(0.7, 0.6))
     assert (found.status, found.reason) == (status, reason)
 
 

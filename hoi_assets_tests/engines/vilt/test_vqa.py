@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hoi_assets.engines.vilt.verifier import load_verifier, pixel_values, text_inputs, truncated
+from hoi_assets.engines.pair_inputs import text_inputs
+from hoi_assets.engines.vilt.verifier import load_verifier, pixel_values, truncated
 from hoi_assets.engines.vilt.vqa import answers, load_vqa
 from hoi_assets.errors import HoiError
 from hoi_assets_tests.engines.small_judges import make_vilt, picture, private_copy
