@@ -98,7 +98,7 @@ def test_killed_training_goes_on_and_ends_bit_identical(
     assert 0 < at < CONFIG.train_steps
     said: list[str] = []
     again = train_verifier(start, pairs, validation, CONFIG, work, said.append)
-    assert f"going on after step {at} of 6" in said[0]
+    assert f"resuming after step {at} of 6" in said[0]
     assert again.verifier.digest == whole.verifier.digest
     assert (again.log, again.best_step) == (whole.log, whole.best_step)
 
