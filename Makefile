@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: run run-all test lint ui bench world weights chromium clean
+.PHONY: run run-all test test-fast lint ui bench world weights chromium clean
 
 run: $(VENV)/.run
 	$(BIN)/hoi run
@@ -21,6 +21,10 @@ bench: $(VENV)/.test
 
 test: $(VENV)/.test chromium
 	$(BIN)/python -m pytest
+
+# The inner loop: what takes no more than a few seconds each.
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -2,7 +2,7 @@
 
 from benchmarks.common import report
 from hoi_assets.engines.examiner import load_examiner
-from hoi_assets.tinyworld.weights.eye import agreement
+from hoi_assets.tinyworld.weights.manual_labels import agreement
 from hoi_assets.tinyworld.weights.store import WEIGHTS
 
 

@@ -21,22 +21,22 @@ CATEGORY = "power_sphere"
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.local_temp(folder) as instance:
         home = Path(folder) / "home"
-        line = _line(Path(folder), home)
-        job = line.defs.resolve_job_def("hand_pose_line")
-        _run(line.defs.resolve_job_def("line_head"), instance, None)
+        project = _project(Path(folder), home)
+        job = project.pipelines.resolve_job_def("ppv_category")
+        _run(project.pipelines.resolve_job_def("verifier_training"), instance, None)
         _run(job, instance, CATEGORY, "detailed_prompts", "instance_images", "category_loras")
         # The first run draws; the later ones are forced, into image stores that forgot.
         _run(job, instance, CATEGORY, "candidate_images")
-        rows = line.platform.store.require("candidate_images", CATEGORY).table("rows")
-        lora = line.platform.store.require("category_loras", CATEGORY).file("lora")
-        by_hand = _by_hand(line.platform.settings, rows, lora, Path(folder))
+        rows = project.platform.store.require("candidate_images", CATEGORY).table("rows")
+        lora = project.platform.store.require("category_loras", CATEGORY).file("lora")
+        by_hand = _by_hand(project.platform.settings, rows, lora, Path(folder))
         under_dagster, batched = [], []
         # Turn by turn, so that a slow minute of the machine meets both.
         for _ in range(ROUNDS):
-            _forget_images(line.platform.store)
+            _forget_images(project.platform.store)
             under_dagster.append(_timed(lambda: _run(job, instance, CATEGORY, "candidate_images")))
             batched.append(
-                _timed(lambda: by_hand(rows.height, line.platform.settings.sampling.batch_size))
+                _timed(lambda: by_hand(rows.height, project.platform.settings.sampling.batch_size))
             )
         few = max(8, rows.height // 8)
         single = few / _timed(lambda: by_hand(few, 1))
@@ -55,14 +55,14 @@ def main() -> None:
     )
 
 
-def _line(folder: Path, home: Path):  # type: ignore[no-untyped-def]
-    from hoi_assets.definitions import build_line
+def _project(folder: Path, home: Path):  # type: ignore[no-untyped-def]
+    from hoi_assets.defs.project import load_project
 
     profile = yaml.safe_load((PROFILES / "tiny.yaml").read_text(encoding="utf-8"))
     profile["candidates"] = {**profile.get("candidates", {}), "per_prompt": PER_PROMPT}
     path = folder / "bench.yaml"
     path.write_text(yaml.safe_dump(profile), encoding="utf-8")
-    return build_line(str(path), home)
+    return load_project(str(path), home)
 
 
 def _run(

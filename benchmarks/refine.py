@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import report, tiny
-from hoi_assets.grammar.interactions import SCENARIOS, make_plan, sentence, triples
+from hoi_assets.grammar.plans import SCENARIOS, make_plan
+from hoi_assets.grammar.sentences import sentence, triples
 from hoi_assets.settings import ModelRef
 from hoi_assets.tinyworld.weights.store import WEIGHTS
 
@@ -35,7 +36,8 @@ def main() -> None:
     report(
         "refine/four switch steps against the published procedure",
         f"{ours[0] / published[0]:.2f} of its time ({ours[0]:.2f} and {published[0]:.2f} s, "
-        f"{ours[1]:.0f} and {published[1]:.0f} denoiser passes a prompt, batch {BATCH_SIZE})",
+        f"{ours[1]:.0f} and {published[1]:.0f} denoiser evaluations (NFE) a "
+        f"prompt, batch {BATCH_SIZE})",
         "at most 0.6",
     )
 
@@ -65,7 +67,7 @@ def _prompt(number: int) -> tuple[str, str]:
 
 
 def _per_prompt(loaded: Any, draw: Any, prompts: list[tuple[str, str]]) -> tuple[float, float]:
-    """Seconds and denoiser passes a prompt, as the transformer itself counts them."""
+    """Seconds and denoiser evaluations a prompt, as the transformer itself counts them."""
     loaded._texts.clear()
     with _counted(loaded.pipe.transformer) as sizes:
         start = time.perf_counter()

@@ -12,20 +12,23 @@ GROUPS = 10
 def main() -> None:
     # Read when the numerical libraries are loaded, which is below.
     os.environ["OMP_NUM_THREADS"] = "1"
-    from hoi_assets.tinyworld.scenes import render, sample
+    from hoi_assets.tinyworld.scenes.groups import plan_stream
+    from hoi_assets.tinyworld.scenes.render import SAMPLES_PER_PIXEL
+    from hoi_assets.tinyworld.scenes.sample import render_group
+    from hoi_assets.tinyworld.scenes.solving import load_world
 
-    world = sample.load_world(ROOT / "data" / "taxonomy")
-    groups = sample.plan_stream(world.taxonomy, "pretrain", 0, 64)
+    world = load_world(ROOT / "data" / "taxonomy")
+    groups = plan_stream(world.taxonomy, "pretrain", 0, 64)
     # The first group pays for loading the hand and the renderer.
-    list(sample.draw_group(world, groups[0]))
+    list(render_group(world, groups[0]))
     start, cpu, drawn = time.perf_counter(), time.process_time(), 0
     for group in groups[1 : GROUPS + 1]:
-        drawn += sum(1 for _ in sample.draw_group(world, group))
+        drawn += sum(1 for _ in render_group(world, group))
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
     report(
         "scenes/one core",
         f"{drawn / cpu_seconds:.2f} pictures a second of CPU, {drawn / seconds:.2f} of the clock "
-        f"({drawn} pictures, {render.SAMPLES_PER_PIXEL} samples a pixel)",
+        f"({drawn} pictures, {SAMPLES_PER_PIXEL} samples a pixel)",
         "at least 2 at 16 samples",
     )
 

@@ -2,7 +2,7 @@
 
 
 class HoiError(Exception):
-    """A problem a user can mend.
+    """A problem that a user can solve.
 
     Args:
         what: the thing, its place and its value.

@@ -1,23 +1,22 @@
-"""What each grasp category asks of a hand and an object; read from `data/taxonomy/grasps.yaml`."""
+"""How each category grasps an object in the tiny world: schema and reader of `grasps.yaml`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from hoi_assets.errors import HoiError
+from hoi_assets.yaml_file import read_yaml
 
 Vector = tuple[float, float, float]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ObjectFrame(_Strict):
+class ObjectFrame(_Entry):
     """Where the object goes, in the hand frame (x thumb side, y fingertips, z out of the palm).
 
     centre: metres, for a hand whose middle knuckle is 0.113 m from the wrist; scaled with the hand.
@@ -34,7 +33,7 @@ class ObjectFrame(_Strict):
     size_range: tuple[float, float]
 
 
-class Closing(_Strict):
+class Closing(_Entry):
     """How one finger closes: degrees its three joints turn per step, and how far at most.
 
     base_first: the first joint closes alone until the finger touches, then the other two.
@@ -45,7 +44,7 @@ class Closing(_Strict):
     base_first: bool = False
 
 
-class Pad(_Strict):
+class Pad(_Entry):
     """A place of the hand that opposes the object: a finger's pad, or the side of a bone.
 
     face: direction in the object frame of the surface it presses on; along: metres from the grip
@@ -59,7 +58,7 @@ class Pad(_Strict):
     across: float | None = 0.0
 
 
-class GraspSpec(_Strict):
+class GraspSpec(_Entry):
     """One category's grasp. Angles are degrees per bone: flexion, abduction, twist.
 
     method: `wrap` closes the fingers joint by joint, `pinch` brings pads into opposition first,
@@ -103,22 +102,15 @@ class GraspSpec(_Strict):
         return self.object_grips.get(kind, self.object_grip)
 
 
+class _Grasps(RootModel[dict[str, GraspSpec]]):
+    """The file as a whole: a grasp by category."""
+
+
 def read_grasps(path: Path) -> dict[str, GraspSpec]:
-    """Read `grasps.yaml`. HoiError names the file and the field that is wrong."""
-    if not path.is_file():
-        raise HoiError(f"grasps: no file {path}", "restore data/taxonomy/grasps.yaml")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise HoiError(f"grasps: {path} is not YAML: {error}", "mend the line named") from error
-    if not isinstance(raw, dict):
-        raise HoiError(f"grasps: {path} holds no categories", "give one mapping per category")
-    specs = {}
-    for key, value in raw.items():
-        try:
-            specs[str(key)] = GraspSpec.model_validate(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in (key, *first["loc"]))
-            raise HoiError(f"grasps: {path}: {field}: {first['msg']}", "mend this field") from error
-    return specs
+    """Read `grasps.yaml`.
+
+    Raises:
+        YamlError: naming file, line and field of every mistake found.
+    """
+    remedy = "correct the lines named; fields are those of `GraspSpec` in hoi_assets/grasp_specs.py"
+    return read_yaml(path, _Grasps, remedy, "the grasps").root

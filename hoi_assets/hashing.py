@@ -1,4 +1,4 @@
-"""Digests: the names by which versions, pictures and generated things are known. SHA-256, hex."""
+"""Digests (SHA-256, hex): the names of versions and images, and the keys of generated values."""
 
 import hashlib
 import json
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of `value`: keys sorted, no spaces, ASCII only.
+    """JSON text of `value` in its only form: keys sorted, no spaces, ASCII only.
 
     Tuples become lists and keys become strings, as JSON has it; 1 and 1.0 stay different.
 
     Raises:
-        TypeError: a value that JSON has no word for.
+        TypeError: a value that JSON cannot hold.
         ValueError: NaN or an infinity.
 
     Example:

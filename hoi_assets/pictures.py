@@ -1,6 +1,6 @@
 """Contact sheets and plots for Dagster's metadata and the report.
 
-Colours are Okabe and Ito's (told apart by colour-blind readers); no meaning rests on colour alone.
+Colours are Okabe and Ito's (distinct to colour-blind readers); no meaning rests on colour alone.
 """
 
 import io
@@ -33,15 +33,15 @@ GOOD, BAD = "#00796b", "#b3541e"
 
 GAP_PX, BORDER_PX, LABEL_LINES, LABEL_PX = 8, 4, 3, 12
 PLOT_DPI = 110
-# What Pillow raises of files that are cut or damaged.
+# What Pillow raises for files that are truncated or damaged.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 MAX_PICTURE_BYTES = 300_000
 SMALLEST_SIDE_PX = 64
 
 
 def as_rgb(picture: Image.Image) -> Image.Image:
-    """A picture from outside as 8-bit RGB: turned as its camera says, 16-bit grey scaled, what is
-    transparent on white.
+    """A user's picture as 8-bit RGB: rotated by its EXIF tag, 16-bit grey scaled, transparency on
+    white.
 
     Raises:
         ValueError: grey values of no known range. Damaged files raise one of BROKEN.
@@ -167,7 +167,7 @@ def loss_curve(log: pl.DataFrame) -> bytes:
 
 
 def reliability_diagram(bins: pl.DataFrame) -> bytes:
-    """PNG: how often a judge is right against how sure it says it is, one panel per head.
+    """PNG: observed frequency against predicted probability, one panel per head.
 
     Args:
         bins: head, confidence and frequency in [0, 1], n; where present, frequency_low and

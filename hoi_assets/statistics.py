@@ -1,4 +1,4 @@
-"""Numbers a person can trust: intervals, paired tests, calibration. Deterministic from the seed."""
+"""Intervals, paired tests, bootstrap, calibration. Deterministic from the seed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ Flags = Sequence[bool] | np.ndarray
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95% interval; None where there is too little to say."""
+    """An estimate with its 95% interval; None where there are too few values."""
 
     value: float | None
     low: float | None
@@ -42,7 +42,7 @@ def mean_interval(values: Numbers, samples: int = SAMPLES, seed: int = 0) -> Int
     """Mean and percentile bootstrap interval (Efron 1979).
 
     Args:
-        values: independent observations; average what belongs together (see `group_means`).
+        values: independent observations; average dependent ones first (see `group_means`).
 
     Returns:
         low and high are None for fewer than two values.
@@ -83,6 +83,49 @@ def group_means(values: Numbers, groups: Sequence[Any]) -> dict[Any, float]:
     return {group: math.fsum(own) / len(own) for group, own in members.items()}
 
 
+def bootstrap_counts(groups: list[Any], samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each group is drawn in the whole and in each bootstrap resample.
+
+    Args:
+        groups: the group of each row of the data; whole groups are resampled.
+
+    Returns:
+        (samples + 1, k) counts of k groups, the first row all ones (the whole); and for each row of
+        the data the number of its group.
+    """
+    names = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    at = np.array([names[name] for name in groups], dtype=int)
+    if not names:
+        return np.ones((samples + 1, 0)), at
+    share = np.full(len(names), 1 / len(names))
+    times = np.random.default_rng(seed).multinomial(len(names), share, size=samples)
+    return np.concatenate([np.ones((1, len(names))), times]), at
+
+
+def intervals_of_resamples(values: np.ndarray, n: int) -> list[Interval]:
+    """Percentile intervals of statistics that were computed on every resample.
+
+    Args:
+        values: (samples + 1, k), the first row of the whole, the others of its resamples (see
+            `bootstrap_counts`). NaN is a resample without a value, which is left out.
+        n: how many groups were resampled; an interval needs two.
+
+    Returns:
+        One per column.
+    """
+    found = []
+    for value, *drawn in values.T.tolist():
+        known = [one for one in drawn if not np.isnan(one)]
+        if np.isnan(value):
+            found.append(Interval(None, None, None, n))
+        elif n < 2 or not known:
+            found.append(Interval(value, None, None, n))
+        else:
+            low, high = np.percentile(known, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+            found.append(Interval(value, float(low), float(high), n))
+    return found
+
+
 def paired_difference(
     a: Numbers,
     b: Numbers,
@@ -120,7 +163,7 @@ def paired_difference(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's (1979) step-down correction: p to hold against the level as if it were one test.
+    """Holm's (1979) step-down correction: p to compare with the level as if it were one test.
 
     None is kept and not counted.
 

@@ -5,6 +5,7 @@ and `grasps.yaml` for the grasps the tiny world solves. Adding a category is add
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,23 +24,22 @@ from pydantic import (
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
-from hoi_assets.yaml_file import Location, YamlFile
+from hoi_assets.yaml_file import Location, YamlError, YamlFile
 
 GENERAL = "general"
-KEY_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
+KEY_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")  # partitions and folders are named after keys
 ID_LENGTH = 16
 
 
-class TaxonomyError(HoiError):
-    """All mistakes found in a taxonomy folder, each as `file:line: field: what is wrong`."""
+class TaxonomyError(YamlError):
+    """Every mistake found in a taxonomy folder, each as `file:line: field: problem`."""
 
     def __init__(self, mistakes: Sequence[str]) -> None:
-        self.mistakes = tuple(mistakes)
-        many = f"{len(mistakes)} mistakes in the taxonomy:\n  " if len(mistakes) > 1 else ""
         super().__init__(
-            many + "\n  ".join(mistakes),
-            "mend the lines named; a category's fields are those of `Category` in "
+            mistakes,
+            "correct the lines named; a category's fields are those of `Category` in "
             "hoi_assets/taxonomy.py",
+            "the taxonomy",
         )
 
 
@@ -54,8 +54,8 @@ def _one_line(text: str) -> str:
 def _one_word(text: str) -> str:
     if not KEY_PATTERN.fullmatch(text):
         raise ValueError(
-            f"{text!r} must be lower-case letters, digits and underscores, a letter first "
-            "(no commas, no spaces)"
+            f"{text[:80]!r} must be up to 64 lower-case letters, digits and underscores, a letter "
+            "first (no commas, no spaces)"
         )
     return text
 
@@ -213,7 +213,7 @@ def _row(prompt: BasePrompt, kind: str, seen: bool | None) -> dict[str, Any]:
 
 
 def unknown_category(key: str, known: Sequence[str] | Mapping[str, Any], folder: Path) -> HoiError:
-    """The error for a category nobody knows."""
+    """The error for an unknown category."""
     return HoiError(
         f"no category {key!r} in {folder}",
         f"name one of: {', '.join(sorted(known))}; or add {folder / 'categories' / key}.yaml",
@@ -227,16 +227,26 @@ def category_keys(folder: Path) -> tuple[str, ...]:
         TaxonomyError: no category file, or a file name that cannot be a key.
     """
     files = _category_files(folder)
-    mistakes = [_bad_name(path) for path in files if not KEY_PATTERN.fullmatch(path.stem)]
+    mistakes = _bad_names(files)
     if mistakes:
         raise TaxonomyError(mistakes)
     return tuple(path.stem for path in files)
 
 
+def _bad_names(files: Sequence[Path]) -> list[str]:
+    mistakes = [_bad_name(path) for path in files if not KEY_PATTERN.fullmatch(path.stem)]
+    names = {path.stem: path.name for path in reversed(files)}
+    return mistakes + [
+        f"{path}:1: key: {names[path.stem]} beside it has the same key"
+        for path in files
+        if names[path.stem] != path.name
+    ]
+
+
 def _bad_name(path: Path) -> str:
     return (
-        f"{path}:1: key: the file name {path.stem!r} must be lower-case letters, digits and "
-        "underscores, a letter first"
+        f"{path}:1: key: the file name {path.stem[:80]!r} must be up to 64 lower-case letters, "
+        "digits and underscores, a letter first"
     )
 
 
@@ -255,9 +265,10 @@ def load_taxonomy(folder: Path) -> Taxonomy:
     Raises:
         TaxonomyError: naming file, line and field of every mistake found.
     """
-    mistakes: list[str] = []
+    files = _category_files(folder)
+    mistakes = _bad_names(files)
     read: list[tuple[YamlFile, Category]] = []
-    for path in _category_files(folder):
+    for path in files:
         file = YamlFile.read(path, mistakes)
         category = file.parse(Category, mistakes) if file else None
         if file and category:
@@ -268,19 +279,20 @@ def load_taxonomy(folder: Path) -> Taxonomy:
     general_prompts = general.general_prompts if general else ()
     mistakes += _repeated_prompts(read, file, general_prompts)
     for field in ("identifier", "grip_phrase"):
-        mistakes += _shared(read, field)
+        mistakes += _shared_values(read, field)
     if mistakes:
         raise TaxonomyError(mistakes)
     return Taxonomy(folder, {category.key: category for _, category in read}, general_prompts)
 
 
 def normalise(text: str) -> str:
-    """Text without case, punctuation and extra spaces: equal for texts that differ in those only.
+    """Text without case, punctuation and extra spaces: equal for texts that differ in those only,
+    or in how Unicode composes their letters.
 
     >>> normalise("A  red ball!") == normalise("a red ball")
     True
     """
-    return " ".join(re.findall(r"[\w']+", text.casefold()))
+    return " ".join(re.findall(r"[\w']+", unicodedata.normalize("NFC", text).casefold()))
 
 
 def _category_mistakes(path: Path, category: Category) -> Iterator[tuple[Location, str]]:
@@ -288,7 +300,7 @@ def _category_mistakes(path: Path, category: Category) -> Iterator[tuple[Locatio
     if category.key != path.stem:
         yield ("key",), f"{category.key!r} must equal the file name, {path.stem!r}"
     if category.key == GENERAL:
-        yield ("key",), f"{GENERAL!r} is kept for prompts without a hand"
+        yield ("key",), f"{GENERAL!r} is reserved for prompts without a hand"
     if category.grip_phrase.count("{") != category.grip_phrase.count("{object}"):
         yield ("grip_phrase",), "only {object} may stand in braces"
     listed: dict[str, str] = {}
@@ -342,8 +354,8 @@ def _repeated_prompts(
             first[text] = f"{location[0]} at {file.path.name}:{file.line(location)}"
 
 
-def _shared(read: Sequence[tuple[YamlFile, Category]], field: str) -> Iterator[str]:
-    """Values of `field` that two categories have alike."""
+def _shared_values(read: Sequence[tuple[YamlFile, Category]], field: str) -> Iterator[str]:
+    """Values of `field` that two categories share."""
     first: dict[str, str] = {}
     for file, category in read:
         value = normalise(getattr(category, field))

@@ -1,4 +1,4 @@
-"""A real chat endpoint on loopback for every test of this folder that asks for one."""
+"""Fixtures for all tests: a chat endpoint on loopback."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from hoi_assets_tests.ppv.test_endpoint_prompter import KEY, Answer, Server
+from hoi_assets_tests.llm.chat_server import KEY, Answer, Server
 
 Start = Callable[..., Server]
 
 
 @pytest.fixture
 def chat_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Start a server that gives each reply in turn, the last one again and again.
+    """Start a server that sends the replies in turn, the last one again and again.
 
-    A reply is an `Answer`, a text, or anything else, which is said as JSON.
+    A reply is an `Answer`, a text, or anything else, which is sent as JSON. A behaviour (see
+    `Server`) may replace the replies afterwards: `server.behaviour = …`.
     """
     monkeypatch.setenv("HOI_API_KEY", KEY)
     servers: list[Server] = []

@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {
     "interacting": {"rows_per_scenario": 2},
     # However good the weights, something is to be corrected.
     "critic": {"threshold": 0.99},
-    "refining": {"num_inference_steps": 4, "switch_steps": [0, 1, 2], "batch_size": 2},
+    "redenoising": {"num_inference_steps": 4, "switch_steps": [0, 1, 2], "batch_size": 2},
     "verifier": {"train_steps": 4, "training_pairs": 64, "target_precision": 0.05},
     "evaluation": {
         "images_per_prompt": 1,

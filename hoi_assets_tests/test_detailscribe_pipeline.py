@@ -1,4 +1,4 @@
-"""The second line through Dagster, on small random models: its promises, not its quality."""
+"""DetailScribe through Dagster, on small random models: its promises, not its quality."""
 
 import base64
 import io
@@ -16,34 +16,37 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from hoi_assets.cli.replaying import replay
-from hoi_assets.definitions import build_line
-from hoi_assets.defs.automation import Line
+from hoi_assets.cli.image_replay import replay_image
+from hoi_assets.defs.project import Project, load_project
 from hoi_assets.detailscribe.benchmark import read_benchmark
 from hoi_assets.detailscribe.benchmark_images import (
     LATENTS,
-    draw_benchmark,
+    draw_benchmark_images,
     draw_variants,
     plain_row,
 )
-from hoi_assets.detailscribe.components import from_flat
-from hoi_assets.detailscribe.critique import word_count
-from hoi_assets.detailscribe.variants import split_failed
+from hoi_assets.detailscribe.flat_form import from_flat
+from hoi_assets.detailscribe.initial_images import split_refinable
+from hoi_assets.detailscribe.prompt_extension import word_count
 from hoi_assets.engines.image_cache import generation_seconds
 from hoi_assets.engines.sd3.redenoising import Redenoising
 from hoi_assets.errors import HoiError
-from hoi_assets.evaluation.benchmark_scores import candidates, costs, said_of_methods
+from hoi_assets.evaluation.benchmark_scores import (
+    average_costs,
+    describe_methods,
+    list_candidates,
+)
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.engines.small_sd3 import make_sd3
+from hoi_assets_tests.llm.chat_server import Answer, Request, Server
 from hoi_assets_tests.pipeline_fixture import settings_of, write_profile
-from hoi_assets_tests.ppv.test_endpoint_prompter import Answer, Request, Server
 
 SCENARIO = "functional"
 ROWS, STEPS = 3, 5
 SWITCH_STEPS = [0, 1, 2]
-PLAIN_PASSES = 2 * STEPS
-BUDGET = PLAIN_PASSES + 2 * (5 + 4 + 3)
-PICTURES = BUDGET // PLAIN_PASSES
+PLAIN_EVALUATIONS = 2 * STEPS
+BUDGET = PLAIN_EVALUATIONS + 2 * (5 + 4 + 3)
+PICTURES = BUDGET // PLAIN_EVALUATIONS
 
 
 def make_vqa(folder: Path) -> None:
@@ -68,7 +71,7 @@ def profile_of(folder: Path, models: dict[str, Any], **changes: Any) -> Path:
     sections: dict[str, Any] = {
         "models": models,
         "interacting": {"rows_per_scenario": ROWS},
-        "refining": {
+        "redenoising": {
             "num_inference_steps": STEPS,
             "switch_steps": SWITCH_STEPS,
             "batch_size": 4,
@@ -83,24 +86,24 @@ def profile_of(folder: Path, models: dict[str, Any], **changes: Any) -> Path:
 
 @dataclass(frozen=True)
 class Ran:
-    line: Line
+    project: Project
     result: dg.ExecuteInProcessResult
 
     def rows(self, asset: str) -> pl.DataFrame:
-        return self.line.platform.store.require(asset, SCENARIO).table("rows")
+        return self.project.platform.store.require(asset, SCENARIO).table("rows")
 
     def versions(self) -> dict[str, str]:
-        return {one.name: one.version for one in self.line.platform.store.all_current()}
+        return {one.name: one.version for one in self.project.platform.store.all_current()}
 
 
 def run(profile: Path, home: Path, scenario: str = SCENARIO) -> Ran:
-    line = build_line(str(profile), home)
+    project = load_project(str(profile), home)
     with dg.DagsterInstance.ephemeral() as instance:
-        job = line.defs.resolve_job_def("scenario_line")
+        job = project.pipelines.resolve_job_def("detailscribe_scenario")
         result = job.execute_in_process(
             partition_key=scenario, instance=instance, raise_on_error=False
         )
-    return Ran(line, result)
+    return Ran(project, result)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +147,7 @@ def test_a_corrected_prompt_begins_with_the_sentence_and_has_at_most_70_words(ma
             assert word_count(corrected) <= 70
 
 
-def test_variants_are_one_for_each_switch_step_and_count_their_own_passes(made: Ran) -> None:
+def test_variants_are_one_for_each_switch_step_and_count_their_own_evaluations(made: Ran) -> None:
     corrected = {
         row["row_id"]: row["corrected_prompt"]
         for row in made.rows("image_critiques").iter_rows(named=True)
@@ -158,8 +161,8 @@ def test_variants_are_one_for_each_switch_step_and_count_their_own_passes(made: 
             assert "nothing to correct" in own["why"][0]
         else:
             assert steps == [None, *SWITCH_STEPS]
-            assert own["passes"].to_list() == [PLAIN_PASSES, 10, 8, 6]
-            assert own["passes"].sum() == BUDGET
+            assert own["denoiser_evaluations"].to_list() == [PLAIN_EVALUATIONS, 10, 8, 6]
+            assert own["denoiser_evaluations"].sum() == BUDGET
 
 
 def test_baselines_draw_what_the_same_compute_pays_for(made: Ran) -> None:
@@ -170,7 +173,7 @@ def test_baselines_draw_what_the_same_compute_pays_for(made: Ran) -> None:
             assert own.height == 1
         else:
             assert own.height == PICTURES, method
-        assert own["passes"].sum() <= BUDGET
+        assert own["denoiser_evaluations"].sum() <= BUDGET
         assert own["selected"].sum() == 1
     seeds = table.filter(pl.col("method") == "multi_seed")
     assert seeds["seed"].n_unique() == seeds.height
@@ -182,7 +185,7 @@ def test_the_choice_is_the_critics_and_the_initial_picture_takes_part(made: Ran)
     for asset in ("refined_images", "baseline_images"):
         table = made.rows(asset).filter(pl.col("method") != "multi_seed_clip")
         for (_, method), own in table.group_by("row_id", "method", maintain_order=True):
-            ranked = own.sort("held", "probability", descending=True, maintain_order=True)
+            ranked = own.sort("satisfied", "probability", descending=True, maintain_order=True)
             assert ranked["selected"][0], method
             assert method == "rewrite" or own["candidate"].min() == 0
     initial = set(made.rows("initial_images")["image_id"])
@@ -198,7 +201,7 @@ def test_craft_rounds_end_for_a_stated_reason(made: Ran) -> None:
 
 
 def test_every_row_is_in_the_ledger(made: Ran) -> None:
-    ledger = made.line.platform.store.ledger
+    ledger = made.project.platform.store.ledger
     for asset in ("interacting_prompts", "initial_images", "image_critiques"):
         found = ledger.rows(stage=asset)
         assert set(found["row_id"]) == set(made.rows("interacting_prompts")["row_id"])
@@ -207,7 +210,7 @@ def test_every_row_is_in_the_ledger(made: Ran) -> None:
 
 def test_a_second_run_draws_nothing(made: Ran) -> None:
     before = made.versions()
-    again = run(Path(made.line.platform.profile or ""), made.line.platform.store.home)
+    again = run(Path(made.project.platform.profile or ""), made.project.platform.store.home)
     assert again.result.success
     assert again.versions() == before
     flags = [
@@ -231,7 +234,7 @@ def test_variants_go_on_from_the_kept_latents_and_have_the_same_bits_without_the
     settings = settings_of(profile_of(tmp_path, models))
     rows = [plain_row(settings, str(place), f"a red mug {place}", place) for place in range(2)]
     first = Store(tmp_path / "first")
-    draw_benchmark(first, settings, rows, "initial", str, keep_latents=True)
+    draw_benchmark_images(first, settings, rows, "initial", str, keep_latents=True)
     without, other = (shutil.copytree(first.home, tmp_path / name) for name in ("none", "other"))
     shutil.rmtree(without / LATENTS)
     for file in (other / LATENTS).rglob("*.safetensors"):
@@ -255,7 +258,7 @@ def test_a_smaller_batch_goes_on_with_the_pictures_that_are_there(
     made: Ran, models: dict[str, Any], tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    shutil.copytree(made.line.platform.store.home, home)
+    shutil.copytree(made.project.platform.store.home, home)
     options = {
         "num_inference_steps": STEPS,
         "switch_steps": [0, 3],
@@ -263,12 +266,14 @@ def test_a_smaller_batch_goes_on_with_the_pictures_that_are_there(
         "width": 64,
         "height": 64,
     }
-    ran = run(profile_of(tmp_path, models, refining=options), home)
+    ran = run(profile_of(tmp_path, models, redenoising=options), home)
     assert ran.result.success
     own = ran.rows("refined_images").filter(pl.col("switch_step") == 3)
     assert own.height and set(own["status"]) == {"accepted"}
     assert set(own["batch_size"]) == {2} and max(own["slot"]) < 2
-    again = replay(ran.line.platform.store, ran.line.platform.settings, own["image_id"][0])
+    again = replay_image(
+        ran.project.platform.store, ran.project.platform.settings, own["image_id"][0]
+    )
     assert again.equal
 
 
@@ -283,7 +288,7 @@ def test_a_critique_is_used_for_its_own_picture_and_a_row_without_components_fai
         .otherwise(pl.col("image_id"))
     )
     components = {row_id: from_flat("(a holds b)") for row_id in (first, third)}
-    able, corrected, failed = split_failed(one_redrawn, critiqued, components, ("craft",))
+    able, corrected, failed = split_refinable(one_redrawn, critiqued, components, ("craft",))
     assert [row["row_id"] for row in able] == list(corrected) == [third]
     assert {row["row_id"]: row["reason"] for row in failed} == {
         first: "critique: of another picture",
@@ -292,20 +297,20 @@ def test_a_critique_is_used_for_its_own_picture_and_a_row_without_components_fai
 
 
 def test_seconds_of_drawing_are_kept_beside_the_versions(made: Ran) -> None:
-    store = made.line.platform.store
+    store = made.project.platform.store
     pictures = pl.concat([made.rows(name) for name in ("refined_images", "baseline_images")])
     seconds = generation_seconds(store, pictures["image_id"].unique())
     assert set(seconds) == set(pictures["image_id"])
     assert all(0 < one < 60 for one in seconds.values())
     texts = {row_id: ["a question"] for row_id in pictures["row_id"].unique()}
-    rows = pl.DataFrame(candidates([pictures], texts, texts), infer_schema_length=None)
-    spent = {one["method"]: one for one in costs(rows, seconds).to_dicts()}
-    assert spent["multi_seed"]["passes"] == PICTURES * PLAIN_PASSES
+    rows = pl.DataFrame(list_candidates([pictures], texts, texts), infer_schema_length=None)
+    spent = {one["method"]: one for one in average_costs(rows, seconds).to_dicts()}
+    assert spent["multi_seed"]["denoiser_evaluations"] == PICTURES * PLAIN_EVALUATIONS
     several = pictures.filter(method="multi_seed")
     assert spent["multi_seed"]["seconds"] == pytest.approx(
         sum(seconds[name] for name in several["image_id"]) / ROWS
     )
-    assert costs(rows, {})["seconds"].to_list() == [None] * len(spent)
+    assert average_costs(rows, {})["seconds"].to_list() == [None] * len(spent)
 
 
 def test_s_reference_is_another_variant_of_the_same_picture(
@@ -319,12 +324,12 @@ def test_s_reference_is_another_variant_of_the_same_picture(
         "width": 64,
         "height": 64,
     }
-    ran = run(profile_of(tmp_path, models, refining=options), tmp_path / "home")
+    ran = run(profile_of(tmp_path, models, redenoising=options), tmp_path / "home")
     ours = made.rows("refined_images").filter(pl.col("switch_step") == 1)
     theirs = ran.rows("refined_images").filter(pl.col("switch_step") == 1)
     assert set(theirs["row_id"]) == set(ours["row_id"])
     assert not set(theirs["image_id"]) & set(ours["image_id"])
-    assert theirs["passes"].to_list() == [2 * (STEPS - 2)] * theirs.height
+    assert theirs["denoiser_evaluations"].to_list() == [2 * (STEPS - 2)] * theirs.height
 
 
 def test_a_rewriter_is_asked_when_set_and_what_it_does_not_rewrite_fails_alone(
@@ -332,7 +337,7 @@ def test_a_rewriter_is_asked_when_set_and_what_it_does_not_rewrite_fails_alone(
 ) -> None:
     monkeypatch.setenv("HOI_API_KEY", "k")
     home = tmp_path / "home"
-    shutil.copytree(made.line.platform.store.home, home)
+    shutil.copytree(made.project.platform.store.home, home)
     refused = json.dumps(made.rows("interacting_prompts")["prompt"][0])
 
     def rewritten(request: Request, number: int) -> Answer:
@@ -373,15 +378,15 @@ def test_an_image_endpoint_is_a_baseline_when_set_and_paints_each_prompt_once(
     made: Ran, models: dict[str, Any], tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    shutil.copytree(made.line.platform.store.home, home)
+    shutil.copytree(made.project.platform.store.home, home)
     server = Server(noise_of)
-    painter = {
+    endpoint = {
         "endpoint": server.url,
         "model": "m",
         "concurrency": 1,
         "api_key_env": "PAINTER_KEY",
     }
-    profile = profile_of(tmp_path, models, painter=painter)
+    profile = profile_of(tmp_path, models, image_endpoint=endpoint)
     try:
         held = run(profile, home)
         held_versions = held.versions()
@@ -403,19 +408,19 @@ def test_an_image_endpoint_is_a_baseline_when_set_and_paints_each_prompt_once(
     own = table.filter(method="endpoint")
     assert own["prompt"].to_list() == made.rows("interacting_prompts")["prompt"].to_list()
     assert own["selected"].all() and set(own["status"]) == {"accepted"}
-    assert own["passes"].to_list() == [0] * ROWS
-    store = first.line.platform.store
+    assert own["denoiser_evaluations"].to_list() == [0] * ROWS
+    store = first.project.platform.store
     assert {store.images.open(pixels).size for pixels in own["pixels"]} == {(64, 64)}
     others = table.filter(pl.col("method") != "endpoint")
     assert others.equals(made.rows("baseline_images"))
 
     drawn = [first.rows("initial_images"), table]
     texts = {row_id: ["a question"] for row_id in own["row_id"]}
-    rules, compute = said_of_methods(candidates(drawn, texts, texts))
+    rules, compute = describe_methods(list_candidates(drawn, texts, texts))
     assert compute["endpoint"] == "an image endpoint"
     assert rules["endpoint"] == "none: one picture"
     with pytest.raises(HoiError, match=r"m, 1024x1024 brought to 64x64.*cannot be drawn again"):
-        replay(store, settings_of(profile), own["image_id"][0])
+        replay_image(store, settings_of(profile), own["image_id"][0])
 
 
 def test_broken_lines_are_recorded_and_the_rest_goes_on(
@@ -446,7 +451,7 @@ def test_a_scenario_without_a_file_is_held_and_says_so(
     profile = profile_of(tmp_path, models, interacting={"folder": str(folder)})
     ran = run(profile, tmp_path / "home", "compositional")
     assert not ran.result.success
-    assert ran.line.platform.store.current("interacting_prompts", "compositional") is None
+    assert ran.project.platform.store.current("interacting_prompts", "compositional") is None
     (failure,) = [event for event in ran.result.all_events if event.is_step_failure]
     told = failure.step_failure_data.user_failure_data.description
     assert "looked for compositional_200.jsonl" in told and "hoi interacting fetch" in told

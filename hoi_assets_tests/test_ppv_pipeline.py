@@ -17,6 +17,7 @@ import yaml
 
 from hoi_assets.settings import ROOT
 from hoi_assets.store.versions import Store
+from hoi_assets_tests.llm.chat_server import Answer, Server
 from hoi_assets_tests.pipeline_fixture import (
     CATEGORIES,
     SCENARIO,
@@ -25,7 +26,6 @@ from hoi_assets_tests.pipeline_fixture import (
     settings_of,
     write_profile,
 )
-from hoi_assets_tests.ppv.test_endpoint_prompter import Answer, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -94,7 +94,7 @@ def test_every_asset_is_published_for_the_categories_asked(made: Made) -> None:
 
 
 def test_run_says_counts_scores_and_where_things_are(made: Made) -> None:
-    cost = ("denoiser passes a prompt", "seconds a prompt")
+    cost = ("denoiser evaluations (NFE) a prompt", "seconds a prompt")
     for words in ("accepted", "rejected", *cost, "report.html", "load_dataset", "make ui"):
         assert words in made.printed
 
@@ -331,7 +331,7 @@ def test_scorecard_holds_both_lines_with_selection_rule_and_compute(made: Made) 
     )
     wanted = {"clip_score", "image_reward", "component_accuracy", "examiner_components"}
     assert wanted <= set(second["metric"])
-    assert second["compute"].str.contains("denoiser passes a prompt").all()
+    assert second["compute"].str.contains(r"denoiser evaluations \(NFE\) a prompt").all()
     assert (second["selection_rule"] != "").all()
 
 

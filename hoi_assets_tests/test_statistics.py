@@ -9,9 +9,11 @@ from hoi_assets.statistics import (
     Interval,
     accuracy,
     auc,
+    bootstrap_counts,
     expected_calibration_error,
     group_means,
     holm,
+    intervals_of_resamples,
     mean_interval,
     paired_difference,
     percentile_rank,
@@ -144,3 +146,23 @@ def test_percentile_rank_counts_ties_half() -> None:
     assert percentile_rank(0, [1, 2]) == 0
     assert percentile_rank(None, [1, 2]) is None
     assert percentile_rank(1, []) is None
+
+
+def test_intervals_of_resampled_means_are_those_of_the_bootstrap_of_the_mean() -> None:
+    values = np.random.default_rng(3).normal(size=60)
+    counts, groups = bootstrap_counts(list(range(60)), samples=4000, seed=1)
+    assert (
+        counts.shape == (4001, 60) and (counts[0] == 1).all() and (counts.sum(axis=1) == 60).all()
+    )
+    means = (counts[:, groups] @ values / 60)[:, None]
+    (found,) = intervals_of_resamples(means, 60)
+    wanted = mean_interval(values, samples=4000)
+    assert found.value == pytest.approx(wanted.value)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.03)
+
+
+def test_groups_are_resampled_whole_and_one_group_has_no_interval() -> None:
+    counts, groups = bootstrap_counts(["a", "b", "a"], samples=20, seed=0)
+    assert groups.tolist() == [0, 1, 0] and (counts.sum(axis=1) == 2).all()
+    (found,) = intervals_of_resamples(np.ones((21, 1)), 1)
+    assert found == Interval(1.0, None, None, 1)

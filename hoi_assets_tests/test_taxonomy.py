@@ -241,6 +241,32 @@ def test_binary_file_is_named(folder: Path) -> None:
     assert "not UTF-8" in mistakes(folder)[0]
 
 
+def test_two_files_of_one_key_are_named(folder: Path) -> None:
+    shutil.copy(folder / HOOK, folder / "categories" / "hook.yml")
+    with pytest.raises(TaxonomyError, match=r"hook\.yml:1: key: hook\.yaml beside it has the same"):
+        category_keys(folder)
+    assert "hook.yml:1: key" in mistakes(folder)[0]
+
+
+def test_overlong_key_is_named(folder: Path) -> None:
+    (folder / HOOK).rename(folder / "categories" / f"{'h' * 240}.yaml")
+    with pytest.raises(TaxonomyError, match=r"key: the file name 'h{80}' must be up to 64"):
+        category_keys(folder)
+
+
+def test_folder_called_like_a_category_is_named(folder: Path) -> None:
+    (folder / "categories" / "claw.yaml").mkdir()
+    path = folder / "categories" / "claw.yaml"
+    assert mistakes(folder) == (f"{path}:1: file: is a folder, not a file",)
+
+
+def test_prompts_that_differ_in_how_letters_are_composed_are_one(folder: Path) -> None:
+    edit(folder, HOOK, replaced("a heavy bag", "a h\u00e9avy bag"))
+    twin = 'text: "A shopper walks home with a he\u0301avy bag."'
+    edit(folder, "categories/worn.yaml", lambda text: re.sub('text: "[^"]*"', twin, text, count=1))
+    assert "repeats base_prompts at hook.yaml" in "".join(mistakes(folder))
+
+
 def test_file_name_that_is_no_key_is_named(folder: Path) -> None:
     (folder / HOOK).rename(folder / "categories" / "hook,two.yaml")
     with pytest.raises(TaxonomyError, match=r"hook,two\.yaml:1: key"):

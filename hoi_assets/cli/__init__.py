@@ -1,1 +1,1 @@
-"""The command line, `hoi`."""
+"""The command line, `hoi`: one module per group of commands, and the libraries behind them."""

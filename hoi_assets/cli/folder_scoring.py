@@ -1,4 +1,4 @@
-"""`hoi score`: a folder's pictures, their prompts taken apart, scored, ranked and put on record."""
+"""Scores a folder of images: decomposes the prompts, runs the metrics, writes table and record."""
 
 import json
 from collections.abc import Sequence
@@ -12,8 +12,9 @@ from hoi_assets.settings import Settings
 if TYPE_CHECKING:
     import polars as pl
 
-    from hoi_assets.detailscribe.decompose import Decomposer
-    from hoi_assets.evaluation.folder_scores import Ask, Asked, Picture
+    from hoi_assets.detailscribe.decomposers import Decomposer
+    from hoi_assets.evaluation.folder_reading import FolderImage
+    from hoi_assets.evaluation.folder_scores import Ask, Asked
     from hoi_assets.evaluation.run_metrics import Rows
     from hoi_assets.evaluation.vlm_judge import EndpointJudge
     from hoi_assets.store.versions import Store
@@ -23,12 +24,14 @@ ID_DIGITS = 16
 
 @dataclass(frozen=True)
 class FolderScores:
-    """What `hoi score` made: the table's and record's places, and what to print of them.
+    """What `score_folder` wrote, and what to print.
 
     Attributes:
+        table, record: paths.
+        summary: a row per metric, as `folder_scores.summarise` gives it.
         failed: how many files or lines could not be scored.
-        reference: the set that percentiles are of, in words.
-        complaints: what of the reference pictures is not as expected.
+        reference: name of the set that percentiles are taken in.
+        complaints: scores of the reference images that are not as expected.
     """
 
     table: Path
@@ -48,23 +51,24 @@ def score_folder(
     reference: Path | None = None,
     log: Log = print,
 ) -> FolderScores:
-    """Score a folder and write the table and, beside it, the reproduction record.
+    """Score a folder; write the table of scores and, beside it, the reproduction record.
 
     Args:
-        home: its ledger keeps scores, so that none is computed twice.
+        home: its ledger caches scores, so that none is computed twice.
         out: None takes `<home>/scores/<folder>-<hash of the inputs>.parquet`.
-        reference: a table of scores; None takes the profile's reference pictures, scored by the
-            same judges (people's and endpoints' ratings have none).
+        reference: a table of scores; None takes the profile's reference images, scored by the same
+            models (ratings by people and endpoints have no percentile).
 
     Raises:
-        HoiError: inputs that cannot be read at all, see `judging.folder.read_folder`, or judges
+        HoiError: inputs that cannot be read at all, see `folder_reading.read_folder`, or judges
             that cannot be loaded.
     """
     import torch
 
-    from hoi_assets.detailscribe.decompose import make_decomposer
+    from hoi_assets.detailscribe.decomposers import build_decomposer
     from hoi_assets.evaluation import folder_scores as folder
     from hoi_assets.evaluation import reproduction
+    from hoi_assets.evaluation.folder_reading import read_folder
     from hoi_assets.evaluation.run_metrics import reference_scores
     from hoi_assets.evaluation.vlm_judge import EndpointJudge
     from hoi_assets.hashing import digest, digest_file
@@ -72,13 +76,13 @@ def score_folder(
     if out is not None:
         folder.check_table_name(out)
     ranked_by = None if reference is None else folder.read_scores(reference)
-    pictures = folder.read_folder(images, prompts)
+    pictures = read_folder(images, prompts)
     torch.set_num_threads(settings.threads)
     store = folder.folder_store(home, images, pictures)
-    decomposer = make_decomposer(settings.decomposer)
+    decomposer = build_decomposer(settings.decomposer)
 
     def describe(texts: Sequence[str]) -> list[dict[str, Any]]:
-        return take_apart(texts, decomposer, store, log)
+        return describe_prompts(texts, decomposer, store, log)
 
     judge = None if settings.judge.endpoint is None else EndpointJudge(settings.judge)
     ask = None if judge is None else _rated(judge, log)
@@ -86,7 +90,7 @@ def score_folder(
     if ranked_by is None:
         ranked_by = reference_scores(store, settings, None, log, describe)
     scores = folder.with_percentiles(scores, ranked_by)
-    summary = folder.summarise(scores, ranked_by, settings.evaluation.bootstrap_samples)
+    summary = folder.summarise_folder(scores, ranked_by, settings.evaluation.bootstrap_samples)
     inputs = _inputs(pictures, prompts)
     if out is None:
         out = home / "scores" / f"{images.resolve().name}-{digest(inputs)[:ID_DIGITS]}.parquet"
@@ -121,11 +125,14 @@ def score_folder(
     )
 
 
-def take_apart(
+def describe_prompts(
     prompts: Sequence[str], decomposer: "Decomposer", store: "Store", log: Log
 ) -> list[dict[str, Any]]:
-    """Fields of a row by its prompt, for `scoring.score_rows`: phrases and questions of its
-    components, and the reason where it has none."""
+    """Fields that `run_metrics.score_rows` needs of each prompt.
+
+    Returns:
+        Per prompt: phrases and questions of its components, and the reason where it has none.
+    """
     from hoi_assets.detailscribe.decompose import decompose
     from hoi_assets.engines.blip_vqa import noun_phrases
 
@@ -143,7 +150,7 @@ def take_apart(
 
 
 def _rated(judge: "EndpointJudge", log: Log) -> "Ask":
-    """The judge's rating, 1 to 5, and its yes or no as 1 or 0."""
+    """A function that asks the judge for its rating, 1 to 5, and its yes (1) or no (0)."""
     from hoi_assets.evaluation.vlm_judge import RatingRequest, rate_pictures
     from hoi_assets.llm.shown_image import ShownImage
 
@@ -162,7 +169,7 @@ def _rated(judge: "EndpointJudge", log: Log) -> "Ask":
     return ask
 
 
-def _inputs(pictures: Sequence["Picture"], prompts: Path) -> dict[str, Any]:
+def _inputs(pictures: Sequence["FolderImage"], prompts: Path) -> dict[str, Any]:
     """Hashes of what was read: the same however the files are called, and by name."""
     from hoi_assets.hashing import digest, digest_file
 

@@ -1,4 +1,4 @@
-"""What a run left behind, for the terminal: counts per category, reasons, scores, and places."""
+"""What is published, in short: counts per category and scenario, reasons, scores, costs, places."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import polars as pl
 
 from hoi_assets.engines.image_cache import generation_seconds
-from hoi_assets.evaluation.benchmark_scores import costs
+from hoi_assets.evaluation.benchmark_scores import average_costs
 from hoi_assets.store.versions import Store
 
-UNSEEN_WIDTH = 120
+LOG_WIDTH = 120
+NOTHING = "–"
 SHOWN_METRICS = (
     "examiner_all",
     "examiner_components",
@@ -22,14 +23,13 @@ SHOWN_METRICS = (
 )
 
 
-def summarise_line(
+def summarise_home(
     store: Store, categories: Sequence[str], scenarios: Sequence[str]
 ) -> dict[str, Any]:
-    """Counts per category and scenario, scores of the whole, what methods cost, and folders, as
-    JSON-able data.
+    """Counts per category and scenario, scores, costs per method, and paths, as JSON-able data.
 
     Args:
-        categories, scenarios: those without a version in force are told as such.
+        categories, scenarios: counts are None where nothing is published.
     """
     return {
         "categories": [_category(store, category) for category in categories],
@@ -41,11 +41,11 @@ def summarise_line(
 
 
 def _category(store: Store, category: str) -> dict[str, Any]:
-    def status(asset: str, wanted: str) -> int | None:
+    def accepted(asset: str) -> int | None:
         published = store.current(asset, category)
         if published is None:
             return None
-        return published.table("rows").filter(pl.col("status") == wanted).height
+        return published.table("rows").filter(pl.col("status") == "accepted").height
 
     verdicts = store.current("verified_pairs", category)
     reasons: dict[str, int] = {}
@@ -54,9 +54,9 @@ def _category(store: Store, category: str) -> dict[str, Any]:
         reasons = dict(dropped.group_by("reason").len().sort("len", "reason").rows()[::-1])
     return {
         "category": category,
-        "prompts": status("detailed_prompts", "accepted"),
-        "candidates": status("candidate_images", "accepted"),
-        "accepted": status("verified_pairs", "accepted"),
+        "prompts": accepted("detailed_prompts"),
+        "candidates": accepted("candidate_images"),
+        "accepted": accepted("verified_pairs"),
         "rejected": reasons,
     }
 
@@ -81,24 +81,27 @@ def _scenario(store: Store, scenario: str) -> dict[str, Any]:
 
 
 def _scores(store: Store) -> list[dict[str, Any]]:
-    published = store.current("scorecards")
-    if published is None:
-        return []
-    card = published.table("scorecard").filter(
-        pl.col("metric").is_in(SHOWN_METRICS)
-        & (pl.col("slice_kind") == "all")
-        & ~pl.col("method").str.contains("_mean$|_oracle$")
-    )
-    names = ("suite", "method", "metric", "n", "mean", "ci_low", "ci_high")
-    return card.select(names).sort("suite", "metric", "method").to_dicts()
+    rows: list[dict[str, Any]] = []
+    for asset in ("hoi_scorecards", "interacting_scorecards"):
+        published = store.current(asset)
+        if published is None:
+            continue
+        card = published.table("scorecard").filter(
+            pl.col("metric").is_in(SHOWN_METRICS)
+            & (pl.col("slice_kind") == "all")
+            & ~pl.col("method").str.contains("_mean$|_oracle$")
+        )
+        names = ("suite", "method", "metric", "n", "mean", "ci_low", "ci_high")
+        rows += card.select(names).sort("suite", "metric", "method").to_dicts()
+    return rows
 
 
 def _costs(store: Store) -> list[dict[str, Any]]:
-    published = store.current("scorecards")
-    if published is None or not (published.path / "candidates.parquet").is_file():
+    published = store.current("interacting_scorecards")
+    if published is None:
         return []
-    pictures = published.table("candidates")
-    return costs(pictures, generation_seconds(store, pictures["image_id"].unique())).to_dicts()
+    images = published.table("candidates")
+    return average_costs(images, generation_seconds(store, images["image_id"].unique())).to_dicts()
 
 
 def _places(store: Store) -> dict[str, str]:
@@ -115,13 +118,13 @@ def _places(store: Store) -> dict[str, str]:
 
 
 def print_summary(told: dict[str, Any]) -> None:
-    """Print `summarise_line`'s answer as tables, and how to go on."""
+    """Print what `summarise_home` found as tables, and what to do next."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=UNSEEN_WIDTH)  # a log has room for whole names
+        console = Console(width=LOG_WIDTH)  # a log has room for whole names
     counts = Table("category", "prompts", "candidates", "accepted", "rejected by reason")
     for row in told["categories"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items())
@@ -138,21 +141,20 @@ def print_summary(told: dict[str, Any]) -> None:
     if told["scores"]:
         scores = Table("suite", "metric", "method", "n", "mean", "95% interval")
         for row in told["scores"]:
-            interval = f"{row['ci_low']:.3f} – {row['ci_high']:.3f}"
             scores.add_row(
                 row["suite"],
                 row["metric"],
                 row["method"],
                 str(row["n"]),
-                f"{row['mean']:.3f}",
-                interval,
+                _number(row["mean"]),
+                _interval(row["ci_low"], row["ci_high"]),
             )
         console.print(scores)
     if told["costs"]:
-        spent = Table("method", "denoiser passes a prompt", "seconds a prompt")
+        spent = Table("method", "denoiser evaluations (NFE) a prompt", "seconds a prompt")
         for row in told["costs"]:
             seconds = None if row["seconds"] is None else f"{row['seconds']:.1f}"
-            spent.add_row(row["method"], f"{row['passes']:.0f}", _cell(seconds))
+            spent.add_row(row["method"], f"{row['denoiser_evaluations']:.0f}", _cell(seconds))
         console.print(spent)
     for name, place in told["places"].items():
         console.print(f"{name}: {place}", soft_wrap=True)
@@ -163,4 +165,12 @@ def print_summary(told: dict[str, Any]) -> None:
 
 
 def _cell(value: int | str | None) -> str:
-    return "–" if value is None else str(value)
+    return NOTHING if value is None else str(value)
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return NOTHING if low is None or high is None else f"{low:.3f} – {high:.3f}"

@@ -1,17 +1,17 @@
-"""Partitions of the graph."""
+"""Partitions of the two pipelines; their keys are a contract."""
 
 from pathlib import Path
 
 import dagster as dg
 
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS
-from hoi_assets.publishing.stage import Keys, Partitions
+from hoi_assets.grammar.plans import SCENARIOS
+from hoi_assets.settings import load_settings
 from hoi_assets.taxonomy import category_keys
 
 
-def partition_keys(taxonomy_folder: Path) -> Keys:
-    """`hand_pose`: the categories of the taxonomy, by file name; `scenario`: InterActing's.
+def hand_pose_keys(taxonomy_folder: Path) -> tuple[str, ...]:
+    """The categories of the taxonomy, by file name.
 
     Raises:
         HoiError: a category is named like a scenario.
@@ -23,9 +23,8 @@ def partition_keys(taxonomy_folder: Path) -> Keys:
                 f"the category {name!r} is named like a scenario of InterActing",
                 f"rename {taxonomy_folder / 'categories' / name}.yaml",
             )
-    return {"hand_pose": categories, "scenario": SCENARIOS}
+    return categories
 
 
-def definitions_of(keys: Keys) -> dict[Partitions, dg.StaticPartitionsDefinition]:
-    """The keys as Dagster takes them."""
-    return {name: dg.StaticPartitionsDefinition(list(own)) for name, own in keys.items()}
+hand_pose = dg.StaticPartitionsDefinition(list(hand_pose_keys(load_settings().taxonomy_folder)))
+scenario = dg.StaticPartitionsDefinition(list(SCENARIOS))

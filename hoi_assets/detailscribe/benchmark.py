@@ -1,48 +1,51 @@
-"""Rows of the InterActing benchmark (arXiv 2504.08714): the official files, or the built-in set.
+"""Prompts of the InterActing benchmark (DetailScribe, arXiv 2504.08714): the official files, or the
+built-in set (asset `interacting_prompts`).
 
-One JSON object a line with exactly `topic` and `prompt`; the file is the scenario. Topics repeat
-and are no keys: a row's id comes from its scenario, its prompt and how often that stood before.
-What cannot be used becomes a failed row with file, line and reason; the rest goes on.
+A file is a scenario, with one JSON object per line, of exactly `topic` and `prompt`. Topics repeat,
+so they are no keys: a row's id is made of its scenario, its prompt and how often that came before.
+A line that cannot be used becomes a failed row with file, line and reason; the others are used.
 """
 
 import hashlib
-import http.client
 import json
-import re
 import unicodedata
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
+import polars as pl
+
+from hoi_assets.detailscribe.columns import STATUS_COLUMNS
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS
+from hoi_assets.grammar.plans import SCENARIOS
 from hoi_assets.hashing import digest, digest_file
 from hoi_assets.settings import ROOT
-from hoi_assets.store.disk import replace_bytes, writing
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.taxonomy import ID_LENGTH
-
-if TYPE_CHECKING:
-    import polars as pl
 
 BUILT_IN = ROOT / "data" / "interacting"
 FIELDS = ("topic", "prompt")
-# The longest of the official prompts read so far has 63 words.
+# The longest official prompt seen so far has 63 words.
 MAX_PROMPT_WORDS = 200
 MAX_PROMPT_CHARACTERS = 4000
 QUOTED_CHARACTERS = 60
 
-RAW_FILES = "https://raw.githubusercontent.com"
-REPOSITORY = "gxy000/DetailScribe"
-COMMIT = "1d5a6484208f281d6d45a8d097af62fc143bfaec"
-FILES_FOLDER = "InterActing/data/original_prompt"
-FETCH_TIMEOUT_S = 30.0
-MAX_FILE_BYTES = 16 * 1024 * 1024
-FILE_MODE = 0o644
+BENCHMARK_ROWS = Table(
+    "rows",
+    "One prompt of the benchmark, or what is wrong with a line or a file.",
+    (
+        Column("row_id", pl.String, "hash of scenario and prompt, 16 hex digits"),
+        Column("scenario", pl.String, "scenario of the benchmark"),
+        Column("topic", pl.String, "topic as written; empty in a failed row"),
+        Column("prompt", pl.String, "prompt as written; empty in a failed row"),
+        Column("source", pl.String, "name of the file"),
+        Column("line", pl.Int64, "line in the file, from 1; null for a whole file", nullable=True),
+        *STATUS_COLUMNS,
+    ),
+    key=("row_id",),
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class OfficialFile:
     """One file as its authors publish it.
 
     Attributes:
-        sha256: of its bytes; None where it could not be had to compute it.
+        rows: how many it has.
+        sha256: of its bytes; None for the file that was not available to hash.
     """
 
     scenario: str
@@ -59,7 +63,7 @@ class OfficialFile:
     sha256: str | None
 
 
-OFFICIAL = (
+OFFICIAL_FILES = (
     OfficialFile(
         "functional",
         "functional_600.jsonl",
@@ -81,7 +85,7 @@ class BenchmarkRow:
     """One line of a benchmark file, or what is wrong with a whole file.
 
     Attributes:
-        row_id: 16 hex digits; stays when lines above it come or go.
+        row_id: 16 hex digits; the same when lines above it are added or removed.
         topic, prompt: as written; empty in a failed row.
         source: name of the file.
         line: from 1; None where the reason is about the whole file.
@@ -98,22 +102,12 @@ class BenchmarkRow:
     reason: str | None
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """A file that `fetch` put into the folder. `verified`: its hash is the one known beforehand."""
-
-    name: str
-    rows: int
-    sha256: str
-    verified: bool
-
-
-class _Bad(Exception):
+class UnusableLine(Exception):
     """A line that cannot be used, as `code: detail`."""
 
 
 def benchmark_folder(folder: str | None) -> Path:
-    """The folder of the setting `interacting.folder`; None is the built-in set's."""
+    """The folder that the setting `interacting.folder` names; None names the built-in set."""
     return BUILT_IN if folder is None else Path(folder).expanduser()
 
 
@@ -122,11 +116,11 @@ def read_benchmark(
 ) -> list[BenchmarkRow]:
     """Rows of a folder in order of scenario and line; blank lines are skipped.
 
-    A scenario's file has its official name, or `<scenario>.jsonl`. Official names are held to the
-    official count and hash; where these differ, a failed row without line number says so.
+    A scenario's file has its official name, or `<scenario>.jsonl`. A file with an official name is
+    checked against the official count and hash; a failed row without line number says what differs.
 
     Args:
-        most: the first so many usable rows of each scenario; None takes all.
+        most: how many usable rows of each scenario to take, from the first; None takes all.
 
     Raises:
         HoiError: no such folder, or none of the scenarios' files in it.
@@ -139,97 +133,45 @@ def read_benchmark(
             f"`hoi interacting fetch {folder}` gets the official files; without "
             "interacting.folder the built-in benchmark serves",
         )
-    return [row for scenario, path in found.items() for row in _read(path, scenario, most)]
+    return [row for scenario, path in found.items() for row in _read_file(path, scenario, most)]
 
 
-def benchmark_table(rows: Sequence[BenchmarkRow]) -> "pl.DataFrame":
-    """Rows as a table: row_id, scenario, topic, prompt, source, line, status, reason."""
-    import polars as pl
-
-    schema = {name: pl.String for name in BenchmarkRow.__dataclass_fields__}
-    return pl.DataFrame([asdict(row) for row in rows], schema={**schema, "line": pl.Int64})
+def benchmark_frame(rows: Sequence[BenchmarkRow]) -> pl.DataFrame:
+    """A frame of BENCHMARK_ROWS."""
+    return BENCHMARK_ROWS.frame(vars(row) for row in rows)
 
 
 def benchmark_digest(folder: Path, scenario: str) -> str | None:
-    """Hash of a scenario's file, to know whether it changed; None where there is none."""
+    """Hash of a scenario's file, as an input of the asset; None if there is no file."""
     path = _file_of(folder, scenario)
     return digest_file(path) if path.is_file() else None
 
 
-def fetch(
-    folder: Path,
-    repository: str = REPOSITORY,
-    commit: str = COMMIT,
-    base_url: str = RAW_FILES,
-    files: Sequence[OfficialFile] = OFFICIAL,
-    timeout_s: float = FETCH_TIMEOUT_S,
-) -> list[Fetched]:
-    """Get the official files from their authors' repository; all are checked before one is written.
-
-    Args:
-        folder: made where absent. The authors give no licence: keep it out of what you publish.
-        repository, commit: owner/name and the 40 digits of a commit.
-        base_url: of a server that has `<repository>/<commit>/<path>`.
-
-    Raises:
-        HoiError: the built-in set's folder, no network, no such file, or a count, format or hash
-            that is not the expected one; the folder is left as it was.
-    """
-    if not re.fullmatch(r"[0-9a-f]{40}", commit):
-        raise HoiError(
-            f"{commit!r} is no commit: 40 digits 0-9 and a-f in lower case",
-            "a branch or tag can move, so that rows could no longer be told apart: name a commit",
-        )
-    if folder.resolve() == BUILT_IN:
-        raise HoiError(
-            f"{folder} holds the built-in benchmark, and official files there would hide it",
-            "name a folder of your own",
-        )
-    contents = {}
-    for file in files:
-        url = f"{base_url}/{repository}/{commit}/{FILES_FOLDER}/{file.name}"
-        contents[file] = _download(url, folder, timeout_s)
-        _check(file, contents[file], url)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        if (folder / file.name).is_dir():
-            raise HoiError(
-                f"{folder / file.name} is a folder where a file is to be",
-                "remove it, or name another folder; nothing was written",
-            )
-    fetched = []
-    for file, data in contents.items():
-        replace_bytes(folder / file.name, data, folder, durable=False, mode=FILE_MODE)
-        fetched.append(Fetched(file.name, file.rows, _sha256(data), file.sha256 is not None))
-    return fetched
-
-
 def _file_of(folder: Path, scenario: str) -> Path:
-    official = folder / next(file.name for file in OFFICIAL if file.scenario == scenario)
+    official = folder / next(file.name for file in OFFICIAL_FILES if file.scenario == scenario)
     own = folder / f"{scenario}.jsonl"
     return own if own.is_file() and not official.is_file() else official
 
 
-def _read(path: Path, scenario: str, most: int | None) -> Iterator[BenchmarkRow]:
+def _read_file(path: Path, scenario: str, most: int | None) -> Iterator[BenchmarkRow]:
     """Rows of one file, those about the whole file first."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        yield _about_file(scenario, path.name, "missing_file: not in the folder")
+        yield _file_problem(scenario, path.name, "missing_file: not in the folder")
         return
     except OSError as error:
-        yield _about_file(scenario, path.name, f"unreadable_file: {error.strerror}")
+        yield _file_problem(scenario, path.name, f"unreadable_file: {error.strerror}")
         return
-    rows = _rows(data, scenario, path.name)
-    official = next((file for file in OFFICIAL if file.name == path.name), None)
+    rows = parse_rows(data, scenario, path.name)
+    official = next((file for file in OFFICIAL_FILES if file.name == path.name), None)
     if official:
         yield from (
-            _about_file(scenario, path.name, problem)
-            for problem in _departures(official, data, len(rows))
+            _file_problem(scenario, path.name, problem)
+            for problem in find_differences(official, data, len(rows))
         )
     elif not rows:
-        yield _about_file(scenario, path.name, "empty_file: no lines")
+        yield _file_problem(scenario, path.name, "empty_file: no lines")
     usable = 0
     for row in rows:
         usable += row.status == "accepted"
@@ -238,25 +180,28 @@ def _read(path: Path, scenario: str, most: int | None) -> Iterator[BenchmarkRow]
         yield row
 
 
-def _about_file(scenario: str, name: str, reason: str) -> BenchmarkRow:
+def _file_problem(scenario: str, name: str, reason: str) -> BenchmarkRow:
     code = reason.partition(":")[0]
     row_id = digest({"scenario": scenario, "source": name, "problem": code})[:ID_LENGTH]
     return BenchmarkRow(row_id, scenario, "", "", name, None, "failed", reason)
 
 
-def _departures(official: OfficialFile, data: bytes, rows: int) -> Iterator[str]:
+def find_differences(official: OfficialFile, data: bytes, rows: int) -> Iterator[str]:
+    """How a file of `rows` rows differs from the official one, as `code: detail`."""
     if rows != official.rows:
         yield f"wrong_count: {rows} rows, the official file has {official.rows}"
-    if official.sha256 not in (None, _sha256(data)):
-        yield f"wrong_hash: sha256 {_sha256(data)}, the official file has {official.sha256}"
+    if official.sha256 not in (None, sha256_of(data)):
+        yield f"wrong_hash: sha256 {sha256_of(data)}, the official file has {official.sha256}"
 
 
-def _sha256(data: bytes) -> str:
+def sha256_of(data: bytes) -> str:
+    """SHA-256 of bytes, 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
-def _rows(data: bytes, scenario: str, source: str) -> list[BenchmarkRow]:
-    # Bytes are split, since text has more line ends than JSON lines do.
+def parse_rows(data: bytes, scenario: str, source: str) -> list[BenchmarkRow]:
+    """Rows of a file's content; `source` is its name. Blank lines are skipped."""
+    # Bytes are split: text has line ends that JSON lines do not have.
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     before: Counter[tuple[str, str]] = Counter()
     rows = []
@@ -264,9 +209,9 @@ def _rows(data: bytes, scenario: str, source: str) -> list[BenchmarkRow]:
         if not line.strip():
             continue
         try:
-            topic, prompt = _topic_and_prompt(line)
+            topic, prompt = _parse_line(line)
             status, reason, known = "accepted", None, prompt
-        except _Bad as error:
+        except UnusableLine as error:
             topic, prompt, status, reason = "", "", "failed", str(error)
             known = line.decode("utf-8", errors="backslashreplace")
         key = (status, known)
@@ -279,35 +224,39 @@ def _rows(data: bytes, scenario: str, source: str) -> list[BenchmarkRow]:
     return rows
 
 
-def _topic_and_prompt(line: bytes) -> tuple[str, str]:
+def _parse_line(line: bytes) -> tuple[str, str]:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         byte = line[error.start]
-        raise _Bad(f"not_utf8: byte 0x{byte:02x} at place {error.start + 1}") from error
+        raise UnusableLine(f"not_utf8: byte 0x{byte:02x} at place {error.start + 1}") from error
     try:
-        # Pairs, so that a key given twice is seen.
+        # Pairs show a key that is given twice.
         pairs = json.loads(text, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
-        raise _Bad(f"broken_line: {_short(str(error) or 'nested too deep')}") from error
+        raise UnusableLine(f"broken_line: {_short(str(error) or 'nested too deep')}") from error
     if not isinstance(pairs, _Pairs):
-        raise _Bad(f"no_object: {_short(text)}")
+        raise UnusableLine(f"no_object: {_short(text)}")
     names = [name for name, _ in pairs]
     for field in FIELDS:
         if field not in names:
-            raise _Bad(f"missing_key: {field}")
+            raise UnusableLine(f"missing_key: {field}")
     extra = [name for name in names if name not in FIELDS or names.count(name) > 1]
     if extra:
-        raise _Bad(f"extra_key: {_short(extra[0])}")
+        raise UnusableLine(f"extra_key: {_short(extra[0])}")
     given = dict(pairs)
     for field in FIELDS:
         _check_text(field, given[field])
     if not any(sign.isalnum() for sign in given["prompt"]):
-        raise _Bad("empty: prompt says nothing")
+        raise UnusableLine("empty: prompt says nothing")
     if len(given["prompt"].split()) > MAX_PROMPT_WORDS:
-        raise _Bad(f"too_many_words: {len(given['prompt'].split())}, at most {MAX_PROMPT_WORDS}")
+        raise UnusableLine(
+            f"too_many_words: {len(given['prompt'].split())}, at most {MAX_PROMPT_WORDS}"
+        )
     if len(given["prompt"]) > MAX_PROMPT_CHARACTERS:
-        raise _Bad(f"too_long: {len(given['prompt'])} characters, at most {MAX_PROMPT_CHARACTERS}")
+        raise UnusableLine(
+            f"too_long: {len(given['prompt'])} characters, at most {MAX_PROMPT_CHARACTERS}"
+        )
     return given["topic"], given["prompt"]
 
 
@@ -317,11 +266,13 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _check_text(field: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise _Bad(f"no_text: {field} is {_shown(value)}")
+        raise UnusableLine(f"no_text: {field} is {_shown(value)}")
     for place, sign in enumerate(value, start=1):
-        # Controls, lone halves of a pair, and separators of lines and paragraphs.
+        # Control characters, lone surrogates, line and paragraph separators.
         if unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp"):
-            raise _Bad(f"control_character: U+{ord(sign):04X} in {field} at character {place}")
+            raise UnusableLine(
+                f"control_character: U+{ord(sign):04X} in {field} at character {place}"
+            )
 
 
 def _shown(value: Any) -> str:
@@ -331,42 +282,3 @@ def _shown(value: Any) -> str:
 def _short(text: str) -> str:
     """At most 60 characters in quotes, all of them printable ASCII."""
     return ascii(text if len(text) <= QUOTED_CHARACTERS else f"{text[:QUOTED_CHARACTERS]}…")
-
-
-def _download(url: str, folder: Path, timeout_s: float) -> bytes:
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise HoiError(f"{url} is no web address", "give a base URL with http or https")
-    try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
-            data: bytes = answer.read(MAX_FILE_BYTES + 1)
-    except urllib.error.HTTPError as error:
-        raise HoiError(
-            f"{url} answered {error.code}",
-            "the repository or its files may have moved: name another commit, or put the files "
-            f"into {folder} by hand",
-        ) from error
-    # A name that cannot be resolved is an OSError, a transfer that breaks off is not.
-    except (OSError, http.client.HTTPException) as error:
-        raise HoiError(
-            f"cannot fetch {url}: {getattr(error, 'reason', None) or repr(error)}",
-            f"connect to the network and try again, or put the files into {folder} by hand; "
-            "without them the built-in benchmark serves (leave interacting.folder out)",
-        ) from error
-    if len(data) > MAX_FILE_BYTES:
-        raise HoiError(
-            f"{url} has more than {MAX_FILE_BYTES} bytes", "name the commit of the official files"
-        )
-    return data
-
-
-def _check(file: OfficialFile, data: bytes, url: str) -> None:
-    """Hold a download to its count, form and hash."""
-    rows = _rows(data, file.scenario, file.name)
-    problems = [f"line {row.line}: {row.reason}" for row in rows if row.status == "failed"]
-    problems += _departures(file, data, len(rows))
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise HoiError(
-            f"{url} is not the official file: {'; '.join(problems[:3])}{more}",
-            "nothing was written; try again, or name the commit of the official files",
-        )

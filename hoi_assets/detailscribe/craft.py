@@ -1,14 +1,18 @@
-"""The words of refinement in the manner of CRAFT (arXiv 2512.20362): functions over answers.
+"""Prompt edits in the manner of CRAFT (arXiv 2512.20362): pure functions over yes/no answers.
 
-A round draws a picture and answers yes/no questions about it. A question is asked only where those
-it depends on were answered yes. What fails, and only that, is said again behind the prompt, the
-newest first; rounds end when everything holds, when an edit would change nothing, or after
-`max_rounds` edits. Round 0 is the initial picture.
+CRAFT turns a prompt into questions that depend on each other, verifies an image by them, edits the
+prompt only where a constraint fails, and stops once all are satisfied. Here a round draws an image
+and answers questions about it; a question is open only once those it depends on were answered yes.
+What failed is appended to the prompt, the newest first. Rounds end when everything is satisfied,
+when an edit would change nothing, or after `max_rounds` edits. Round 0 is the initial image.
+
+"CRAFT-like": the questions are the components' own, and code edits the prompt, where CRAFT has a
+language model do it.
 
     answers = {}
-    while questions := askable(components, answers):
-        answers |= ask(picture, questions)             # the caller's VQA model
-    step = next_step(prompt, components, [*rounds, Round(drawn_prompt, answers)])
+    while questions := open_questions(components, answers):
+        answers |= ask(image, questions)             # the caller's VQA model
+    decision = decide_next_round(prompt, components, [*rounds, Round(drawn_prompt, answers)])
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,17 +20,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hoi_assets.detailscribe.components import Component, dependencies
-from hoi_assets.detailscribe.critique import MAX_WORDS, NoRoom, extended
+from hoi_assets.detailscribe.prompt_extension import MAX_WORDS, NoRoom, extend_prompt
 
 MAX_ROUNDS = 3
 
-Stop = Literal["satisfied", "max_rounds", "no_change", "no_room"]
+StopReason = Literal["satisfied", "max_rounds", "no_change", "no_room"]
+# By component number; True is yes.
 Answers = Mapping[int, bool]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A yes/no question about a picture. `number` is its component's, from 0."""
+    """A yes/no question about an image. `number` is its component's, from 0."""
 
     number: int
     text: str
@@ -35,111 +40,112 @@ class Question:
 
 @dataclass(frozen=True)
 class Round:
-    """One picture's prompt and the answers about it, by component number; True is yes."""
+    """The prompt that one image was drawn from, and the answers about the image."""
 
     prompt: str
     answers: Answers
 
 
 @dataclass(frozen=True)
-class Step:
-    """What follows: another round with `prompt`, or an end for the reason `stop`."""
+class NextRound:
+    """What follows a round: another one with `prompt`, or the end for the reason `stop`."""
 
     prompt: str | None
-    stop: Stop | None
+    stop: StopReason | None
 
 
-def questions(components: Sequence[Component]) -> tuple[Question, ...]:
+def build_questions(components: Sequence[Component]) -> tuple[Question, ...]:
     """One question per component, with those it depends on.
 
-    >>> from hoi_assets.detailscribe.components import component
-    >>> held, stirred = component("a", "holds", "b"), component("b", "stirs", "c")
-    >>> questions([held, stirred])[1].depends_on
+    >>> from hoi_assets.detailscribe.components import build_component
+    >>> hold, stir = build_component("a", "holds", "b"), build_component("b", "stirs", "c")
+    >>> build_questions([hold, stir])[1].depends_on
     (0,)
     """
-    needs = dependencies(components)
+    needed = dependencies(components)
     return tuple(
-        Question(number, one.question, needs[number]) for number, one in enumerate(components)
+        Question(number, one.question, needed[number]) for number, one in enumerate(components)
     )
 
 
-def askable(components: Sequence[Component], answers: Answers) -> tuple[Question, ...]:
-    """Questions without an answer whose dependencies were all answered yes; () ends the asking."""
+def open_questions(components: Sequence[Component], answers: Answers) -> tuple[Question, ...]:
+    """Questions without an answer whose dependencies were all answered yes; () when done."""
     return tuple(
         question
-        for question in questions(components)
+        for question in build_questions(components)
         if question.number not in answers
-        and all(answers.get(needed, False) for needed in question.depends_on)
+        and all(answers.get(number, False) for number in question.depends_on)
     )
 
 
-def failed(answers: Answers) -> tuple[int, ...]:
-    """Numbers of the components answered no; one that was not asked is no failure of its own."""
+def failed_components(answers: Answers) -> tuple[int, ...]:
+    """Numbers of the components answered no. One that was not asked about has not failed."""
     return tuple(sorted(number for number, yes in answers.items() if not yes))
 
 
-def satisfied(components: Sequence[Component], answers: Answers) -> bool:
+def all_satisfied(components: Sequence[Component], answers: Answers) -> bool:
     """Whether every question was asked and answered yes."""
     return all(answers.get(number, False) for number in range(len(components)))
 
 
-def edited_prompt(
+def edit_prompt(
     prompt: str,
     components: Sequence[Component],
     rounds: Sequence[Round],
     corrections: Mapping[int, str] | None = None,
     max_words: int = MAX_WORDS,
 ) -> str:
-    """The original prompt, then what failed in the last round, then what was mended before.
+    """The original prompt, then what failed in the last round, then what failed before.
 
     Args:
-        prompt: the original one, which is kept word for word.
+        prompt: the original one, kept word for word.
         rounds: all so far, the last one with a failure.
-        corrections: how to say a component instead of in its own words.
+        corrections: texts to use instead of a component's own words, by its number.
 
     Raises:
-        NoRoom: nothing fits behind the prompt within `max_words`.
+        NoRoom: nothing fits after the prompt within `max_words`.
     """
     newest_first = dict.fromkeys(
-        number for done in reversed(rounds) for number in failed(done.answers)
+        number for done in reversed(rounds) for number in failed_components(done.answers)
     )
-    said = {number: (corrections or {}).get(number) for number in newest_first}
-    texts = [said[number] or components[number].statement for number in newest_first]
-    return extended(prompt, texts, max_words)
+    corrections = corrections or {}
+    texts = [corrections.get(number) or components[number].statement for number in newest_first]
+    return extend_prompt(prompt, texts, max_words)
 
 
-def next_step(
+def decide_next_round(
     prompt: str,
     components: Sequence[Component],
     rounds: Sequence[Round],
     corrections: Mapping[int, str] | None = None,
     max_rounds: int = MAX_ROUNDS,
     max_words: int = MAX_WORDS,
-) -> Step:
+) -> NextRound:
     """What to do after the last round.
 
     Args:
-        prompt: the original one. rounds: all so far, the initial picture's first.
-        max_rounds: edits allowed after the initial picture.
+        prompt: the original one.
+        rounds: all so far, the initial image's first.
+        max_rounds: edits allowed after the initial image.
 
     Raises:
-        ValueError: no round yet, or questions of the last that could be asked and were not.
+        ValueError: no round yet, or open questions in the last one.
     """
     if not rounds:
-        raise ValueError("no round yet: the initial picture's answers come first")
+        raise ValueError("no round yet: the initial image's answers come first")
     last = rounds[-1]
-    open_questions = [question.number for question in askable(components, last.answers)]
-    if open_questions:
-        raise ValueError(f"components {open_questions} of the last round were not asked about")
-    if satisfied(components, last.answers):
-        return Step(None, "satisfied")
+    unanswered = [question.number for question in open_questions(components, last.answers)]
+    if unanswered:
+        raise ValueError(f"components {unanswered} of the last round were not asked about")
+    if all_satisfied(components, last.answers):
+        return NextRound(None, "satisfied")
     if len(rounds) > max_rounds:
-        return Step(None, "max_rounds")
+        return NextRound(None, "max_rounds")
     try:
-        edited = edited_prompt(prompt, components, rounds, corrections, max_words)
+        edited = edit_prompt(prompt, components, rounds, corrections, max_words)
     except NoRoom:
-        return Step(None, "no_room")
-    # The same prompt and seed would draw the same picture.
+        return NextRound(None, "no_room")
+    # The same prompt and seed would draw the same image.
     if edited in {done.prompt for done in rounds}:
-        return Step(None, "no_change")
-    return Step(edited, None)
+        return NextRound(None, "no_change")
+    return NextRound(edited, None)

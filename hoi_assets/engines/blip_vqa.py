@@ -227,7 +227,7 @@ def noun_phrases(components: Sequence[ComponentParts]) -> tuple[str, ...]:
     "the spoon" is "a red spoon" where that is named; "its paw" is asked for as "paw".
 
     Example:
-        >>> from hoi_assets.detailscribe.components import from_flat
+        >>> from hoi_assets.detailscribe.flat_form import from_flat
         >>> noun_phrases(from_flat("(a hand holds a red spoon) + (the spoon stirs in it)"))
         ('a hand', 'a red spoon')
     """

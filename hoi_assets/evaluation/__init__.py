@@ -1,1 +1,1 @@
-"""What pictures are worth: metrics, statistics of people and judges, scorecards, the report."""
+"""Metrics, scorecards, human ratings and agreement, and the evaluation report."""

@@ -1,5 +1,5 @@
-"""Scores of the benchmark suite `interacting`: every candidate is scored once; methods are reported
-by what was selected, by the mean of the variants, and by an oracle.
+"""Scores of InterActing's candidates: each is scored once; a method is reported by its selected
+image, by the mean of its variants, and by an oracle.
 
 The oracle takes a metric's best among the candidates by that metric itself, which is how the
 published table of DetailScribe reads its variants. It is an upper bound, not a result.
@@ -11,8 +11,10 @@ from typing import Any
 import polars as pl
 
 from hoi_assets.evaluation.run_metrics import CARRIED, score_rows
+from hoi_assets.evaluation.scorecards import SCORES
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Store
 
 SUITE = "interacting"
@@ -30,20 +32,35 @@ Texts = Mapping[str, Sequence[str]]
 ORACLE_RULE = "oracle: the best candidate by the metric itself"
 MEAN_RULE = "none: mean of the variants"
 
+# The judge rates selected images only: a reply costs money.
+JUDGE_METRICS = ("judge_rating", "judge_yes")
+CANDIDATE = (*CARRIED, "candidate", "selected", "denoiser_evaluations", "why")
+_SCORED = {column.name: column for column in SCORES.columns}
+CANDIDATE_SCORES = Table(
+    "candidates",
+    "value of one metric for one candidate image of InterActing",
+    (
+        *(_SCORED[name] for name in CARRIED),
+        Column("candidate", pl.Int64, "number among the method's candidates, from 0"),
+        Column("selected", pl.Boolean, "whether the method selected it"),
+        Column("denoiser_evaluations", pl.Int64, "denoiser evaluations (NFE) that it took"),
+        Column("why", pl.String, "why it was selected; null elsewhere", nullable=True),
+        _SCORED["metric"],
+        _SCORED["value"],
+    ),
+    key=("method", "evaluation_prompt_id", "candidate", "metric"),
+)
 
-# The judge is asked about these alone: a reply is paid for.
-OF_SELECTED = ("judge_rating", "judge_yes")
-CANDIDATE = (*CARRIED, "candidate", "selected", "passes", "why")
 
-
-def candidates(
+def list_candidates(
     images: Sequence[pl.DataFrame], questions: Texts, phrases: Texts
 ) -> list[dict[str, Any]]:
-    """Rows for `score_candidates`: all pictures that were drawn, by whichever method.
+    """Rows for `score_candidates`: every image that was drawn, by whichever method.
 
     Args:
         images: rows of `initial_images`, `refined_images` and `baseline_images`.
-        questions, phrases: of each benchmark row, by row_id; a row without is not scored.
+        questions, phrases: by row_id of the benchmark, the components' questions and their noun
+            phrases; a row without is not scored.
     """
     drawn = pl.concat(images).filter(
         (pl.col("status") == "accepted") & pl.col("row_id").is_in(list(questions))
@@ -56,7 +73,7 @@ def candidates(
             "prompt": row["prompt"],
             "questions": list(questions[row["row_id"]]),
             "phrases": list(phrases[row["row_id"]]),
-            "held": row["held"],
+            "satisfied": row["satisfied"],
         }
         for row in drawn.iter_rows(named=True)
     ]
@@ -65,13 +82,13 @@ def candidates(
 def score_candidates(
     store: Store, settings: Settings, rows: Sequence[Mapping[str, Any]], log: Log
 ) -> pl.DataFrame:
-    """Every metric of every candidate; a picture that several methods share is scored once.
+    """Every metric of every candidate; an image that several methods share is scored once.
 
-    Where an endpoint is the critic, component accuracy is what it said when it chose; a picture
-    that it was never shown has none.
+    Where an endpoint is the critic, component accuracy is its verdict at selection; an image that
+    it was never shown has none.
 
     Returns:
-        Long table: CANDIDATE, metric, value.
+        Table of CANDIDATE_SCORES.
     """
     places = [(row["pixels"], row["evaluation_prompt_id"]) for row in rows]
     distinct = {place: dict(row) for place, row in zip(places, rows, strict=True)}
@@ -79,27 +96,27 @@ def score_candidates(
     found = dict(zip(distinct, values, strict=True))
     if settings.critic.endpoint is not None:
         for place, row in zip(places, rows, strict=True):
-            if row["held"] is not None and row["questions"]:
-                found[place]["component_accuracy"] = row["held"] / len(row["questions"])
+            if row["satisfied"] is not None and row["questions"]:
+                found[place]["component_accuracy"] = row["satisfied"] / len(row["questions"])
     return pl.DataFrame(
         [
             {name: row[name] for name in CANDIDATE} | {"metric": metric, "value": value}
             for place, row in zip(places, rows, strict=True)
             for metric, value in found[place].items()
         ],
-        infer_schema_length=None,
+        schema=CANDIDATE_SCORES.schema,
     )
 
 
-def reported(scores: pl.DataFrame) -> pl.DataFrame:
-    """What the scorecard is made of: the selected picture of each method; for DetailScribe the mean
-    of its variants as well; for it and for more seeds the oracle. The judge's metrics are of
-    selected pictures alone, so they have neither mean nor oracle.
+def select_reported(scores: pl.DataFrame) -> pl.DataFrame:
+    """The scores that the scorecard summarises: of each method's selected image; of DetailScribe's
+    variants (`detailscribe_mean`); of the oracle's choice for DetailScribe and for more seeds. The
+    judge rates selected images only, so its metrics have neither mean nor oracle.
 
     Args:
         scores: of `score_candidates`.
     """
-    of_all = scores.filter(~pl.col("metric").is_in(OF_SELECTED))
+    of_all = scores.filter(~pl.col("metric").is_in(JUDGE_METRICS))
     detailscribe = of_all.filter(pl.col("method") == DETAILSCRIBE)
     alone = pl.col("candidate").max().over("evaluation_prompt_id") == 0
     mean = detailscribe.filter((pl.col("candidate") > 0) | alone)
@@ -117,19 +134,19 @@ def reported(scores: pl.DataFrame) -> pl.DataFrame:
     ).sort("method", "evaluation_prompt_id", "metric", maintain_order=True)
 
 
-def said_of_methods(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
-    """By method as `reported` names it: how pictures are selected, and what a prompt costs."""
+def describe_methods(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
+    """Selection rules and compute costs a prompt, by method as `select_reported` names it."""
     rules: dict[str, str] = {}
-    passes: dict[str, dict[str, int]] = {}
+    evaluations: dict[str, dict[str, int]] = {}
     for row in rows:
         method, prompt = row["method"], row["evaluation_prompt_id"]
-        own = passes.setdefault(method, {})
-        own[prompt] = own.get(prompt, 0) + row["passes"]
+        own = evaluations.setdefault(method, {})
+        own[prompt] = own.get(prompt, 0) + row["denoiser_evaluations"]
         if row["selected"] and row["why"]:
             rules.setdefault(method, row["why"].partition(";")[0])
     compute = {
-        method: f"{sum(own.values()) / len(own):.0f} denoiser passes a prompt"
-        for method, own in passes.items()
+        method: f"{sum(own.values()) / len(own):.0f} denoiser evaluations (NFE) a prompt"
+        for method, own in evaluations.items()
     }
     if ENDPOINT in compute:
         compute[ENDPOINT] = "an image endpoint"
@@ -140,29 +157,44 @@ def said_of_methods(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], 
     return rules | {PLAIN: "none: one picture"}, compute
 
 
-def costs(candidates: pl.DataFrame, seconds: Mapping[str, float]) -> pl.DataFrame:
-    """What each method took to draw a prompt's pictures, as a mean over prompts.
+def average_costs(candidates: pl.DataFrame, seconds: Mapping[str, float]) -> pl.DataFrame:
+    """What each method took to draw a prompt's images, as a mean over prompts.
 
     Args:
-        candidates: CANDIDATE, a row per picture (and metric).
+        candidates: CANDIDATE, a row per image (and metric).
         seconds: wall time by image_id.
 
     Returns:
-        Table of method, passes (of the denoiser), seconds (null where one was not measured).
+        Table of method, denoiser_evaluations, seconds (null where an image's time was not
+        measured).
     """
-    pictures = candidates.unique(["method", "evaluation_prompt_id", "candidate"])
-    spent = [seconds.get(image_id) for image_id in pictures["image_id"]]
+    images = candidates.unique(["method", "evaluation_prompt_id", "candidate"])
+    spent = [seconds.get(image_id) for image_id in images["image_id"]]
     return (
-        pictures.with_columns(seconds=pl.Series(spent, dtype=pl.Float64))
+        images.with_columns(seconds=pl.Series(spent, dtype=pl.Float64))
         .group_by("method", "evaluation_prompt_id")
         .agg(
-            pl.col("passes").sum(),
+            pl.col("denoiser_evaluations").sum(),
             pl.when(pl.col("seconds").is_not_null().all()).then(pl.col("seconds").sum()),
         )
         .group_by("method")
         .agg(
-            pl.col("passes").mean(),
+            pl.col("denoiser_evaluations").mean(),
             pl.when(pl.col("seconds").is_not_null().all()).then(pl.col("seconds").mean()),
         )
-        .sort("passes", "method")
+        .sort("denoiser_evaluations", "method")
     )
+
+
+def format_costs(costs: pl.DataFrame) -> str:
+    """The table of `average_costs` as Markdown.
+
+    It goes into metadata: wall time in a version would give equal inputs different hashes.
+    """
+    lines = [
+        f"| {row['method']} | {row['denoiser_evaluations']:.0f} | "
+        f"{'–' if row['seconds'] is None else format(row['seconds'], '.1f')} |"
+        for row in costs.iter_rows(named=True)
+    ]
+    heading = ["| method | denoiser evaluations (NFE) | seconds |", "| --- | --- | --- |"]
+    return "\n".join([*heading, *lines])

@@ -1,21 +1,9 @@
-"""Scores of a folder of pictures that one already has, whoever made them.
+"""Scores of a folder of images, whoever made them.
 
-Prompts come in one file, matched to the pictures by its form:
-    .jsonl  one object a line with `file` (name below the folder) and `prompt`
-    .csv    a heading with the columns `file` and `prompt`
-    .txt    one prompt a line, for the pictures in the order of their sorted names; only where there
-            are as many lines as pictures, and names sort alike as text and as numbers
-Further fields are left alone. Hidden files are no part of the folder. Scores depend on pixels and
-prompts alone: neither on names nor on the order of files or lines.
+Scores depend on pixels and prompts alone: neither on names nor on the order of files or lines.
 """
 
-import csv
-import io
-import json
-import re
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from hoi_assets.errors import HoiError
+from hoi_assets.evaluation.columns import CI_HIGH, CI_LOW, METRIC, PROMPTS
+from hoi_assets.evaluation.folder_reading import FolderImage, open_picture
 from hoi_assets.evaluation.run_metrics import Describe, Rows, score_rows
-from hoi_assets.hashing import digest, digest_pixels, files_below
+from hoi_assets.hashing import digest, digest_pixels
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.statistics import (
@@ -36,278 +26,59 @@ from hoi_assets.statistics import (
 )
 from hoi_assets.store.disk import replace_bytes, writing
 from hoi_assets.store.images import ImageStore
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Store, parquet_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 TABLE_SUFFIXES = (".parquet", ".csv")
-MAX_SIDE_PX = 16384
-MAX_PROMPT_WORDS = 200
 FILE_MODE = 0o644
 
-TABLE: dict[str, Any] = {
-    "file": pl.String,
-    "line": pl.Int64,
-    "prompt": pl.String,
-    "pixels": pl.String,
-    "metric": pl.String,
-    "value": pl.Float64,
-    "percentile": pl.Float64,
-    "status": pl.String,
-    "reason": pl.String,
-}
-SUMMARY: dict[str, Any] = {
-    "metric": pl.String,
-    "n": pl.Int64,
-    "prompts": pl.Int64,
-    "missing": pl.Int64,
-    "mean": pl.Float64,
-    "ci_low": pl.Float64,
-    "ci_high": pl.Float64,
-    "percentile": pl.Float64,
-}
+FOLDER_SCORES = Table(
+    "scores",
+    "value of one metric for one file, or a file or line that could not be scored",
+    (
+        Column("file", pl.String, "name below the folder; empty where a line names no file"),
+        Column("line", pl.Int64, "line of the prompts file, from 1", nullable=True),
+        Column("prompt", pl.String, "the prompt", nullable=True),
+        Column("pixels", pl.String, "digest of the pixels; null if unreadable", nullable=True),
+        Column("metric", pl.String, "name of the metric; null if not scored", nullable=True),
+        Column("value", pl.Float64, "the score; null where it could not be had", nullable=True),
+        Column(
+            "percentile",
+            pl.Float64,
+            "percentile of the value among the reference set's scores, 0..100",
+            nullable=True,
+        ),
+        Column("status", pl.String, "accepted or failed"),
+        Column("reason", pl.String, "code: detail, where it failed", nullable=True),
+    ),
+)
+FOLDER_SUMMARY = Table(
+    "summary",
+    "mean of one metric over the folder",
+    (
+        METRIC,
+        Column("n", pl.Int64, "images with a score"),
+        PROMPTS,
+        Column("missing", pl.Int64, "images without a score"),
+        Column("mean", pl.Float64, "mean over prompts; null without a score", nullable=True),
+        CI_LOW,
+        CI_HIGH,
+        Column(
+            "percentile",
+            pl.Float64,
+            "percentile of the mean among the reference set's scores, 0..100",
+            nullable=True,
+        ),
+    ),
+    key=("metric",),
+)
 
-# By metric, a value or the reason (`code: detail`) why there is none.
+# By metric, a value or the reason (`code: detail`) why it is missing.
 Asked = list[dict[str, tuple[float | None, str | None]]]
 Ask = Callable[[Store, Rows], Asked]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture and its prompt, or what is wrong with a file or a line.
-
-    Attributes:
-        file: name below the folder, with `/`; empty where a line names none.
-        line: of the prompts file, from 1; None where no line is about this file.
-        pixels: digest of its pixels; None where it cannot be scored.
-        reason: `code: detail` where it cannot.
-    """
-
-    file: str
-    line: int | None
-    prompt: str | None
-    pixels: str | None
-    reason: str | None
-
-
-@dataclass(frozen=True)
-class _Line:
-    """One line of a prompts file; without `file` or with a `reason` it names no picture."""
-
-    number: int
-    file: str
-    prompt: str | None
-    reason: str | None = None
-
-
-# --- reading --------------------------------------------------------------------------------------
-
-
-def read_folder(images: Path, prompts: Path) -> list[Picture]:
-    """Every file of the folder and every line of the prompts file, sorted by file, then line.
-
-    Raises:
-        HoiError: no such folder or file, a form that is not known or cannot be read at all, a file
-            that two lines name, or a `.txt` whose lines match the pictures in more ways than one.
-    """
-    if not images.is_dir():
-        raise HoiError(f"{images} is no folder", "name the folder that holds the pictures")
-    if not prompts.is_file():
-        raise HoiError(f"{prompts} is no file", "name a .jsonl, .csv or .txt file of prompts")
-    files = {
-        name: path
-        for name, path in files_below(images)
-        if not any(part.startswith(".") for part in Path(name).parts)
-        and path.resolve() != prompts.resolve()
-    }
-    lines = _read_lines(prompts, [name for name in files if _is_picture(name)])
-    _check_distinct(prompts, lines)
-    by_file = {line.file: line for line in lines if line.file}
-    found = [_judgeable(name, path, by_file.get(name)) for name, path in files.items()]
-    found += [_without_picture(line) for line in lines if line.file not in files]
-    return sorted(found, key=lambda one: (one.file, one.line or 0))
-
-
-def _is_picture(name: str) -> bool:
-    return Path(name).suffix.lower() in PICTURE_SUFFIXES
-
-
-def _judgeable(name: str, path: Path, line: _Line | None) -> Picture:
-    number, prompt = (line.number, line.prompt) if line else (None, None)
-    if text_problem(name):
-        shown = name.encode("ascii", "backslashreplace").decode()
-        return Picture(shown, number, prompt, None, f"file_name: {text_problem(name)}")
-    if line is not None and line.reason:
-        return Picture(name, number, prompt, None, line.reason)
-    if not _is_picture(name):
-        return Picture(name, number, prompt, None, "not_a_picture: no png, jpg or webp")
-    if line is None:
-        return Picture(name, None, None, None, "no_prompt: no line names this file")
-    try:
-        return Picture(name, number, prompt, digest_pixels(open_picture(path)), None)
-    except ValueError as error:
-        return Picture(name, number, prompt, None, f"unreadable_picture: {error}")
-
-
-def _without_picture(line: _Line) -> Picture:
-    reason = line.reason or "missing_file: not in the folder"
-    return Picture(line.file, line.number, line.prompt, None, reason)
-
-
-def open_picture(path: Path) -> "Image.Image":
-    """A picture as RGB, turned as its camera says; see `hoi_assets.pictures.as_rgb`.
-
-    Raises:
-        ValueError: it cannot be decoded, or is too large.
-    """
-    from PIL import Image
-
-    from hoi_assets.pictures import BROKEN, as_rgb
-
-    try:
-        with Image.open(path) as opened:
-            # The header is enough to refuse a picture that would fill the memory.
-            if max(opened.size) > MAX_SIDE_PX:
-                raise ValueError(f"{opened.width}x{opened.height} px, at most {MAX_SIDE_PX} a side")
-            return as_rgb(opened)
-    except (Image.DecompressionBombError, *BROKEN) as error:
-        # Its words may name the whole path, or nothing.
-        said = str(error).replace(str(path), path.name)
-        raise ValueError(" ".join(said.split()) or type(error).__name__) from error
-
-
-def _read_lines(prompts: Path, pictures: Sequence[str]) -> list[_Line]:
-    readers = {".jsonl": _from_jsonl, ".csv": _from_csv}
-    suffix = prompts.suffix.lower()
-    data = prompts.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    if suffix in readers:
-        return list(readers[suffix](prompts, data))
-    if suffix == ".txt":
-        return _from_txt(prompts, data, pictures)
-    raise HoiError(
-        f"{prompts.name}: prompts are read from .jsonl, .csv or .txt, not {suffix or 'this'}",
-        'write one {"file": "a.png", "prompt": "..."} a line into a .jsonl file',
-    )
-
-
-def _from_jsonl(prompts: Path, data: bytes) -> Iterator[_Line]:
-    # Bytes are split, since text has more line ends than JSON lines do.
-    for number, raw in enumerate(data.split(b"\n"), start=1):
-        if not raw.strip():
-            continue
-        try:
-            row = json.loads(raw.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            yield _Line(number, "", None, f"not_utf8: at byte {error.start + 1}")
-        except (ValueError, RecursionError) as error:
-            yield _Line(number, "", None, f"broken_line: {error}")
-        else:
-            yield _line(number, row)
-
-
-def _line(number: int, row: Any) -> _Line:
-    if not isinstance(row, dict):
-        return _Line(number, "", None, "no_object: the line is no JSON object")
-    file, prompt = row.get("file"), row.get("prompt")
-    if not isinstance(file, str) or not file:
-        return _Line(number, "", None, "missing_key: file")
-    if text_problem(file):
-        return _Line(number, "", None, f"file: {text_problem(file)}")
-    if prompt is None:
-        return _Line(number, file, None, "missing_key: prompt")
-    problem = prompt_problem(prompt)
-    return _Line(number, file, None if problem else prompt, problem)
-
-
-def _from_csv(prompts: Path, data: bytes) -> Iterator[_Line]:
-    reader = csv.DictReader(io.StringIO(_text(prompts, data), newline=""))
-    try:
-        missing = [name for name in ("file", "prompt") if name not in (reader.fieldnames or ())]
-        if missing:
-            raise HoiError(
-                f"{prompts.name}: its first line has no column {missing[0]!r}",
-                "begin it with a heading that names the columns file and prompt",
-            )
-        for row in reader:
-            yield _line(reader.line_num, row)
-    except csv.Error as error:
-        raise HoiError(
-            f"{prompts.name}, line {reader.line_num}: {error}", "mend the line it names"
-        ) from error
-
-
-def _from_txt(prompts: Path, data: bytes, pictures: Sequence[str]) -> list[_Line]:
-    lines = _text(prompts, data).replace("\r\n", "\n").rstrip("\n").split("\n")
-    remedy = 'name the pictures: one {"file": "a.png", "prompt": "..."} a line in a .jsonl file'
-    if len(lines) != len(pictures):
-        raise HoiError(
-            f"{prompts.name} has {len(lines)} lines, the folder {len(pictures)} pictures", remedy
-        )
-    by_number = sorted(pictures, key=_by_number)
-    if by_number != list(pictures):
-        odd = next(pair for pair in zip(pictures, by_number, strict=True) if pair[0] != pair[1])
-        raise HoiError(
-            f"{prompts.name}: which line is which picture's is not plain: {odd[0]} comes before "
-            f"{odd[1]} by its letters and after it by its number",
-            remedy,
-        )
-    return [
-        _line(number, {"file": file, "prompt": line})
-        for number, (file, line) in enumerate(zip(pictures, lines, strict=True), start=1)
-    ]
-
-
-def _by_number(name: str) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
-
-
-def _text(prompts: Path, data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise HoiError(
-            f"{prompts.name} is not UTF-8: byte {error.start + 1}", "save it as UTF-8"
-        ) from error
-
-
-def prompt_problem(prompt: Any) -> str | None:
-    """Why this is no prompt, as `code: detail`; None where it is one.
-
-    >>> prompt_problem(" ")
-    'empty: the prompt says nothing'
-    """
-    if not isinstance(prompt, str):
-        return f"no_text: the prompt is a {type(prompt).__name__}"
-    if not prompt.strip():
-        return "empty: the prompt says nothing"
-    if len(prompt.split()) > MAX_PROMPT_WORDS:
-        return f"too_many_words: {len(prompt.split())}, at most {MAX_PROMPT_WORDS}"
-    return text_problem(prompt)
-
-
-def text_problem(text: str) -> str | None:
-    """The first control character, lone surrogate or line separator; None where there is none."""
-    for place, sign in enumerate(text, start=1):
-        if unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp"):
-            return f"control_character: U+{ord(sign):04X} at character {place}"
-    return None
-
-
-def _check_distinct(prompts: Path, lines: Sequence[_Line]) -> None:
-    first: dict[str, int] = {}
-    for line in lines:
-        if line.file and line.file in first:
-            raise HoiError(
-                f"{prompts.name}: lines {first[line.file]} and {line.number} both name {line.file}",
-                "leave one of them; a picture has one prompt",
-            )
-        first[line.file] = line.number
-
-
-# --- scoring --------------------------------------------------------------------------------------
 
 
 class FolderStore(Store):
@@ -347,10 +118,12 @@ class _FolderImages(ImageStore):
 
 
 def _changed(path: Path) -> HoiError:
-    return HoiError(f"{path} changed while it was scored", "let it be, and run again")
+    return HoiError(
+        f"{path} changed while it was scored", "leave the folder unchanged and run again"
+    )
 
 
-def folder_store(home: Path, images: Path, pictures: Sequence[Picture]) -> FolderStore:
+def folder_store(home: Path, images: Path, pictures: Sequence[FolderImage]) -> FolderStore:
     """The store at `home` with the pictures of the folder."""
     return FolderStore(home, {one.pixels: images / one.file for one in pictures if one.pixels})
 
@@ -358,7 +131,7 @@ def folder_store(home: Path, images: Path, pictures: Sequence[Picture]) -> Folde
 def score_pictures(
     store: Store,
     settings: Settings,
-    pictures: Sequence[Picture],
+    pictures: Sequence[FolderImage],
     describe: Describe,
     log: Log,
     ask: Ask | None = None,
@@ -368,13 +141,13 @@ def score_pictures(
     Args:
         store: see `folder_store`.
         describe: by prompt, the fields `phrases` and `questions`, and `reason` where there are
-            none; see `scoring.score_rows`.
+            none; see `run_metrics.score_rows`.
         ask: what else to ask of the rows, e.g. a judge's rating.
 
     Returns:
-        Table of TABLE, sorted by file, one line per metric, `percentile` not yet known; where a
-        metric could not be had it is failed, with the reason. A picture that could not be scored
-        has one line, without metric.
+        Table of FOLDER_SCORES, sorted by file, one row per metric, `percentile` not yet known. A
+        metric that could not be had is failed, with the reason. A picture that could not be scored
+        has one row, without a metric.
     """
     # One row for equal pictures of one prompt. By content, not by name: the order gives the places.
     pairs = sorted({(one.pixels, one.prompt) for one in pictures if one.pixels and one.prompt})
@@ -382,7 +155,7 @@ def score_pictures(
     parts = describe([row["prompt"] for row in rows])
     rows = [{**row, **part} for row, part in zip(rows, parts, strict=True)]
     found: Asked = [
-        {name: (value, _why(value, row)) for name, value in values.items()}
+        {name: (value, _explain_missing(value, row)) for name, value in values.items()}
         for row, values in zip(rows, score_rows(store, settings, rows, log), strict=True)
     ]
     if ask is not None:
@@ -396,24 +169,24 @@ def score_pictures(
             continue
         for metric, (value, reason) in by_pair[one.pixels, one.prompt].items():
             status = "failed" if value is None else "accepted"
-            told = {"metric": metric, "value": value, "status": status, "reason": reason}
-            lines.append({**record, **told})
-    return pl.DataFrame([{name: line.get(name) for name in TABLE} for line in lines], schema=TABLE)
+            columns = {"metric": metric, "value": value, "status": status, "reason": reason}
+            lines.append({**record, **columns})
+    return pl.DataFrame(
+        [{name: line.get(name) for name in FOLDER_SCORES.schema} for line in lines],
+        schema=FOLDER_SCORES.schema,
+    )
 
 
-def _why(value: float | None, row: Mapping[str, Any]) -> str | None:
+def _explain_missing(value: float | None, row: Mapping[str, Any]) -> str | None:
     if value is not None:
         return None
     return row.get("reason") or "nothing_to_ask: the prompt names nothing to ask about"
 
 
 def scores_digest(scores: pl.DataFrame) -> str:
-    """Hash of what was scored and how high, whatever the files are called: 64 hex digits."""
+    """Hash of pixels, prompts and scores, whatever the files are called: 64 hex digits."""
     own = scores.filter(pl.col("value").is_not_null())
     return digest(sorted(own.select("pixels", "prompt", "metric", "value").iter_rows()))
-
-
-# --- summary, reference and files -----------------------------------------------------------------
 
 
 def with_percentiles(scores: pl.DataFrame, reference: Mapping[str, Numbers]) -> pl.DataFrame:
@@ -425,19 +198,19 @@ def with_percentiles(scores: pl.DataFrame, reference: Mapping[str, Numbers]) -> 
     return scores.with_columns(pl.Series("percentile", ranks, dtype=pl.Float64))
 
 
-def summarise(
+def summarise_folder(
     scores: pl.DataFrame, reference: Mapping[str, Numbers], samples: int = SAMPLES
 ) -> pl.DataFrame:
     """Mean of each metric with its 95% bootstrap interval, and the mean's percentile.
 
     Returns:
-        Table of SUMMARY. The prompt is the unit, as in `scorecards`: pictures of one prompt are
-        averaged first. `n` counts pictures, `missing` those whose score could not be had.
+        Table of FOLDER_SUMMARY. The prompt is the unit, as in `make_scorecard`: pictures of one
+        prompt are averaged first.
     """
     rows = []
     judged = scores.filter(pl.col("metric").is_not_null())
     for (metric,), part in judged.group_by("metric", maintain_order=True):
-        # In an order of their own, so that the resampling does not see the files' names.
+        # Sorted by content, so that resampling does not depend on the files' names.
         own = part.drop_nulls("value").sort("pixels", "prompt")
         means = group_means(own["value"].to_list(), own["prompt"].to_list())
         mean = mean_interval([means[prompt] for prompt in sorted(means)], samples)
@@ -453,7 +226,7 @@ def summarise(
                 "percentile": percentile_rank(mean.value, reference.get(str(metric), ())),
             }
         )
-    return pl.DataFrame(rows, schema=SUMMARY)
+    return pl.DataFrame(rows, schema=FOLDER_SUMMARY.schema)
 
 
 def read_scores(path: Path) -> dict[str, list[float]]:
@@ -487,8 +260,8 @@ def check_table_name(path: Path) -> None:
     """
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise HoiError(
-            f"{path.name}: scores are kept as {' or '.join(TABLE_SUFFIXES)}",
-            "let the name end so",
+            f"{path.name}: scores are written as {' or '.join(TABLE_SUFFIXES)}",
+            "end the name in one of these",
         )
 
 
@@ -511,7 +284,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def print_summary(summary: pl.DataFrame, failed: int, reference: str) -> None:
-    """Print a table of `summarise`.
+    """Print a table of `summarise_folder`.
 
     Args:
         failed: how many files or lines could not be scored.

@@ -1,9 +1,9 @@
-"""What one needs to tell whether scores can be reproduced: versions, hardware, hashes, and three
-reference pictures whose scores by the stored weights are known and computed anew on each run.
+"""The reproduction record of scores: versions, hardware, hashes, and three reference pictures whose
+scores by the stored weights are known and computed again on each run.
 
     python -m hoi_assets.evaluation.reproduction
 
-writes the expected scores of the profile's weights; run it whenever stored weights change.
+writes the expected scores of the profile's weights; run it whenever the stored weights change.
 """
 
 import json
@@ -21,7 +21,7 @@ from hoi_assets.errors import HoiError
 from hoi_assets.evaluation.run_metrics import component_judges, judges
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.progress import Log
-from hoi_assets.settings import ROOT, ModelRef, Settings, load_settings
+from hoi_assets.settings import ROOT, ModelRef, Settings, load_settings, resolve_path
 from hoi_assets.store.weights import model_digest
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ LIBRARIES = (
     *("hoi-assets", "torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy"),
     *("pillow", "polars"),
 )
-# Largest differences that are let pass: on the kind of machine the expectations are from, where
-# bits are equal but for the place in memory, and on any other, whose kernels round otherwise.
+# Largest differences allowed: on the kind of machine that the expectations are from, where bits are
+# equal but for the place in memory, and on any other, whose kernels round differently.
 SAME_KIND_TOLERANCE = 1e-6
 OTHER_KIND_TOLERANCE = 1e-3
 
@@ -41,11 +41,11 @@ Standing = Literal["as expected", "differs", "no expectation"]
 
 
 @dataclass(frozen=True)
-class Checked:
-    """One metric of the reference pictures.
+class CheckedMetric:
+    """One metric of the reference pictures, compared with the expectation.
 
     Attributes:
-        found: a value per picture; None where the judge has nothing to say.
+        found: a value per picture; None where the metric does not apply.
         expected: None where these weights have none.
         largest_difference: None without an expectation, or where a value is missing.
     """
@@ -60,7 +60,7 @@ class Checked:
 
 
 def libraries() -> dict[str, str | None]:
-    """Versions of what computes a score; None where a library is not installed."""
+    """Versions of the libraries that compute scores; None where one is not installed."""
     return {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES}
 
 
@@ -72,7 +72,7 @@ def _version(name: str) -> str | None:
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """What a score's last bits depend on.
+    """The hardware and threads that a score's last bits depend on.
 
     Args:
         device: cpu or cuda.
@@ -103,13 +103,12 @@ def models(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _judges_any(reads: tuple[str, ...]) -> bool:
-    """Whether a picture with nothing but a prompt can be judged so."""
+    """Whether a picture can be judged by its prompt alone."""
     return set(reads) <= {"prompt", "phrases"}
 
 
-def check_reference(settings: Settings, log: Log) -> tuple[list[Checked], str | None]:
-    """Score the reference pictures, without what is known of earlier runs, and hold them to
-    REFERENCE_FILE.
+def check_reference(settings: Settings, log: Log) -> tuple[list[CheckedMetric], str | None]:
+    """Score the reference pictures, without the cache, and compare with REFERENCE_FILE.
 
     Returns:
         One per metric, and what is wrong with the pictures themselves (None: nothing). Where they
@@ -153,7 +152,7 @@ def read_reference() -> dict[str, Any]:
 def _open(picture: Mapping[str, Any]) -> "Image.Image":
     from hoi_assets.store.scene_pool import open_image
 
-    return open_image(ROOT / "data" / "pool", dict(picture))
+    return open_image(resolve_path("data/pool"), dict(picture))
 
 
 def _checked(
@@ -162,9 +161,9 @@ def _checked(
     found: tuple[float | None, ...],
     kept: Mapping[str, Any] | None,
     tolerance: float,
-) -> Checked:
+) -> CheckedMetric:
     if kept is None or kept["model"] != model:
-        return Checked(metric, model, found, None, None, tolerance, "no expectation")
+        return CheckedMetric(metric, model, found, None, None, tolerance, "no expectation")
     expected = tuple(kept["values"])
     pairs = [
         (a, b) for a, b in zip(found, expected, strict=True) if a is not None and b is not None
@@ -176,7 +175,7 @@ def _checked(
     )
     largest = max((abs(a - b) for a, b in pairs), default=0.0) if both else None
     fine = largest is not None and largest <= tolerance
-    return Checked(
+    return CheckedMetric(
         metric, model, found, expected, largest, tolerance, "as expected" if fine else "differs"
     )
 
@@ -185,7 +184,7 @@ def _score(
     settings: Settings, images: list["Image.Image"], rows: list[dict[str, Any]], log: Log
 ) -> dict[str, tuple[ModelRef, tuple[float | None, ...]]]:
     """By metric the weights and a value per picture; of components the mean probability of yes
-    (`<metric>_p_yes`), in which more shows than in the share that holds."""
+    (`<metric>_p_yes`), a finer measure than the share of satisfied components."""
     places = range(len(rows))
     found = {
         judge.name: (judge.ref, tuple(v[judge.name] for v in judge.score(images, rows, places)))
@@ -222,22 +221,22 @@ def _kind(settings: Settings) -> dict[str, Any]:
     return {name: facts[name] for name in names} | {"torch": version("torch")}
 
 
-def _standing(checked: list[Checked], problem: str | None) -> Standing:
+def _standing(checked: list[CheckedMetric], problem: str | None) -> Standing:
     standings = {one.standing for one in checked}
     if problem is not None or "differs" in standings:
         return "differs"
     return "as expected" if "as expected" in standings else "no expectation"
 
 
-def complaints(checked: list[Checked], problem: str | None) -> list[str]:
-    """What is not as expected, a line each, for people; empty is well. See `check_reference`."""
+def complaints(checked: list[CheckedMetric], problem: str | None) -> list[str]:
+    """What is not as expected, a line each; empty where all is. See `check_reference`."""
     lines = [] if problem is None else [f"reference pictures: {problem}"]
     for one in checked:
         if one.standing == "differs":
             by = (
                 "a value is missing"
                 if one.largest_difference is None
-                else f"by {one.largest_difference:.3g}, at most {one.tolerance:g} is let pass"
+                else f"by {one.largest_difference:.3g}, at most {one.tolerance:g} is allowed"
             )
             lines.append(f"{one.metric} of the reference pictures differs: {by}")
     return lines
@@ -247,7 +246,7 @@ def record(settings: Settings, log: Log, **facts: Any) -> tuple[dict[str, Any], 
     """The reproduction record, and what in it is not as expected.
 
     Args:
-        facts: what else belongs to it, e.g. hashes of inputs; JSON-able.
+        facts: further entries, e.g. hashes of inputs; JSON-able.
     """
     from hoi_assets.engines.device import resolve_device
 
@@ -273,7 +272,7 @@ def _silent(line: str) -> None:
 
 
 def write_expectations(settings: Settings, log: Log) -> Path:
-    """Score the reference pictures with the profile's weights and keep that as what to expect."""
+    """Score the reference pictures with the profile's weights and store that as the expectation."""
     kept = read_reference()
     images = [_open(one) for one in kept["pictures"]]
     for one, image in zip(kept["pictures"], images, strict=True):

@@ -16,8 +16,9 @@ from hoi_assets.engines.cached_scores import (
 )
 from hoi_assets.engines.vilt.answers import cached_answers
 from hoi_assets.engines.vilt.pair_scores import cached_pair_scores
+from hoi_assets.evaluation.scorecards import SCORES
 from hoi_assets.progress import Log
-from hoi_assets.settings import ROOT, ModelRef, Settings
+from hoi_assets.settings import ModelRef, Settings, resolve_path
 from hoi_assets.store.versions import Published, Store
 
 CARRIED = (
@@ -36,16 +37,16 @@ PRESENT = 0.5
 Describe = Callable[[Sequence[str]], list[dict[str, Any]]]
 
 
-def score(
+def score_images(
     store: Store, settings: Settings, images: pl.DataFrame, verifier: Published | None, log: Log
 ) -> pl.DataFrame:
-    """Score images with the verifier, where there is one, and as `score_rows` does.
+    """Score images as `score_rows` does, and with the verifier where there is one.
 
     Args:
         images: rows of `hoi_evaluation_images` that were drawn.
 
     Returns:
-        Long table: CARRIED, metric, value (scenario is null here). The examiner's are 0 or 1.
+        Table of SCORES (scenario is null here). The examiner's values are 0 or 1.
     """
     rows = images.to_dicts()
     found = score_rows(store, settings, rows, log)
@@ -67,7 +68,7 @@ def score(
             for row, values in zip(rows, found, strict=True)
             for metric, value in values.items()
         ],
-        infer_schema_length=None,
+        schema=SCORES.schema,
     )
 
 
@@ -107,9 +108,9 @@ def reference_scores(
     log: Log,
     describe: Describe | None = None,
 ) -> dict[str, list[float]]:
-    """Scores of the reference pictures (clean renders with true captions), by metric.
+    """Scores of the reference set (clean renders with true captions), by metric.
 
-    The examiners' metrics have none: they are shares already. Empty without a reference pool.
+    The examiner's metrics are left out: they are shares already. Empty without a reference pool.
 
     Args:
         describe: further fields of a row by its prompt, e.g. `phrases`; see `score_rows`.
@@ -118,7 +119,7 @@ def reference_scores(
 
     if settings.evaluation.reference_pool is None:
         return {}
-    folder = ROOT / settings.evaluation.reference_pool
+    folder = resolve_path(settings.evaluation.reference_pool)
     rows = [
         {
             **dict.fromkeys(CARRIED),
@@ -133,7 +134,7 @@ def reference_scores(
         for row, more in zip(rows, describe([row["prompt"] for row in rows]), strict=True):
             row |= more
     table = pl.DataFrame(rows, infer_schema_length=None)
-    scores = score(store, settings, table, verifier, log)
+    scores = score_images(store, settings, table, verifier, log)
     return {
         str(metric): part["value"].drop_nulls().to_list()
         for (metric,), part in scores.group_by("metric", maintain_order=True)

@@ -1,6 +1,6 @@
-"""From scores of single pictures to a scorecard: means with intervals, methods compared in pairs.
+"""From scores of single images to a scorecard: means with intervals, methods compared in pairs.
 
-The prompt is the unit: pictures of one prompt are averaged before anything is resampled or
+The prompt is the unit: images of one prompt are averaged before anything is resampled or
 compared, because they are not independent.
 """
 
@@ -10,6 +10,16 @@ from typing import Any
 
 import polars as pl
 
+from hoi_assets.evaluation.columns import (
+    CI_HIGH,
+    CI_LOW,
+    METHOD,
+    METRIC,
+    PROMPTS,
+    SLICE,
+    SLICE_KIND,
+    SUITE,
+)
 from hoi_assets.settings import Evaluation
 from hoi_assets.statistics import (
     Numbers,
@@ -19,10 +29,10 @@ from hoi_assets.statistics import (
     paired_difference,
     percentile_rank,
 )
+from hoi_assets.store.tables import Column, Table
 
 ALL = "all"
 SEEN, UNSEEN = "seen", "unseen"
-# Said where nothing is chosen among several pictures.
 NO_SELECTION = "none: every picture drawn"
 # Order of methods; a comparison is the later less the earlier.
 METHODS = (
@@ -42,38 +52,85 @@ METHODS = (
     "detailscribe_oracle",
 )
 
-_SLICE = {"slice_kind": pl.String, "slice": pl.String}
-SCORECARD: dict[str, Any] = {
-    "suite": pl.String,
-    "method": pl.String,
-    **_SLICE,
-    "metric": pl.String,
-    "n": pl.Int64,
-    "prompts": pl.Int64,
-    "missing": pl.Int64,
-    "mean": pl.Float64,
-    "ci_low": pl.Float64,
-    "ci_high": pl.Float64,
-    "percentile": pl.Float64,
-    "selection_rule": pl.String,
-    "compute": pl.String,
-}
-COMPARISONS: dict[str, Any] = {
-    "suite": pl.String,
-    **_SLICE,
-    "metric": pl.String,
-    "method_a": pl.String,
-    "method_b": pl.String,
-    "n": pl.Int64,
-    "difference": pl.Float64,
-    "ci_low": pl.Float64,
-    "ci_high": pl.Float64,
-    "p": pl.Float64,
-    "p_holm": pl.Float64,
-}
+SCORES = Table(
+    "scores",
+    "value of one metric for one image",
+    (
+        SUITE,
+        METHOD,
+        Column("category", pl.String, "hand pose; null without one", nullable=True),
+        Column("scenario", pl.String, "InterActing's scenario; null elsewhere", nullable=True),
+        Column(
+            "seen",
+            pl.Boolean,
+            "whether pose and object were trained on together; null where that does not apply",
+            nullable=True,
+        ),
+        Column("evaluation_prompt_id", pl.String, "the prompt; the unit of every mean"),
+        Column("image_id", pl.String, "the image"),
+        Column("pixels", pl.String, "digest of its pixels"),
+        METRIC,
+        Column("value", pl.Float64, "the score; null where it could not be had", nullable=True),
+    ),
+)
+SCORECARD = Table(
+    "scorecard",
+    "mean of one metric by suite, method and slice",
+    (
+        SUITE,
+        METHOD,
+        SLICE_KIND,
+        SLICE,
+        METRIC,
+        Column("n", pl.Int64, "images, or votes for human ratings"),
+        PROMPTS,
+        Column("missing", pl.Int64, "images or votes without a score"),
+        Column(
+            "mean",
+            pl.Float64,
+            "mean over prompts of each prompt's mean; null without a score",
+            nullable=True,
+        ),
+        CI_LOW,
+        CI_HIGH,
+        Column(
+            "percentile",
+            pl.Float64,
+            "percentile of the mean among the reference set's scores, 0..100; null without a set",
+            nullable=True,
+        ),
+        Column("selection_rule", pl.String, "how the image was selected among candidates"),
+        Column("compute", pl.String, "compute cost; empty where unknown"),
+    ),
+    key=("suite", "method", "slice_kind", "slice", "metric"),
+)
+COMPARISONS = Table(
+    "comparisons",
+    "paired comparison of two methods by suite, slice and metric",
+    (
+        SUITE,
+        SLICE_KIND,
+        SLICE,
+        METRIC,
+        Column("method_a", pl.String, "the method that is compared"),
+        Column("method_b", pl.String, "the method it is compared with"),
+        Column("n", pl.Int64, "prompts that both have a score for"),
+        Column("difference", pl.Float64, "mean of a - b over prompts"),
+        CI_LOW,
+        CI_HIGH,
+        Column("p", pl.Float64, "p of the sign-flip test; null for one prompt", nullable=True),
+        Column(
+            "p_holm",
+            pl.Float64,
+            "p corrected (Holm) over all rows of the same suite and metric",
+            nullable=True,
+        ),
+    ),
+    key=("suite", "slice_kind", "slice", "metric", "method_a", "method_b"),
+)
 
 
-def summarise(
+def make_scorecard(
     scores: pl.DataFrame,
     config: Evaluation,
     reference: Mapping[str, Numbers] | None = None,
@@ -83,19 +140,18 @@ def summarise(
     """Mean of each metric by suite, method and slice, with a 95% bootstrap interval.
 
     Args:
-        scores: long table of suite, method, category, scenario, seen, evaluation_prompt_id,
-            image_id, metric, value. A null or NaN value is a score that could not be had: it is
+        scores: table of SCORES. A null or NaN value is a score that could not be had: it is
             counted in `missing`, never averaged; so is a prompt of which only other methods have
-            a picture.
+            an image.
         reference: by metric, scores of a stated reference set, for the percentile of the mean.
-        selection_rule, compute: said of every row, or by method.
+        selection_rule, compute: texts for the columns of that name, for every row or by method.
 
     Returns:
-        Table of SCORECARD. n counts pictures, prompts the prompts they belong to. The mean is the
+        Table of SCORECARD. n counts images, prompts the prompts they belong to. The mean is the
         mean over prompts of each prompt's mean; with one prompt there is no interval.
     """
     rows = []
-    for (suite, kind, name, metric), part in _parts(scores):
+    for (suite, kind, name, metric), part in _slices(scores):
         asked = part["evaluation_prompt_id"].n_unique()
         for method in _in_order(part["method"].unique().to_list()):
             own = part.filter(pl.col("method") == method)
@@ -117,14 +173,14 @@ def summarise(
                     "ci_low": mean.low,
                     "ci_high": mean.high,
                     "percentile": percentile_rank(mean.value, (reference or {}).get(metric, ())),
-                    "selection_rule": _said(selection_rule, method),
-                    "compute": _said(compute, method),
+                    "selection_rule": _text_of(selection_rule, method),
+                    "compute": _text_of(compute, method),
                 }
             )
-    return pl.DataFrame(rows, schema=SCORECARD)
+    return pl.DataFrame(rows, schema=SCORECARD.schema)
 
 
-def compare(
+def compare_methods(
     scores: pl.DataFrame,
     config: Evaluation,
     pairs: Sequence[tuple[str, str]] | None = None,
@@ -132,16 +188,16 @@ def compare(
     """Paired comparison of methods on the prompts that both have, by suite, slice and metric.
 
     Args:
-        scores: as for `summarise`.
-        pairs: (method_a, method_b); None: all pairs in the order of METHODS, the better trained
-            one first.
+        scores: as for `make_scorecard`.
+        pairs: (method_a, method_b); None: all pairs in the order of METHODS, the later method
+            first.
 
     Returns:
         Table of COMPARISONS. difference = mean of a - b over n prompts; p of the sign-flip
         test; p_holm corrects over all rows of the same suite and metric.
     """
     rows: list[dict[str, Any]] = []
-    for (suite, kind, name, metric), part in _parts(scores):
+    for (suite, kind, name, metric), part in _slices(scores):
         methods = _in_order(part["method"].unique().to_list())
         chosen = pairs if pairs is not None else [(b, a) for a, b in combinations(methods, 2)]
         means = {method: _prompt_means(part, method) for method in methods}
@@ -170,18 +226,18 @@ def compare(
                     "p_holm": None,
                 }
             )
-    for one in {(row["suite"], row["metric"]) for row in rows}:
-        family = [row for row in rows if (row["suite"], row["metric"]) == one]
+    for of in {(row["suite"], row["metric"]) for row in rows}:
+        family = [row for row in rows if (row["suite"], row["metric"]) == of]
         for row, corrected in zip(family, holm([row["p"] for row in family]), strict=True):
             row["p_holm"] = corrected
-    return pl.DataFrame(rows, schema=COMPARISONS)
+    return pl.DataFrame(rows, schema=COMPARISONS.schema)
 
 
 Place = tuple[str, str, str, str]
 
 
-def _parts(scores: pl.DataFrame) -> Iterator[tuple[Place, pl.DataFrame]]:
-    """Parts of the table by (suite, slice kind, slice, metric): all, category, scenario, seen."""
+def _slices(scores: pl.DataFrame) -> Iterator[tuple[Place, pl.DataFrame]]:
+    """The table by (suite, slice kind, slice, metric): all, category, scenario, combination."""
     scores = scores.with_columns(pl.col("value").fill_nan(None)).sort(
         "suite", "metric", "method", "evaluation_prompt_id", "image_id"
     )
@@ -212,5 +268,5 @@ def _in_order(methods: Sequence[str]) -> list[str]:
     return known + sorted(set(methods) - set(known))
 
 
-def _said(text: str | Mapping[str, str], method: str) -> str:
+def _text_of(text: str | Mapping[str, str], method: str) -> str:
     return text if isinstance(text, str) else text.get(method, "")

@@ -1,27 +1,26 @@
-"""A vision endpoint that rates how well a picture shows its prompt, and says yes or no."""
+"""A vision endpoint rates how well an image shows its prompt, 1 to 5, and answers yes or no."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hoi_assets.hashing import digest
 from hoi_assets.llm import prompt_templates as wording
 from hoi_assets.llm.budget import Budget
-from hoi_assets.llm.client import (
-    Unusable,
-    one_json_object,
-)
-from hoi_assets.llm.reply_cache import Cache, Outcome, found_or_asked
+from hoi_assets.llm.reply import Reply, UnusableReply, parse_json_object
+from hoi_assets.llm.reply_cache import ReplyCache
 from hoi_assets.llm.shown_image import ShownImage
-from hoi_assets.llm.structured_output import Asker
+from hoi_assets.llm.structured_output import StructuredOutput
 from hoi_assets.progress import Log
 from hoi_assets.settings import Judge as JudgeSettings
+from hoi_assets.store.ledger import Ledger
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.taxonomy import ID_LENGTH
 
 if TYPE_CHECKING:
-    import polars as pl
     from PIL import Image
 
 REPLY_KIND = "rating"
@@ -29,9 +28,34 @@ LOWEST, HIGHEST = 1, 5
 TEMPLATES = ("judge_system.j2", "judge_user.j2", "again.j2")
 TYPICAL_REPLY_TOKENS = 20
 
+JUDGE_RATINGS = Table(
+    "ratings",
+    "the vision endpoint's rating of one selected image",
+    (
+        Column("row_id", pl.String, "the image that was rated"),
+        Column("prompt", pl.String, "the prompt it was rated by"),
+        Column("rating", pl.Int64, "1 to 5; null where it failed", nullable=True),
+        Column(
+            "shows",
+            pl.Boolean,
+            "whether the image shows the prompt; null where it failed",
+            nullable=True,
+        ),
+        Column("status", pl.String, "accepted or failed"),
+        Column("reason", pl.String, "code: detail, where it failed", nullable=True),
+        Column("model", pl.String, "the endpoint's model"),
+        Column("template_version", pl.String, "digest of the prompt templates"),
+        Column("input_tokens", pl.Int64, "tokens sent; null where not reported", nullable=True),
+        Column("output_tokens", pl.Int64, "tokens of the reply; null likewise", nullable=True),
+        Column("cost_usd", pl.Float64, "cost; null where unknown", unit="USD", nullable=True),
+    ),
+    key=("row_id",),
+    optional=True,
+)
+
 
 class _Reply(BaseModel):
-    # Strict: a "4" in quotes, 4.5 or "yes" is a sign of a reply that was not thought in fields.
+    # Strict: a "4" in quotes, 4.5 or "yes" is a sign that the model ignored the schema.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     rating: Annotated[int, Field(ge=LOWEST, le=HIGHEST)]
@@ -40,11 +64,11 @@ class _Reply(BaseModel):
 
 @dataclass(frozen=True)
 class Rating:
-    """What the judge says of one picture.
+    """The judge's rating of one image.
 
     Attributes:
         rating: 1 to 5; None where it failed.
-        shows: whether the picture shows the prompt; None where it failed.
+        shows: whether the image shows the prompt; None where it failed.
         reason: `code: detail` where it failed.
         cost_usd: None where a price or the number of tokens is not known.
     """
@@ -64,7 +88,7 @@ class Rating:
 
 @dataclass(frozen=True)
 class RatingRequest:
-    """A picture to be rated by its prompt."""
+    """An image to be rated by its prompt."""
 
     row_id: str
     prompt: str
@@ -83,7 +107,7 @@ class RatingRequest:
 def rate_pictures(
     requests: Sequence[RatingRequest],
     judge: "EndpointJudge",
-    cache: Cache | None = None,
+    cache: Ledger | None = None,
     log: Log = print,
 ) -> list[Rating]:
     """The endpoint's rating of each picture, in their order; equal requests are asked once.
@@ -95,14 +119,16 @@ def rate_pictures(
         HoiError: the endpoint cannot be used at all; nothing was asked in vain.
     """
     keys = [request.key(judge.identity) for request in requests]
-    outcomes = found_or_asked(
+    replies = ReplyCache(
         cache,
         REPLY_KIND,
-        dict(zip(keys, requests, strict=True)),
-        lambda missing, keep: judge.ask(missing, keep, log),
-        dump=lambda reply: reply.model_dump(),
-        load=_Reply.model_validate,
+        encode=lambda reply: reply.model_dump(),
+        decode=_Reply.model_validate,
         log=log,
+    )
+    outcomes = replies.get_or_request(
+        dict(zip(keys, requests, strict=True)),
+        lambda missing, on_reply: judge.ask(missing, on_reply, log),
     )
     made = [
         _rating(request, outcomes[key], judge) for key, request in zip(keys, requests, strict=True)
@@ -112,7 +138,7 @@ def rate_pictures(
     return made
 
 
-def _rating(request: RatingRequest, outcome: Outcome[_Reply], judge: "EndpointJudge") -> Rating:
+def _rating(request: RatingRequest, outcome: Reply[_Reply], judge: "EndpointJudge") -> Rating:
     reply = outcome.value
     return Rating(
         row_id=request.row_id,
@@ -129,33 +155,18 @@ def _rating(request: RatingRequest, outcome: Outcome[_Reply], judge: "EndpointJu
     )
 
 
-def ratings_table(rows: Sequence[Rating]) -> "pl.DataFrame":
-    """One line per picture, with the fields of `Rating`."""
-    import polars as pl
-
-    schema: dict[str, Any] = {
-        "row_id": pl.String,
-        "prompt": pl.String,
-        "rating": pl.Int64,
-        "shows": pl.Boolean,
-        "status": pl.String,
-        "reason": pl.String,
-        "model": pl.String,
-        "template_version": pl.String,
-        "input_tokens": pl.Int64,
-        "output_tokens": pl.Int64,
-        "cost_usd": pl.Float64,
-    }
-    return pl.DataFrame([vars(row) for row in rows], schema=schema)
+def ratings_table(rows: Sequence[Rating]) -> pl.DataFrame:
+    """Table of JUDGE_RATINGS."""
+    return pl.DataFrame([vars(row) for row in rows], schema=JUDGE_RATINGS.schema)
 
 
-class EndpointJudge(Asker[RatingRequest, _Reply]):
+class EndpointJudge(StructuredOutput[RatingRequest, _Reply]):
     """Shows a picture to a vision endpoint and asks how well it shows the prompt."""
 
     section = "judge"
     label = "ratings"
     templates = TEMPLATES
-    reply = _Reply
+    reply_schema = _Reply
     typical_reply_tokens = TYPICAL_REPLY_TOKENS
 
     def __init__(self, options: JudgeSettings, budget: Budget | None = None) -> None:
@@ -165,12 +176,12 @@ class EndpointJudge(Asker[RatingRequest, _Reply]):
         """The picture to be rated."""
         return request.seen.open()
 
-    def words(self, request: RatingRequest) -> tuple[str, str]:
+    def prompt(self, request: RatingRequest) -> tuple[str, str]:
         """What the system and the user say."""
         system = wording.render("judge_system.j2", schema=wording.as_json(self.schema))
         return system, wording.render("judge_user.j2", prompt=request.prompt)
 
-    def read(self, request: RatingRequest, text: str) -> _Reply:
+    def parse(self, request: RatingRequest, text: str) -> _Reply:
         """The reply, parsed strictly."""
         return _read(text)
 
@@ -178,9 +189,9 @@ class EndpointJudge(Asker[RatingRequest, _Reply]):
 def _read(text: str) -> _Reply:
     """The reply in a text; a rating that contradicts its yes or no is none."""
     try:
-        reply = _Reply.model_validate(one_json_object(text))
+        reply = _Reply.model_validate(parse_json_object(text))
     except ValidationError as error:
-        raise Unusable(wording.told(error), text) from error
+        raise UnusableReply(wording.validation_problem(error), text) from error
     if (reply.rating == HIGHEST and not reply.shows) or (reply.rating == LOWEST and reply.shows):
-        raise Unusable(f"rating {reply.rating} contradicts shows {reply.shows}".lower(), text)
+        raise UnusableReply(f"rating {reply.rating} contradicts shows {reply.shows}".lower(), text)
     return reply

@@ -7,14 +7,12 @@ marks where the object stands, else it comes last), `colour`, `material`, `objec
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from hoi_assets.errors import HoiError
-from hoi_assets.grammar.vocabulary import BACKGROUNDS, COLOURS, LIES, LIGHTS, OBJECTS
+from hoi_assets.grammar.vocabulary import BACKGROUNDS, LIGHTS
 
 Slots = Mapping[str, Any]
-
 MAX_WORDS = 30
 VIEW_PHRASES = {
     "front": "seen from the front",
@@ -23,8 +21,6 @@ VIEW_PHRASES = {
 }
 LIGHT_PHRASES = {light: light for light in LIGHTS}
 BACKGROUND_PHRASES = {background: background for background in BACKGROUNDS}
-# Calling one the other would hardly be a lie.
-LOOK_ALIKES = ({"ball", "bead"}, {"pen", "brush"}, {"card", "phone"})
 
 
 def caption(slots: Slots, seed: int | None = None) -> str:
@@ -101,58 +97,6 @@ FORMS: tuple[tuple[Callable[[Slots, random.Random], str], int], ...] = (
 )
 
 
-def lies_for(slots: Slots) -> tuple[str, ...]:
-    """The lies that can be told about `slots`: some need a hand, or a hand with a side."""
-    if not slots.get("side"):
-        return ("wrong_object", "wrong_colour")
-    if slots["side"] == "both":
-        return tuple(kind for kind in LIES if kind != "wrong_side")
-    return LIES
-
-
-def lie(
-    slots: Slots, kind: str, rng: random.Random, grips: Sequence[str] | None = None
-) -> dict[str, Any]:
-    """Slots that differ from `slots` by exactly the lie `kind`.
-
-    Args:
-        kind: one of vocabulary.LIES that `lies_for(slots)` allows.
-        grips: the grip phrases of all categories; needed for wrong_pose.
-
-    Raises:
-        HoiError: when the kind is unknown or does not apply to these slots.
-    """
-    if kind not in lies_for(slots):
-        raise HoiError(
-            f"no lie '{kind}' can be told about a picture with side {slots.get('side')!r}",
-            f"Choose one of: {', '.join(lies_for(slots))}.",
-        )
-    told = dict(slots)
-    if kind == "wrong_object":
-        alike = set().union(*(pair for pair in LOOK_ALIKES if slots["object"] in pair))
-        told["object"] = rng.choice(
-            [name for name in OBJECTS if name != slots["object"] and name not in alike]
-        )
-    elif kind == "wrong_colour":
-        told["colour"] = _other(COLOURS, slots["colour"], rng)
-    elif kind == "wrong_count":
-        told["side"] = rng.choice(("left", "right")) if slots["side"] == "both" else "both"
-    elif kind == "wrong_side":
-        told["side"] = "left" if slots["side"] == "right" else "right"
-    else:
-        if not grips:
-            raise HoiError(
-                "the lie 'wrong_pose' needs the grip phrases of other categories",
-                "Pass grips=[category.grip_phrase for every category].",
-            )
-        told["grip"] = _other(grips, slots["grip"], rng)
-    return told
-
-
-def _other(words: Sequence[str], word: str, rng: random.Random) -> str:
-    return rng.choice([other for other in words if other != word])
-
-
 def _tail(slots: Slots) -> list[str]:
     phrases = [
         VIEW_PHRASES.get(slots.get("view") or ""),
@@ -178,8 +122,8 @@ def _action(slots: Slots, object_phrase: str | None = None) -> str:
     if not slots.get("side"):
         return thing
     grip = agree(slots["grip"], plural=slots["side"] == "both")
-    told = grip.replace("{object}", thing) if "{object}" in grip else f"{grip} {thing}"
-    return f"{_hand(slots)} {told}"
+    action = grip.replace("{object}", thing) if "{object}" in grip else f"{grip} {thing}"
+    return f"{_hand(slots)} {action}"
 
 
 def agree(grip: str, plural: bool) -> str:

@@ -1,4 +1,4 @@
-"""The words of the tiny world; renderer, captions, prompter, tokenizers and examiner share them."""
+"""The words of the tiny world's captions and interactions."""
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")
 MATERIALS = ("plastic", "metal", "rubber")
@@ -35,19 +35,6 @@ OBJECTS = (
     "stick",
     "watch",
 )
-FINGERS = ("thumb", "index", "middle", "ring", "little")
-
-# Put into pictures on purpose, so that judges can be held against the truth.
-DEFECTS = (
-    "missing_finger",
-    "extra_finger",
-    "fused_fingers",
-    "bent_joint",
-    "floating",
-    "penetrating",
-)
-LIES = ("wrong_object", "wrong_colour", "wrong_count", "wrong_side", "wrong_pose")
-
 # Interaction scenes say these as well.
 COUNTS = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,

@@ -32,17 +32,17 @@ def _templates() -> "jinja2.Environment":
 
 
 def render(template: str, **values: Any) -> str:
-    """The text of a template, e.g. `again.j2`; a value it names and is not given is an error."""
+    """The text of a template, e.g. `again.j2`; a value that is missing is an error."""
     return _templates().get_template(template).render(**values)
 
 
-def again(problem: str) -> str:
-    """What is said of a reply that could not be used."""
+def retry_message(problem: str) -> str:
+    """What the model is told of a reply that could not be used."""
     return render("again.j2", problem=problem)
 
 
-def version(templates: Sequence[str], schema: Mapping[str, Any]) -> str:
-    """Hash of templates and of the reply's schema: 12 hex digits."""
+def template_version(templates: Sequence[str], schema: Mapping[str, Any]) -> str:
+    """Hash of the templates' texts and of the reply's schema: 12 hex digits."""
     texts = [_source(name) for name in templates]
     return digest([texts, schema])[:VERSION_DIGITS]
 
@@ -59,7 +59,7 @@ def as_json(schema: Mapping[str, Any]) -> str:
     return json.dumps(schema)
 
 
-def told(error: ValidationError) -> str:
+def validation_problem(error: ValidationError) -> str:
     """What is wrong with a reply, field by field, in words for the model to read."""
     return "; ".join(
         f"{'.'.join(str(part) for part in found['loc']) or 'reply'}: {found['msg']}"

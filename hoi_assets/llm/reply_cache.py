@@ -2,86 +2,67 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from hoi_assets.llm.client import Answer
+from hoi_assets.llm.reply import OnReply, Reply
 from hoi_assets.progress import Log
+from hoi_assets.store.ledger import Ledger
 
 Value = TypeVar("Value")
 Request = TypeVar("Request")
 
 
-class Cache(Protocol):
-    """What stores replies: `hoi_assets.store.ledger.Ledger`, or anything with these two calls."""
-
-    def get(self, kind: str, keys: Iterable[str]) -> dict[str, Any]: ...
-
-    def put(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]: ...
-
-
 @dataclass(frozen=True)
-class Outcome(Generic[Value]):
-    """What became of a request: a value, or the reason (`code: detail`) why there is none.
-
-    Attributes:
-        model: who made the value.
-        cost_usd: None where the price or the number of tokens is not known.
-    """
-
-    value: Value | None
-    reason: str | None
-    model: str
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cost_usd: float | None = None
-
-    @staticmethod
-    def of(answer: Answer[Value], model: str) -> "Outcome[Value]":
-        """The outcome of `Chat.ask`."""
-        usage = answer.usage
-        return Outcome(
-            answer.value,
-            answer.reason,
-            model,
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cost_usd,
-        )
-
-
-Keep = Callable[[str, Outcome[Value]], None]
-
-
-def found_or_asked(
-    cache: Cache | None,
-    kind: str,
-    requests: Mapping[str, Request],
-    ask: Callable[[Mapping[str, Request], Keep[Value]], Mapping[str, Outcome[Value]]],
-    dump: Callable[[Value], Any],
-    load: Callable[[Any], Value],
-    log: Log,
-) -> dict[str, Outcome[Value]]:
-    """Outcomes by key: those the cache has, and those asked for now; each value is kept at once.
+class ReplyCache(Generic[Value]):
+    """Replies of one kind, in the ledger. Only replies with a value are cached.
 
     Args:
-        requests: by key, the hash of all that determines the value.
-        ask: asks for what is missing, and calls the given function with each outcome as it comes.
-        dump, load: a value as JSON and back; `load` may raise on what it cannot read.
+        ledger: None caches nothing.
+        kind: the ledger's kind, e.g. "critique".
+        encode, decode: a value to JSON and back; `decode` may raise on what it cannot read.
+        upgrade: turns the JSON of an earlier format into today's (the fields of `Reply`).
     """
-    found: dict[str, Outcome[Value]] = {}
-    kept = cache.get(kind, list(requests)) if cache else {}
-    for key, record in kept.items():
-        try:
-            found[key] = Outcome(**{**record, "value": load(record["value"])})
-        except (ValidationError, TypeError, KeyError, ValueError):
-            log(f"{kind}: kept reply {key} cannot be read; it is asked for again")
 
-    def keep(key: str, outcome: Outcome[Value]) -> None:
-        if cache and outcome.value is not None:
-            cache.put(kind, {key: {**vars(outcome), "value": dump(outcome.value)}})
+    ledger: Ledger | None
+    kind: str
+    encode: Callable[[Value], Any]
+    decode: Callable[[Any], Value]
+    log: Log
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
-    missing = {key: request for key, request in requests.items() if key not in found}
-    found.update(ask(missing, keep))
-    return found
+    def get(self, keys: Iterable[str]) -> dict[str, Reply[Value]]:
+        """The cached replies, by key; an unreadable one counts as absent and is logged."""
+        if self.ledger is None:
+            return {}
+        found: dict[str, Reply[Value]] = {}
+        for key, stored in self.ledger.get(self.kind, keys).items():
+            try:
+                record = self.upgrade(stored)
+                found[key] = Reply(**{**record, "value": self.decode(record["value"])})
+            except (ValidationError, TypeError, KeyError, ValueError):
+                self.log(f"{self.kind}: cached reply {key} cannot be read; it is requested again")
+        return found
+
+    def put(self, key: str, reply: Reply[Value]) -> None:
+        """Cache a reply; one without a value is not cached, so that it is requested again."""
+        if self.ledger is not None and reply.value is not None:
+            record = {**vars(reply), "value": self.encode(reply.value)}
+            self.ledger.put(self.kind, {key: record})
+
+    def get_or_request(
+        self,
+        requests: Mapping[str, Request],
+        request: Callable[[Mapping[str, Request], OnReply[Value]], Mapping[str, Reply[Value]]],
+    ) -> dict[str, Reply[Value]]:
+        """Replies by key: the cached ones, and those requested now, each cached on arrival.
+
+        Args:
+            requests: by key, the hash of all that determines the value.
+            request: requests what is not cached, calling the given function with each reply.
+        """
+        found = self.get(requests)
+        missing = {key: value for key, value in requests.items() if key not in found}
+        found.update(request(missing, self.put))
+        return found

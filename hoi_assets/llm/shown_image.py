@@ -1,4 +1,4 @@
-"""A picture that a vision endpoint is shown."""
+"""An image that a vision endpoint is shown."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,5 +23,5 @@ class ShownImage:
 
     @staticmethod
     def of_store(store: "Store", pixels: str) -> "ShownImage":
-        """A picture of the store."""
+        """An image of the store."""
         return ShownImage(pixels, lambda: store.images.open(pixels))

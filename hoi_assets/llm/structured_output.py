@@ -1,4 +1,4 @@
-"""Asks an endpoint for structured output, one call per request, each reply kept as it comes."""
+"""Structured output: one call per request, the reply validated against a schema."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from hoi_assets.llm import prompt_templates as wording
+from hoi_assets.llm import prompt_templates
 from hoi_assets.llm.budget import Budget
-from hoi_assets.llm.client import (
-    CHARACTERS_PER_TOKEN,
-    Chat,
-    Message,
-    ask_all,
-    image_part,
-    text_part,
-)
-from hoi_assets.llm.reply_cache import Keep, Outcome
+from hoi_assets.llm.chat import CHARACTERS_PER_TOKEN, ChatClient, Message, image_part, text_part
+from hoi_assets.llm.client import request_all
+from hoi_assets.llm.reply import OnReply, Reply
 from hoi_assets.progress import Log
 from hoi_assets.settings import Endpoint
 
@@ -28,54 +22,61 @@ Request = TypeVar("Request")
 Value = TypeVar("Value")
 
 
-class Asker(ABC, Generic[Request, Value]):
-    """What one kind of request says, and how its replies are read.
+class StructuredOutput(ABC, Generic[Request, Value]):
+    """One kind of request: its prompt, its reply's schema, and how a reply is parsed.
+
+    A subclass names the settings' section, a label for the log, its templates (with `again.j2`),
+    the pydantic model of a reply, and the length of a typical reply for the cost estimate.
 
     Args:
         options: the settings' section called `section`.
-        budget: see `Chat`.
-        image_tokens: the most that is billed for one picture; 0 where none is shown.
+        budget: see `EndpointClient`.
+        image_tokens: the most that is billed for one image; 0 where none is shown.
 
     Raises:
-        HoiError: settings that cannot work, see `Chat`; nothing is asked yet.
+        HoiError: settings that cannot work, see `EndpointClient`; nothing is requested yet.
     """
 
     section: ClassVar[str]
     label: ClassVar[str]
     templates: ClassVar[tuple[str, ...]]
-    reply: ClassVar[type[BaseModel]]
+    reply_schema: type[BaseModel]
     typical_reply_tokens: ClassVar[int]
 
     def __init__(
         self, options: Endpoint, budget: Budget | None = None, image_tokens: int = 0
     ) -> None:
-        self.chat = Chat(options, budget, section=self.section, image_tokens=image_tokens)
-        self.schema = self.reply.model_json_schema()
+        self.chat = ChatClient(options, budget, section=self.section, image_tokens=image_tokens)
+        self.schema = self.reply_schema.model_json_schema()
 
     @abstractmethod
-    def words(self, request: Request) -> tuple[str, str]:
-        """What the system and the user say."""
+    def prompt(self, request: Request) -> tuple[str, str]:
+        """The system message and the user message."""
 
     @abstractmethod
-    def read(self, request: Request, text: str) -> Value:
+    def parse(self, request: Request, text: str) -> Value:
         """The value in the text of a reply.
 
         Raises:
-            Unusable: there is none; the endpoint is told why and asked again.
+            UnusableReply: there is none; the request is repeated with the problem.
         """
 
     def image(self, request: Request) -> "Image.Image | None":
-        """The picture that is shown."""
+        """The image the model is shown."""
         return None
+
+    def schema_of(self, request: Request) -> Mapping[str, Any]:
+        """JSON schema of the request's reply: `schema`, or a narrower one."""
+        return self.schema
 
     @cached_property
     def template_version(self) -> str:
         """Hash of the templates and of the schema, 12 hex digits."""
-        return wording.version(self.templates, self.schema)
+        return prompt_templates.template_version(self.templates, self.schema)
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What determines a value beside the request."""
+        """What determines a value besides the request."""
         return {
             "model": self.chat.model,
             "endpoint": self.chat.endpoint,
@@ -85,42 +86,42 @@ class Asker(ABC, Generic[Request, Value]):
         }
 
     def ask(
-        self, requests: Mapping[str, Request], keep: Keep[Value], log: Log
-    ) -> Mapping[str, Outcome[Value]]:
-        """An outcome per request, by key; `keep` is called with each at once.
+        self, requests: Mapping[str, Request], on_reply: OnReply[Value], log: Log
+    ) -> Mapping[str, Reply[Value]]:
+        """A reply per request, by key; `on_reply` is called with each as it arrives.
+
+        A key is a hash in hex; its first digits are the seed of the request's call.
 
         Raises:
             EndpointError: the endpoint does not answer the first call, or refuses it.
         """
         if not requests:
             return {}
-        characters = sum(len("".join(self.words(request))) for request in requests.values())
+        characters = sum(len("".join(self.prompt(request))) for request in requests.values())
         tokens = characters // CHARACTERS_PER_TOKEN + len(requests) * self.chat.image_tokens
         replies = self.typical_reply_tokens * len(requests)
-        log(f"{self.label}: {self.chat.estimate(len(requests), tokens, replies)}")
-        outcomes = ask_all(
+        log(f"{self.label}: {self.chat.estimate_calls(len(requests), tokens, replies)}")
+        results = request_all(
             self.chat,
             list(requests.items()),
-            lambda item, first: self._outcome(*item, first),
-            lambda item, outcome: keep(item[0], outcome),
+            lambda item, first: self._reply(*item, first),
+            lambda item, reply: on_reply(item[0], reply),
             self.label,
             log,
         )
-        return dict(zip(requests, outcomes, strict=True))
+        return dict(zip(requests, results, strict=True))
 
-    def _outcome(self, key: str, request: Request, first: bool) -> Outcome[Value]:
-        answer = self.chat.ask(
+    def _reply(self, key: str, request: Request, first: bool) -> Reply[Value]:
+        return self.chat.complete(
             self._messages(request),
-            self.schema,
+            self.schema_of(request),
             seed=int(key[:7], 16),
-            read=lambda text: self.read(request, text),
-            again=wording.again,
+            parse=lambda text: self.parse(request, text),
             first=first,
         )
-        return Outcome.of(answer, self.chat.model)
 
     def _messages(self, request: Request) -> list[Message]:
-        system, user = self.words(request)
+        system, user = self.prompt(request)
         image = self.image(request)
         content = user if image is None else [image_part(image), text_part(user)]
         return [{"role": "system", "content": system}, {"role": "user", "content": content}]

@@ -1,7 +1,5 @@
 """Candidate images: which to draw, and how many more until enough are accepted."""
 
-from typing import Any
-
 import polars as pl
 
 from hoi_assets.engines.image_cache import CachedImage, get_or_generate_images
@@ -9,55 +7,100 @@ from hoi_assets.engines.image_spec import ImageSpec, Lora
 from hoi_assets.engines.sdxl.sampling import make_image_spec
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
-from hoi_assets.ppv.proposer import trigger
-from hoi_assets.ppv.verdicts import verify
+from hoi_assets.ppv.proposer import prompt_with_identifier
+from hoi_assets.ppv.verdicts import verify_candidates
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.taxonomy import Category
 
+CANDIDATE_ROWS = Table(
+    "rows",
+    "one proposed image, with all it takes to draw it again",
+    (
+        Column("image_id", pl.String, "hash of all that determines the image, 16 hex digits"),
+        Column("prompt_id", pl.String, "the detailed prompt, 16 hex digits"),
+        Column("category", pl.String, "hand-pose category"),
+        Column("prompt", pl.String, "the detailed prompt"),
+        Column("drawn_prompt", pl.String, "the prompt as the model was given it"),
+        Column("negative_prompt", pl.String, "what must not be in the image; may be empty"),
+        Column("seed", pl.Int64, "seed of the image's own noise"),
+        Column("num_inference_steps", pl.Int64, "denoising steps"),
+        Column("guidance_scale", pl.Float64, "classifier-free guidance"),
+        Column("scheduler", pl.String, "noise scheduler"),
+        Column("width", pl.Int64, "of the image", "px"),
+        Column("height", pl.Int64, "of the image", "px"),
+        Column("base_digest", pl.String, "hash of the base model"),
+        Column("lora_version", pl.String, "version of category_loras"),
+        Column("lora_digest", pl.String, "hash of the LoRA file"),
+        Column("round", pl.Int64, "round it was drawn in, from 0"),
+        Column("slot", pl.Int64, "place in the batch, from 0"),
+        Column("batch_size", pl.Int64, "images per batch", nullable=True),
+        Column("dtype", pl.String, "data type of the weights", nullable=True),
+        Column("device", pl.String, "device it was drawn on", nullable=True),
+        Column("threads", pl.Int64, "CPU threads", nullable=True),
+        Column("cpu_capability", pl.String, "instruction set that torch used", nullable=True),
+        Column(
+            "pixels", pl.String, "digest of the pixels; null where drawing failed", nullable=True
+        ),
+        Column(
+            "pixel_std", pl.Float64, "standard deviation of the pixels", "0..255", nullable=True
+        ),
+        Column("status", pl.String, "accepted (drawn) or failed"),
+        Column("reason", pl.String, "`code: detail` where it failed", nullable=True),
+    ),
+    key=("image_id",),
+)
 
-def lora_of(published: Published) -> Lora:
+
+def published_lora(published: Published) -> Lora:
     """The LoRA of a published version of `category_loras` or `finetuned_model`."""
     digest = published.table("summary")["lora_digest"][0]
     return Lora(folder=str(published.file("lora")), digest=digest)
 
 
-def propose(
+def propose_candidates(
     store: Store,
     settings: Settings,
     category: Category,
     prompts: pl.DataFrame,
     lora: Published,
-    verifier: Published,
+    verifier: Published | None,
     log: Log,
 ) -> pl.DataFrame:
     """Draw the category's candidates.
 
     Without a goal every accepted prompt is drawn `candidates.per_prompt` times. With
-    `candidates.accepted_goal`, rounds of one image a prompt follow until the verifier accepted
-    that many or `candidates.budget` images are drawn.
+    `candidates.accepted_goal`, rounds of one image per prompt follow until the verifier has
+    accepted that many or `candidates.budget` images are drawn. Its scores are cached, so
+    `verified_pairs` does not compute them again.
 
     Args:
         prompts: rows of `detailed_prompts`.
         lora: version of `category_loras`.
-        verifier: version of `verifier`; asked only where there is a goal.
+        verifier: version of `verifier`; needed only where there is a goal.
 
     Returns:
-        One row an image: see `Known.as_record`, with prompt_id, prompt, category, round,
-        lora_version.
+        Table `CANDIDATE_ROWS`.
 
     Raises:
-        HoiError: no accepted prompt.
+        HoiError: no accepted prompt, or a goal without a verifier.
     """
+    plan = settings.candidates
+    if plan.accepted_goal is not None and verifier is None:
+        raise HoiError(
+            f"candidates.accepted_goal is {plan.accepted_goal}, and there is no verifier to accept "
+            f"candidates of {category.key!r}",
+            "materialise `verifier` first, or unset candidates.accepted_goal",
+        )
     accepted = prompts.filter(pl.col("status") == "accepted").sort("prompt_id")
     if accepted.is_empty():
         raise HoiError(
             f"category {category.key!r} has no accepted prompt",
-            "look at the reasons in detailed_prompts; then mend data/taxonomy or the prompter",
+            "look at the reasons in detailed_prompts; then correct data/taxonomy or the prompter",
         )
-    plan = settings.candidates
-    weights = lora_of(lora)
+    weights = published_lora(lora)
     table = pl.DataFrame()
     rounds = plan.per_prompt if plan.accepted_goal is None else _most_rounds(plan.budget, accepted)
     for number in range(rounds):
@@ -65,15 +108,16 @@ def propose(
         drawn = _draw_round(
             store, settings, category, accepted.head(wanted), weights, number, table.height, log
         )
-        fresh = _as_table(drawn, accepted.head(wanted), category.key, number, lora.version)
-        table = pl.concat([table, fresh]) if table.height else fresh
-        if plan.accepted_goal is not None:
-            verdicts = verify(store, settings, table, verifier, log)
-            kept = verdicts.filter(pl.col("status") == "accepted").height
+        new = _as_table(drawn, accepted.head(wanted), category.key, number, lora.version)
+        table = pl.concat([table, new]) if table.height else new
+        if plan.accepted_goal is not None and verifier is not None:
+            verdicts = verify_candidates(store, settings, table, verifier, log)
+            reached = verdicts.filter(pl.col("status") == "accepted").height
             log(
-                f"round {number + 1}: {kept} of {plan.accepted_goal} accepted, {table.height} drawn"
+                f"round {number + 1}: {reached} of {plan.accepted_goal} accepted, "
+                f"{table.height} drawn"
             )
-            if kept >= plan.accepted_goal or table.height >= plan.budget:
+            if reached >= plan.accepted_goal or table.height >= plan.budget:
                 break
     return table
 
@@ -95,7 +139,7 @@ def _draw_round(
     rows: list[ImageSpec] = [
         make_image_spec(
             settings.sampling,
-            trigger(category, row["prompt"]),
+            prompt_with_identifier(category, row["prompt"]),
             seed_of(settings.candidates.seed, row["prompt_id"], number),
             first_position + position,
             lora,
@@ -103,36 +147,6 @@ def _draw_round(
         for position, row in enumerate(prompts.iter_rows(named=True))
     ]
     return get_or_generate_images(store, settings, rows, f"candidates of {category.key}", log)
-
-
-SCHEMA: dict[str, Any] = {
-    "image_id": pl.String,
-    "prompt_id": pl.String,
-    "category": pl.String,
-    "prompt": pl.String,
-    "drawn_prompt": pl.String,
-    "negative_prompt": pl.String,
-    "seed": pl.Int64,
-    "num_inference_steps": pl.Int64,
-    "guidance_scale": pl.Float64,
-    "scheduler": pl.String,
-    "width": pl.Int64,
-    "height": pl.Int64,
-    "base_digest": pl.String,
-    "lora_version": pl.String,
-    "lora_digest": pl.String,
-    "round": pl.Int64,
-    "slot": pl.Int64,
-    "batch_size": pl.Int64,
-    "dtype": pl.String,
-    "device": pl.String,
-    "threads": pl.Int64,
-    "cpu_capability": pl.String,
-    "pixels": pl.String,
-    "pixel_std": pl.Float64,
-    "status": pl.String,
-    "reason": pl.String,
-}
 
 
 def _as_table(
@@ -149,4 +163,4 @@ def _as_table(
         }
         for known, row in zip(drawn, prompts.iter_rows(named=True), strict=True)
     ]
-    return pl.DataFrame(records, schema=SCHEMA)
+    return CANDIDATE_ROWS.frame(records)

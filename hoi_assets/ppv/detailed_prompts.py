@@ -1,48 +1,72 @@
-"""From base prompts to detailed prompts: the door of this package."""
+"""From base prompts to detailed prompts: request the slots, check them, make the table."""
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic import ValidationError
+import polars as pl
 
-from hoi_assets.llm.reply_cache import Cache
-from hoi_assets.ppv.prompt_checks import NearDuplicates, problem
-from hoi_assets.ppv.prompter import Prompter, Reply, Request
-from hoi_assets.ppv.slot_grammar import GrammarPrompter
-from hoi_assets.ppv.slots import slots_class
+from hoi_assets.llm.reply import Reply
+from hoi_assets.llm.reply_cache import ReplyCache
+from hoi_assets.ppv.prompt_checks import NearDuplicatePrompts, prompt_problem
+from hoi_assets.ppv.prompter import Prompter, PromptRequest
+from hoi_assets.ppv.slot_grammar import NOT_DRAWABLE, GrammarPrompter
+from hoi_assets.ppv.slots import PromptSlots, slots_class
 from hoi_assets.progress import Log
 from hoi_assets.settings import Prompter as PrompterSettings
+from hoi_assets.store.ledger import Ledger
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.taxonomy import Category, Taxonomy
 
-if TYPE_CHECKING:
-    import polars as pl
-
 REPLY_KIND = "prompt_reply"
-FLAT_SLOTS = (
-    "object",
-    "colour",
-    "material",
-    "skin_tone",
-    "side",
-    "view",
-    "light",
-    "background",
+SLOT_COLUMNS = (
+    Column("object", pl.String, "slot: the object", nullable=True),
+    Column("colour", pl.String, "slot: the object's colour", nullable=True),
+    Column("material", pl.String, "slot: the object's material", nullable=True),
+    Column("skin_tone", pl.String, "slot: tone of the skin", nullable=True),
+    Column("side", pl.String, "slot: left, right or both", nullable=True),
+    Column("view", pl.String, "slot: where the camera stands", nullable=True),
+    Column("light", pl.String, "slot: the light", nullable=True),
+    Column("background", pl.String, "slot: what is behind the hand", nullable=True),
+)
+DETAILED_PROMPT_ROWS = Table(
+    "rows",
+    "one detailed prompt of a base prompt, accepted or not",
+    (
+        Column("prompt_id", pl.String, "hash of all that determines the reply, 16 hex digits"),
+        Column("base_prompt_id", pl.String, "the base prompt, 16 hex digits"),
+        Column("base_prompt", pl.String, "text of the base prompt"),
+        Column("category", pl.String, "hand-pose category"),
+        Column("index", pl.Int64, "number among the base prompt's detailed prompts, from 0"),
+        Column("prompt", pl.String, "the detailed prompt; empty where there is none"),
+        Column("negative_prompt", pl.String, "what must not be in the image; may be empty"),
+        Column("slots", pl.String, "all slots, as JSON"),
+        Column("status", pl.String, "accepted, rejected or failed"),
+        Column("reason", pl.String, "`code: detail` unless accepted", nullable=True),
+        Column("model", pl.String, "language model, or slot-grammar"),
+        Column("template_version", pl.String, "hash of prompt templates and reply schema"),
+        Column("input_tokens", pl.Int64, "of all attempts; null where unknown", nullable=True),
+        Column("output_tokens", pl.Int64, "of all attempts; null where unknown", nullable=True),
+        Column("cost_usd", pl.Float64, "of all attempts; null where unknown", "USD", nullable=True),
+        *SLOT_COLUMNS,
+    ),
+    key=("prompt_id",),
 )
 
 
 @dataclass(frozen=True)
-class PromptRow:
+class DetailedPrompt:
     """One detailed prompt and how it ended.
 
     Attributes:
-        prompt_id: 16 hex digits, the hash of what determines it; stays when a failed row is
-            asked for again.
-        prompt, slots: empty and None where no reply could be used.
+        prompt_id: 16 hex digits, the hash of what determines it; a failed row keeps it when it is
+            requested again.
+        prompt: empty where no reply was usable.
+        slots: None where no reply was usable.
         reason: `code: detail` unless accepted.
-        cost_usd: None where a price or the number of tokens is not known.
+        cost_usd: None where a price or the number of tokens is unknown.
     """
 
     prompt_id: str
@@ -52,7 +76,7 @@ class PromptRow:
     index: int
     prompt: str
     negative_prompt: str
-    slots: Mapping[str, Any] | None
+    slots: dict[str, Any] | None
     status: Literal["accepted", "rejected", "failed"]
     reason: str | None
     model: str
@@ -62,134 +86,140 @@ class PromptRow:
     cost_usd: float | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """A flat row for a table: the drawable slots as columns, all of them as JSON in `slots`."""
+        """A row of `DETAILED_PROMPT_ROWS`."""
         slots = self.slots or {}
         record = asdict(self)
-        record["slots"] = json.dumps(dict(slots), sort_keys=True)
-        return {**record, **{name: slots.get(name) for name in FLAT_SLOTS}}
+        record["slots"] = json.dumps(slots, sort_keys=True)
+        return {**record, **{column.name: slots.get(column.name) for column in SLOT_COLUMNS}}
 
 
-def prompts_table(rows: Sequence[PromptRow]) -> "pl.DataFrame":
-    """Rows as a table whose column types do not depend on what the rows hold."""
-    import polars as pl
-
-    types: dict[str, Any] = {
-        "index": pl.Int64,
-        "input_tokens": pl.Int64,
-        "output_tokens": pl.Int64,
-        "cost_usd": pl.Float64,
-    }
-    names = [*PromptRow.__dataclass_fields__, *FLAT_SLOTS]
-    schema = {name: types.get(name, pl.String) for name in names}
-    return pl.DataFrame([row.as_record() for row in rows], schema=schema)
+def detailed_prompts_table(prompts: Sequence[DetailedPrompt]) -> pl.DataFrame:
+    """The table `DETAILED_PROMPT_ROWS`."""
+    return DETAILED_PROMPT_ROWS.frame(prompt.as_record() for prompt in prompts)
 
 
-def make_prompter(taxonomy: Taxonomy, options: PrompterSettings) -> Prompter:
+def make_prompter(options: PrompterSettings) -> Prompter:
     """The prompter that the settings choose: an endpoint where one is named, else the grammar.
 
     Raises:
-        HoiError: settings of the endpoint that cannot work; nothing is asked yet.
+        HoiError: endpoint settings that cannot work; nothing is requested yet.
     """
     if options.endpoint is None:
-        return GrammarPrompter(taxonomy, options)
+        return GrammarPrompter(options)
     from hoi_assets.ppv.endpoint_prompter import EndpointPrompter
 
-    return EndpointPrompter(taxonomy, options)
+    return EndpointPrompter(options)
 
 
 def detail_prompts(
     category: Category,
+    taxonomy: Taxonomy,
     prompter: Prompter,
     options: PrompterSettings,
-    cache: Cache | None = None,
+    cache: Ledger | None = None,
     log: Log = print,
-) -> list[PromptRow]:
+) -> list[DetailedPrompt]:
     """`per_base_prompt` detailed prompts for each base prompt of a category, checked.
 
     Rows come in the order of base prompts and index. Each depends on its own base prompt; only
-    which of two near-duplicates is kept depends on others.
+    which of two near-duplicates is rejected depends on others.
 
     Args:
-        cache: replies kept by prompt_id; a reply found there is not asked for again.
+        taxonomy: what the other categories are, for the checks.
+        cache: replies by prompt_id; a reply found there is not requested again.
 
     Raises:
-        HoiError: the endpoint cannot be used at all; nothing was asked in vain.
+        HoiError: the endpoint cannot be used at all; no call was wasted.
     """
     requests = [
-        Request.of(category, base, index, options.seed, prompter.identity)
+        PromptRequest(category, base, index)
         for base in category.base_prompts
         for index in range(options.per_base_prompt)
     ]
-    replies = _replies(category, prompter, options, requests, cache, log)
-    kept = NearDuplicates(options.near_duplicate_similarity)
-    rows = [
-        _row(request, reply, category, prompter, options, kept)
-        for request, reply in zip(requests, replies, strict=True)
+    identity = prompter.identity
+    keys = [request.key(options.seed, identity) for request in requests]
+    replies = _replies(
+        dict(zip(keys, requests, strict=True)),
+        prompter,
+        options,
+        cache,
+        log=lambda line: log(f"{category.key}: {line}"),
+    )
+    accepted = NearDuplicatePrompts(options.near_duplicate_similarity)
+    prompts = [
+        _checked(key, request, replies[key], taxonomy, prompter, options, accepted)
+        for key, request in zip(keys, requests, strict=True)
     ]
-    count = Counter(row.status for row in rows)
+    count = Counter(prompt.status for prompt in prompts)
     ends = ", ".join(f"{count[end]} {end}" for end in ("accepted", "rejected", "failed"))
-    log(f"{category.key}: {len(rows)} detailed prompts, {ends}")
-    return rows
+    log(f"{category.key}: {len(prompts)} detailed prompts, {ends}")
+    return prompts
 
 
 def _replies(
-    category: Category,
+    requests: dict[str, PromptRequest],
     prompter: Prompter,
     options: PrompterSettings,
-    requests: Sequence[Request],
-    cache: Cache | None,
+    cache: Ledger | None,
     log: Log,
-) -> list[Reply]:
-    if cache is None or not prompter.caches:
-        return prompter.ask(category, requests, lambda request, reply: None, log)
-    level = slots_class(options.vocabulary)
-    found: dict[str, Reply] = {}
-    for prompt_id, value in cache.get(REPLY_KIND, [r.prompt_id for r in requests]).items():
-        try:
-            found[prompt_id] = Reply(**{**value, "slots": level.model_validate(value["slots"])})
-        except (ValidationError, TypeError, KeyError):
-            log(f"{category.key}: kept reply {prompt_id} cannot be read; it is asked for again")
+) -> dict[str, Reply[PromptSlots]]:
+    def upgrade(stored: dict[str, Any]) -> dict[str, Any]:
+        # Homes hold replies of two formats; the older one names slots, not the model.
+        if "slots" not in stored:
+            return stored
+        record = {name: value for name, value in stored.items() if name not in ("slots", "refused")}
+        return {**record, "value": stored["slots"], "model": prompter.model}
 
-    def keep(request: Request, reply: Reply) -> None:
-        assert reply.slots is not None
-        value = {**asdict(reply), "slots": reply.slots.model_dump()}
-        cache.put(REPLY_KIND, {request.prompt_id: value})
+    replies = ReplyCache[PromptSlots](
+        cache if prompter.caches else None,
+        REPLY_KIND,
+        encode=lambda slots: slots.model_dump(),
+        decode=slots_class(options.vocabulary).model_validate,
+        log=log,
+        upgrade=upgrade,
+    )
+    return replies.get_or_request(
+        requests, lambda missing, on_reply: prompter.ask(missing, on_reply, log)
+    )
 
-    missing = [request for request in requests if request.prompt_id not in found]
-    asked = prompter.ask(category, missing, keep, log)
-    found.update((r.prompt_id, reply) for r, reply in zip(missing, asked, strict=True))
-    return [found[request.prompt_id] for request in requests]
 
-
-def _row(
-    request: Request,
-    reply: Reply,
-    category: Category,
+def _checked(
+    prompt_id: str,
+    request: PromptRequest,
+    reply: Reply[PromptSlots],
+    taxonomy: Taxonomy,
     prompter: Prompter,
     options: PrompterSettings,
-    kept: NearDuplicates,
-) -> PromptRow:
-    text, status, reason = "", "rejected" if reply.refused else "failed", reply.reason
-    slots = reply.slots
-    if slots is not None:
+    accepted: NearDuplicatePrompts,
+) -> DetailedPrompt:
+    """The reply as a row; an acceptable one is added to `accepted`."""
+    slots, reason, text = reply.value, reply.reason, ""
+    status: Literal["accepted", "rejected", "failed"]
+    if slots is None:
+        # Requesting it again cannot help, unlike after a failure.
+        hopeless = (reason or "").startswith(f"{NOT_DRAWABLE}:")
+        status = "rejected" if hopeless else "failed"
+    else:
         text = slots.caption()
-        reason = problem(slots, text, request.base, category, prompter.taxonomy, options.max_words)
+        reason = prompt_problem(
+            slots, text, request.base, request.category, taxonomy, options.max_words
+        )
         if reason is None:
-            twin = kept.find(slots.spoken())
-            reason = f"near_duplicate: of {twin}" if twin else None
+            original = accepted.find(slots.spoken())
+            reason = f"near_duplicate: of {original}" if original else None
         status = "rejected" if reason else "accepted"
         if status == "accepted":
-            kept.keep(request.prompt_id, slots.spoken())
-    return PromptRow(
-        prompt_id=request.prompt_id,
+            accepted.add(prompt_id, slots.spoken())
+    return DetailedPrompt(
+        prompt_id=prompt_id,
         base_prompt_id=request.base.prompt_id,
         base_prompt=request.base.text,
-        category=category.key,
+        category=request.category.key,
         index=request.index,
         prompt=text,
         negative_prompt=slots.negative_prompt if slots else "",
         slots=slots.model_dump() if slots else None,
-        status=status,  # type: ignore[arg-type]
+        status=status,
         reason=reason,
         model=prompter.model,
         template_version=prompter.template_version,

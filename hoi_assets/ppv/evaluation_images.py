@@ -6,34 +6,48 @@ from hoi_assets.engines.image_cache import get_or_generate_images
 from hoi_assets.engines.image_spec import ImageSpec, Lora
 from hoi_assets.engines.sdxl.sampling import make_image_spec
 from hoi_assets.engines.seeds import seed_of
-from hoi_assets.ppv.candidates import SCHEMA as IMAGE_SCHEMA
-from hoi_assets.ppv.candidates import lora_of
+from hoi_assets.ppv.candidates import CANDIDATE_ROWS, published_lora
 from hoi_assets.ppv.evaluation_prompts import EvaluationPrompt, general_prompts, held_out_prompts
-from hoi_assets.ppv.proposer import trigger
+from hoi_assets.ppv.proposer import prompt_with_identifier
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.taxonomy import Taxonomy
 
 METHODS = ("base", "dreambooth", "finetuned")
 
-SCHEMA = {
-    "suite": pl.String,
-    "method": pl.String,
-    "evaluation_prompt_id": pl.String,
-    "object": pl.String,
-    "colour": pl.String,
-    "side": pl.String,
-    "seen": pl.Boolean,
-    **{
-        name: dtype
-        for name, dtype in IMAGE_SCHEMA.items()
-        if name not in ("prompt_id", "round", "lora_version")
-    },
-}
+EVALUATION_IMAGE_ROWS = Table(
+    "rows",
+    "one image of one method for an evaluation prompt",
+    (
+        Column("suite", pl.String, "hoi (held-out prompts of the category) or general"),
+        Column("method", pl.String, "base, dreambooth or finetuned"),
+        Column("evaluation_prompt_id", pl.String, "the evaluation prompt, 16 hex digits"),
+        Column("object", pl.String, "the object the prompt asks for"),
+        Column(
+            "colour", pl.String, "its colour; null where the prompt does not say", nullable=True
+        ),
+        Column("side", pl.String, "left, right or both; null where it does not say", nullable=True),
+        Column(
+            "seen", pl.Boolean, "the pose and object are trained on; null if general", None, True
+        ),
+        *(
+            column
+            for column in CANDIDATE_ROWS.columns
+            if column.name not in ("prompt_id", "round", "lora_version")
+        ),
+    ),
+    key=("image_id",),
+).with_columns(
+    Column("prompt", pl.String, "the evaluation prompt"),
+    Column(
+        "lora_digest", pl.String, "hash of the LoRA file; null for the base model", nullable=True
+    ),
+)
 
 
-def draw_evaluation(
+def draw_evaluation_images(
     store: Store,
     settings: Settings,
     taxonomy: Taxonomy,
@@ -49,7 +63,7 @@ def draw_evaluation(
     category's prompts with the category's member.
 
     Returns:
-        Table of `SCHEMA`, one row an image.
+        Table `EVALUATION_IMAGE_ROWS`.
     """
     config = settings.evaluation
     member = taxonomy.categories[category]
@@ -59,21 +73,25 @@ def draw_evaluation(
     ]
     weights: dict[str, Lora | None] = {
         "base": None,
-        "dreambooth": lora_of(dreambooth),
-        "finetuned": lora_of(finetuned),
+        "dreambooth": published_lora(dreambooth),
+        "finetuned": published_lora(finetuned),
     }
     planned: list[tuple[str, EvaluationPrompt, ImageSpec]] = []
     for method in METHODS:
         for prompt in prompts:
             for number in range(config.images_per_prompt):
-                text = trigger(member, prompt.text) if method == "dreambooth" else prompt.text
+                text = (
+                    prompt_with_identifier(member, prompt.text)
+                    if method == "dreambooth"
+                    else prompt.text
+                )
                 seed = seed_of("evaluation", config.seed, prompt.evaluation_prompt_id, number)
                 row = make_image_spec(settings.sampling, text, seed, len(planned), weights[method])
                 planned.append((method, prompt, row))
     drawn = get_or_generate_images(
         store, settings, [row for *_, row in planned], f"evaluation of {category}", log
     )
-    return pl.DataFrame(
+    return EVALUATION_IMAGE_ROWS.frame(
         [
             known.as_record()
             | {
@@ -88,6 +106,5 @@ def draw_evaluation(
                 "seen": prompt.seen,
             }
             for (method, prompt, _), known in zip(planned, drawn, strict=True)
-        ],
-        schema=SCHEMA,
+        ]
     )

@@ -1,4 +1,4 @@
-"""Held-out prompts to judge models by, with what they ask for in words a judge can check."""
+"""Held-out and general prompts to evaluate models on, with the facts a judge can check."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from hoi_assets.taxonomy import BasePrompt, Taxonomy
 
 @dataclass(frozen=True)
 class EvaluationPrompt:
-    """One prompt; slots are None where the text does not say.
+    """One prompt; colour and side are None where the text does not say.
 
     Attributes:
         suite: hoi | general.
-        seen: its pose-object combination is trained on; None for general prompts.
+        seen: whether its pose and object are trained on together; None for general prompts.
     """
 
     evaluation_prompt_id: str

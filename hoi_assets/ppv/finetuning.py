@@ -9,22 +9,55 @@ from hoi_assets.engines.sdxl.sampling import lora_digest
 from hoi_assets.errors import HoiError
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.trained import trained
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 
+FINETUNING_LOG = Table(
+    "log",
+    "one training step; step 0 is the base model",
+    (
+        Column("step", pl.Int64, "step, from 0"),
+        Column("loss", pl.Float64, "training loss; null at step 0", nullable=True),
+        Column("validation_loss", pl.Float64, "null where it was not measured", nullable=True),
+        Column("learning_rate", pl.Float64, "of the step; null at step 0", nullable=True),
+    ),
+    key=("step",),
+)
+FINETUNING_SUMMARY = Table(
+    "summary",
+    "the fine-tuned LoRA",
+    (
+        Column("lora_digest", pl.String, "hash of the LoRA file"),
+        Column("base_digest", pl.String, "hash of the base model"),
+        Column("steps", pl.Int64, "steps until early stopping or the last one"),
+        Column("best_step", pl.Int64, "the step whose weights these are; 0 is the base model"),
+        Column("train_rows", pl.Int64, "pairs trained on"),
+        Column("validation_rows", pl.Int64, "pairs that the validation loss is measured on"),
+        Column("first_validation_loss", pl.Float64, "of the base model"),
+        Column("best_validation_loss", pl.Float64, "of the best step"),
+    ),
+)
+
 
 @dataclass(frozen=True)
-class Tuned:
-    """A fine-tuned LoRA: its folder, the log, and one row of facts."""
+class FinetunedLora:
+    """A fine-tuned LoRA.
+
+    Attributes:
+        folder: in diffusers' layout.
+        log: table `FINETUNING_LOG`.
+        summary: table `FINETUNING_SUMMARY`, one row.
+    """
 
     folder: Path
     log: pl.DataFrame
     summary: pl.DataFrame
 
 
-def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) -> Tuned:
-    """Fine-tune on the dataset's train split, stop early on its validation split.
+def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) -> FinetunedLora:
+    """Fine-tune on the dataset's train split with early stopping on its validation split.
 
     Args:
         dataset: rows of `hoi_dataset`.
@@ -34,11 +67,11 @@ def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) 
     """
     from hoi_assets.engines.sdxl.lora import lora_key
 
-    kept = dataset.filter(pl.col("status") == "accepted").sort("image_id")
+    accepted = dataset.filter(pl.col("status") == "accepted").sort("image_id")
     splits = {
         split: [
             (row["pixels"], row["prompt"])
-            for row in kept.filter(pl.col("split") == split).iter_rows(named=True)
+            for row in accepted.filter(pl.col("split") == split).iter_rows(named=True)
         ]
         for split in ("train", "validation")
     }
@@ -67,12 +100,12 @@ def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) 
             result / "lora",
             log,
         )
-        pl.DataFrame(done.log, infer_schema_length=None).write_parquet(result / "log.parquet")
+        FINETUNING_LOG.frame(done.log).write_parquet(result / "log.parquet")
 
     folder = trained(store, "finetuned", key, train)
     training_log = pl.read_parquet(folder / "log.parquet")
-    checked = training_log.filter(pl.col("validation_loss").is_not_null())
-    best = checked.sort("validation_loss", "step").row(0, named=True)
+    measured = training_log.filter(pl.col("validation_loss").is_not_null())
+    best = measured.sort("validation_loss", "step").row(0, named=True)
     summary = {
         "lora_digest": lora_digest(folder / "lora"),
         "base_digest": base,
@@ -80,7 +113,9 @@ def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) 
         "best_step": best["step"],
         "train_rows": len(splits["train"]),
         "validation_rows": len(splits["validation"]),
-        "first_validation_loss": checked.sort("step")["validation_loss"][0],
+        "first_validation_loss": measured.sort("step")["validation_loss"][0],
         "best_validation_loss": best["validation_loss"],
     }
-    return Tuned(folder=folder / "lora", log=training_log, summary=pl.DataFrame([summary]))
+    return FinetunedLora(
+        folder=folder / "lora", log=training_log, summary=FINETUNING_SUMMARY.frame([summary])
+    )

@@ -1,4 +1,4 @@
-"""The DreamBooth reference pictures: renders of the tiny world, or a user's own folder.
+"""The DreamBooth reference images: from the pool of rendered scenes, or a user's own folder.
 
 A user's folder is `<folder>/<category>/*.png|jpg|jpeg|webp`; the caption of `a.png` is the text of
 `a.txt` beside it, where there is one.
@@ -12,15 +12,34 @@ import polars as pl
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file
-from hoi_assets.settings import ROOT, InstanceImages
+from hoi_assets.settings import InstanceImages, resolve_path, restore_remedy
 from hoi_assets.store.images import ImageStore
+from hoi_assets.store.tables import Column, Table
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+
+
+INSTANCE_IMAGE_ROWS = Table(
+    "rows",
+    "one reference image of the category, or a file that was rejected",
+    (
+        Column("pixels", pl.String, "digest of the pixels; null where rejected", nullable=True),
+        Column("caption", pl.String, "null where there is none", nullable=True),
+        Column("category", pl.String, "hand-pose category"),
+        Column("object", pl.String, "the object; null where unknown", nullable=True),
+        Column("source", pl.String, "scene of the pool, or file name"),
+        Column("width", pl.Int64, "null where unreadable", "px", nullable=True),
+        Column("height", pl.Int64, "null where unreadable", "px", nullable=True),
+        Column("status", pl.String, "accepted or rejected"),
+        Column("reason", pl.String, "why it was rejected", nullable=True),
+    ),
+    key=("source",),
+)
 
 
 @dataclass(frozen=True)
-class Instance:
-    """One reference picture; `pixels` None where the file was rejected."""
+class InstanceImage:
+    """A row of `INSTANCE_IMAGE_ROWS`."""
 
     pixels: str | None
     caption: str | None
@@ -33,20 +52,7 @@ class Instance:
     reason: str | None
 
 
-SCHEMA = {
-    "pixels": pl.String,
-    "caption": pl.String,
-    "category": pl.String,
-    "object": pl.String,
-    "source": pl.String,
-    "width": pl.Int64,
-    "height": pl.Int64,
-    "status": pl.String,
-    "reason": pl.String,
-}
-
-
-def source_digest(category: str, settings: InstanceImages) -> str:
+def instance_images_digest(category: str, settings: InstanceImages) -> str:
     """Digest of the files the category's instance images come from.
 
     Raises:
@@ -57,11 +63,13 @@ def source_digest(category: str, settings: InstanceImages) -> str:
     return digest([[path.name, digest_file(path)] for path in _files(category, settings)])
 
 
-def read_instances(category: str, settings: InstanceImages, images: ImageStore) -> pl.DataFrame:
-    """Put the category's reference pictures into the image store; one row a file.
+def read_instance_images(
+    category: str, settings: InstanceImages, images: ImageStore
+) -> pl.DataFrame:
+    """Put the category's reference images into the image store.
 
     Returns:
-        Table with the columns of `Instance`; unreadable or unsuitable files are rejected rows.
+        Table `INSTANCE_IMAGE_ROWS`; unreadable or unsuitable files are rejected rows.
 
     Raises:
         HoiError: the folder or pool is missing, or holds nothing for the category.
@@ -71,21 +79,23 @@ def read_instances(category: str, settings: InstanceImages, images: ImageStore) 
         if settings.folder is None
         else _from_folder(category, settings, images)
     )
-    return pl.DataFrame([asdict(row) for row in rows], schema=SCHEMA)
+    return INSTANCE_IMAGE_ROWS.frame(asdict(row) for row in rows)
 
 
 def _pool_folder(settings: InstanceImages) -> Path:
-    folder = ROOT / settings.pool
+    folder = resolve_path(settings.pool)
     if not (folder / "scenes.parquet").is_file():
         raise HoiError(
             f"no pool of rendered scenes at {folder}",
-            "restore data/pool from git, render it with `make world`, or name your own pictures "
-            "under instance_images.folder in the profile",
+            f"{restore_remedy(settings.pool, 'world')}; or name your own pictures under "
+            "instance_images.folder in the profile",
         )
     return folder
 
 
-def _from_pool(category: str, settings: InstanceImages, images: ImageStore) -> Iterator[Instance]:
+def _from_pool(
+    category: str, settings: InstanceImages, images: ImageStore
+) -> Iterator[InstanceImage]:
     from hoi_assets.store.scene_pool import open_image, read_pool
 
     folder = _pool_folder(settings)
@@ -98,7 +108,7 @@ def _from_pool(category: str, settings: InstanceImages, images: ImageStore) -> I
         )
     for row in scenes.head(settings.per_category).iter_rows(named=True):
         picture = open_image(folder, row)
-        yield Instance(
+        yield InstanceImage(
             pixels=images.put(picture),
             caption=row["caption"],
             category=category,
@@ -112,7 +122,7 @@ def _from_pool(category: str, settings: InstanceImages, images: ImageStore) -> I
 
 
 def _files(category: str, settings: InstanceImages) -> list[Path]:
-    folder = Path(settings.folder or "").expanduser() / category
+    folder = resolve_path(settings.folder or "") / category
     if not folder.is_dir():
         raise HoiError(
             f"instance folder {folder} does not exist",
@@ -120,7 +130,7 @@ def _files(category: str, settings: InstanceImages) -> list[Path]:
             "instance_images.folder in the profile",
         )
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-    if not any(path.suffix.lower() in PICTURE_SUFFIXES for path in files):
+    if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in files):
         raise HoiError(
             f"instance folder {folder} holds no pictures",
             f"put {settings.per_category} pictures (png, jpg or webp) of {category!r} into it",
@@ -128,7 +138,9 @@ def _files(category: str, settings: InstanceImages) -> list[Path]:
     return files
 
 
-def _from_folder(category: str, settings: InstanceImages, images: ImageStore) -> Iterator[Instance]:
+def _from_folder(
+    category: str, settings: InstanceImages, images: ImageStore
+) -> Iterator[InstanceImage]:
     accepted = 0
     for path in _files(category, settings):
         if path.suffix.lower() == ".txt" or accepted == settings.per_category:
@@ -138,20 +150,24 @@ def _from_folder(category: str, settings: InstanceImages, images: ImageStore) ->
         yield row
 
 
-def _read_file(path: Path, category: str, settings: InstanceImages, images: ImageStore) -> Instance:
+def _read_file(
+    path: Path, category: str, settings: InstanceImages, images: ImageStore
+) -> InstanceImage:
     from PIL import Image
 
     from hoi_assets.pictures import BROKEN, as_rgb
 
-    def rejected(reason: str, width: int | None = None, height: int | None = None) -> Instance:
-        return Instance(None, None, category, None, path.name, width, height, "rejected", reason)
+    def rejected(reason: str, width: int | None = None, height: int | None = None) -> InstanceImage:
+        return InstanceImage(
+            None, None, category, None, path.name, width, height, "rejected", reason
+        )
 
-    if path.suffix.lower() not in PICTURE_SUFFIXES:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
         return rejected(f"{path.name}: not a picture (png, jpg or webp)")
     try:
         with Image.open(path) as opened:
             width, height = opened.size
-            # The header is enough to refuse a picture that would fill the memory.
+            # The header is enough to refuse an image that would fill the memory.
             if max(width, height) > settings.max_side_px:
                 return rejected(
                     f"{path.name}: {width}x{height} px is over {settings.max_side_px} px a side",
@@ -169,7 +185,7 @@ def _read_file(path: Path, category: str, settings: InstanceImages, images: Imag
         return rejected(f"{path.name}: unreadable picture: {error}")
     text = path.with_suffix(".txt")
     caption = text.read_text(encoding="utf-8").strip() if text.is_file() else None
-    return Instance(
+    return InstanceImage(
         pixels=images.put(picture),
         caption=caption or None,
         category=category,

@@ -1,4 +1,4 @@
-"""Reasons to reject a detailed prompt: contradictory, off-category, too long, nearly a repeat.
+"""Reasons to reject a detailed prompt: contradictory, off-category, too long, near-duplicate.
 
 A reason reads `code: detail`, so that rows can be counted by the part before the colon.
 """
@@ -11,7 +11,7 @@ from hoi_assets.grammar.vocabulary import BACKGROUNDS, COLOURS, LIGHTS
 from hoi_assets.ppv.slots import PromptSlots, TinySlots, words_named
 from hoi_assets.taxonomy import BasePrompt, Category, Taxonomy, normalise
 
-# Those that differ most often first: counting differences then ends soonest.
+# Slots that differ most often come first, so that comparisons end soonest.
 SLOTS = (
     "colour",
     "background",
@@ -24,7 +24,7 @@ SLOTS = (
     "grip",
     "object",
 )
-_DUST = 1e-9
+_ROUNDING = 1e-9
 _WHOLE_PHRASES = frozenset((*LIGHTS, *BACKGROUNDS))
 _OTHER_SIDE = {"left": "right", "right": "left"}
 _PARTS_OF_HAND = "hand|hands|palm|thumb|index|finger|fingers|wrist"
@@ -32,7 +32,7 @@ _SECOND_HAND = r"\b(?:two|both) (?:hands|palms)\b|\b(?:other|second|another) han
 _ONE_HAND = r"\b(?:one|single) hand\b"
 
 
-def problem(
+def prompt_problem(
     slots: PromptSlots,
     text: str,
     base: BasePrompt,
@@ -142,14 +142,14 @@ def _other_grip(slots: PromptSlots, category: Category, taxonomy: Taxonomy) -> I
         if grip != normalise(category.grip_phrase):
             yield f"other_grip: {slots.grip!r} is not {category.grip_phrase!r}"
         return
-    if _marked(_action(slots), category):
+    if _has_telling_word(_action(slots), category):
         return
     for other in taxonomy.categories.values():
-        if other.key != category.key and _marked(grip, other):
+        if other.key != category.key and _has_telling_word(grip, other):
             yield f"other_grip: {slots.grip!r} is told of {other.key}, not of {category.key}"
 
 
-def _marked(text: str, category: Category) -> bool:
+def _has_telling_word(text: str, category: Category) -> bool:
     marks = (normalise(word) for word in category.telling_words)
     return any(re.search(rf"\b{re.escape(mark)}", text) for mark in marks)
 
@@ -158,7 +158,7 @@ def similarity(a: Mapping[str, str], b: Mapping[str, str]) -> float:
     """How alike two prompts are, 0 to 1: the mean over slots of their words' Jaccard index.
 
     Slots count alike however many words they hold, so that prompts sharing a long grip phrase and
-    differing in colour and view are not taken for repeats.
+    differing in colour and view are not near-duplicates.
 
     >>> similarity({"colour": "red", "view": "side"}, {"colour": "blue", "view": "side"})
     0.5
@@ -173,23 +173,23 @@ def _difference(a: Mapping[str, str], b: Mapping[str, str], most: float) -> floa
     for slot in SLOTS:
         said, other = a.get(slot, ""), b.get(slot, "")
         if said != other:
-            difference += _unlike(said, other)
+            difference += _slot_difference(said, other)
             if difference > most:
                 break
     return difference
 
 
 @lru_cache(maxsize=65536)
-def _unlike(a: str, b: str) -> float:
-    # Two walls of the vocabulary are two facts, though they share the word "wall".
+def _slot_difference(a: str, b: str) -> float:
+    # Two walls of the vocabulary differ, though they share the word "wall".
     if a in _WHOLE_PHRASES and b in _WHOLE_PHRASES:
         return 1.0
     words_a, words_b = set(normalise(a).split()), set(normalise(b).split())
     return 1 - len(words_a & words_b) / (len(words_a | words_b) or 1)
 
 
-class NearDuplicates:
-    """The prompts kept so far; the first of two that are alike stays.
+class NearDuplicatePrompts:
+    """The prompts accepted so far, to find near-duplicates of them.
 
     Args:
         threshold: similarity from which two prompts count as one. With nine slots, 0.9 removes
@@ -198,19 +198,19 @@ class NearDuplicates:
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
-        self._kept: list[tuple[str, Mapping[str, str]]] = []
+        self._accepted: list[tuple[str, Mapping[str, str]]] = []
 
     def find(self, said: Mapping[str, str]) -> str | None:
-        """Id of the first kept prompt that is too like `said`."""
-        for known, other in self._kept:
-            # The dust keeps a similarity that equals the threshold on its side.
-            most = (1 - self.threshold) * len(SLOTS) + _DUST
+        """Id of the first accepted prompt that is too similar to `said`; None where none is."""
+        for known, other in self._accepted:
+            # A similarity that equals the threshold counts as above it.
+            most = (1 - self.threshold) * len(SLOTS) + _ROUNDING
             if _difference(said, other, most) > most:
                 continue
-            if similarity(said, other) >= self.threshold - _DUST:
+            if similarity(said, other) >= self.threshold - _ROUNDING:
                 return known
         return None
 
-    def keep(self, prompt_id: str, said: Mapping[str, str]) -> None:
-        """Remember an accepted prompt."""
-        self._kept.append((prompt_id, said))
+    def add(self, prompt_id: str, said: Mapping[str, str]) -> None:
+        """Add an accepted prompt."""
+        self._accepted.append((prompt_id, said))

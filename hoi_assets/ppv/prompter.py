@@ -1,70 +1,47 @@
-"""What goes between `detail_prompts` and a prompter."""
+"""The interface between `detail_prompts` and a prompter."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hoi_assets.hashing import digest
+from hoi_assets.llm.reply import OnReply, Reply
 from hoi_assets.ppv.slots import PromptSlots
 from hoi_assets.progress import Log
-from hoi_assets.taxonomy import ID_LENGTH, BasePrompt, Category, Taxonomy
+from hoi_assets.taxonomy import ID_LENGTH, BasePrompt, Category
 
-# What of a category a prompter reads; a change of anything else keeps the replies.
-CATEGORY_FACTS = ("name", "definition", "contact_surface", "thumb", "grip_phrase", "hands")
+# The fields of a category that a prompter reads; a change of any other keeps the cached replies.
+CATEGORY_FIELDS = ("name", "definition", "contact_surface", "thumb", "grip_phrase", "hands")
 
 
 @dataclass(frozen=True)
-class Request:
-    """The `index`-th detailed prompt of a base prompt.
+class PromptRequest:
+    """The `index`-th detailed prompt of a category's base prompt."""
 
-    Attributes:
-        prompt_id: 16 hex digits, the hash of all that determines the reply.
-    """
-
+    category: Category
     base: BasePrompt
     index: int
-    prompt_id: str
 
-    @staticmethod
-    def of(
-        category: Category, base: BasePrompt, index: int, seed: int, identity: Mapping[str, Any]
-    ) -> "Request":
+    def key(self, seed: int, identity: Mapping[str, Any]) -> str:
+        """Hash of all that determines the reply, the `prompt_id`: 16 hex digits.
+
+        Args:
+            seed: the setting `prompter.seed`.
+            identity: the prompter's.
+        """
         determined_by = {
-            "base_prompt": base.prompt_id,
-            "object": base.object,
-            "category": {name: getattr(category, name) for name in CATEGORY_FACTS},
-            "index": index,
+            "base_prompt": self.base.prompt_id,
+            "object": self.base.object,
+            "category": {name: getattr(self.category, name) for name in CATEGORY_FIELDS},
+            "index": self.index,
             "seed": seed,
             "prompter": dict(identity),
         }
-        return Request(base, index, digest(determined_by)[:ID_LENGTH])
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What became of a request: slots, or the reason why there are none.
-
-    Attributes:
-        refused: a reply was made and is not acceptable (rejected), not merely missing (failed).
-        cost_usd: None where the price or the number of tokens is not known.
-    """
-
-    slots: PromptSlots | None = None
-    reason: str | None = None
-    refused: bool = False
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cost_usd: float | None = None
-
-
-Keep = Callable[[Request, Reply], None]
+        return digest(determined_by)[:ID_LENGTH]
 
 
 class Prompter(Protocol):
-    """Turns requests into slots. `identity` is what determines a reply beside the request."""
-
-    @property
-    def taxonomy(self) -> Taxonomy: ...
+    """Turns requests into slots."""
 
     @property
     def model(self) -> str: ...
@@ -73,11 +50,20 @@ class Prompter(Protocol):
     def template_version(self) -> str: ...
 
     @property
-    def identity(self) -> Mapping[str, Any]: ...
+    def identity(self) -> Mapping[str, Any]:
+        """What determines a reply besides the request."""
+        ...
 
     @property
-    def caches(self) -> bool: ...
+    def caches(self) -> bool:
+        """Whether replies are worth caching."""
+        ...
 
     def ask(
-        self, category: Category, requests: Sequence[Request], keep: Keep, log: Log
-    ) -> list[Reply]: ...
+        self,
+        requests: Mapping[str, PromptRequest],
+        on_reply: OnReply[PromptSlots],
+        log: Log,
+    ) -> Mapping[str, Reply[PromptSlots]]:
+        """A reply per request, by key; an endpoint's also goes to `on_reply` as it arrives."""
+        ...

@@ -13,6 +13,7 @@ from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.trained import trained
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
@@ -22,6 +23,47 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SAMPLES = 8
+LORA_LOG = Table(
+    "log",
+    "one training step",
+    (
+        Column("step", pl.Int64, "step, from 1"),
+        Column("loss", pl.Float64, "instance loss plus weighted prior loss"),
+        Column("instance_loss", pl.Float64, "on the instance images"),
+        Column("prior_loss", pl.Float64, "on the class images; 0 without prior preservation"),
+        Column("learning_rate", pl.Float64, "of the step"),
+    ),
+    key=("step",),
+)
+LORA_SUMMARY = Table(
+    "summary",
+    "the category's LoRA",
+    (
+        Column("category", pl.String, "hand-pose category"),
+        Column("lora_digest", pl.String, "hash of the LoRA file"),
+        Column("base_digest", pl.String, "hash of the base model"),
+        Column("identifier", pl.String, "rare token that prompts begin with (DreamBooth)"),
+        Column("steps", pl.Int64, "training steps"),
+        Column("instance_images", pl.Int64, "instance images trained on"),
+        Column("class_images", pl.Int64, "class images for prior preservation"),
+        Column("first_loss", pl.Float64, "mean loss of the first ten steps"),
+        Column("last_loss", pl.Float64, "mean loss of the last ten steps"),
+        Column("width", pl.Int64, "of the images trained for", "px"),
+        Column("height", pl.Int64, "of the images trained for", "px"),
+    ),
+    key=("category",),
+)
+LORA_SAMPLES = Table(
+    "samples",
+    "one image of the base model or of the LoRA, drawn from the same noise",
+    (
+        Column("method", pl.String, "base or lora"),
+        Column("prompt", pl.String, "the prompt as the model was given it"),
+        Column("seed", pl.Int64, "seed of the noise"),
+        Column("pixels", pl.String, "digest of the pixels"),
+    ),
+    key=("method", "seed"),
+)
 
 
 @dataclass(frozen=True)
@@ -30,21 +72,21 @@ class Proposer:
 
     Attributes:
         folder: in diffusers' layout.
-        log: step, loss, instance_loss, prior_loss, learning_rate.
-        summary: one row of facts.
-        samples: base and LoRA pictures from the same noise: method, prompt, seed, pixels.
-        trigger: what the prompts begin with.
+        log: table `LORA_LOG`.
+        summary: table `LORA_SUMMARY`, one row.
+        samples: table `LORA_SAMPLES`.
+        identifier: what its prompts begin with.
     """
 
     folder: Path
     log: pl.DataFrame
     summary: pl.DataFrame
     samples: pl.DataFrame
-    trigger: str
+    identifier: str
 
 
-def trigger(category: Category, prompt: str) -> str:
-    """The prompt as the category's LoRA knows it: its identifier first (DreamBooth §3.1)."""
+def prompt_with_identifier(category: Category, prompt: str) -> str:
+    """The prompt as the category's LoRA knows it: identifier first (DreamBooth, section 3.1)."""
     return f"{category.identifier} {prompt}"
 
 
@@ -59,19 +101,19 @@ def train_proposer(
     Raises:
         HoiError: no accepted instance image, or the loss is not finite.
     """
-    kept = instances.filter(pl.col("status") == "accepted")
-    if kept.is_empty():
+    accepted = instances.filter(pl.col("status") == "accepted")
+    if accepted.is_empty():
         raise HoiError(
             f"category {category.key!r} has no accepted instance image",
-            "look at the reasons in instance_images and mend the folder they come from",
+            "look at the reasons in instance_images and correct the folder they come from",
         )
-    captions = [caption or class_prompt(category) for caption in kept["caption"]]
+    captions = [caption or class_prompt(category) for caption in accepted["caption"]]
     classes = _class_images(store, settings, category, log)
     from hoi_assets.engines.sdxl.lora import lora_key
 
     instance = [
-        (pixels, trigger(category, caption))
-        for pixels, caption in zip(kept["pixels"], captions, strict=True)
+        (pixels, prompt_with_identifier(category, caption))
+        for pixels, caption in zip(accepted["pixels"], captions, strict=True)
     ]
     base = model_digest(settings.models.base)
     key = lora_key(instance, classes, settings.lora, base)
@@ -91,7 +133,7 @@ def train_proposer(
             result / "lora",
             log,
         )
-        pl.DataFrame(done.log).write_parquet(result / "log.parquet")
+        LORA_LOG.frame(done.log).write_parquet(result / "log.parquet")
 
     folder = trained(store, "lora", key, train)
     training_log = pl.read_parquet(folder / "log.parquet")
@@ -112,14 +154,14 @@ def train_proposer(
     return Proposer(
         folder=folder / "lora",
         log=training_log,
-        summary=pl.DataFrame([summary]),
+        summary=LORA_SUMMARY.frame([summary]),
         samples=_samples(store, settings, category, lora, captions, log),
-        trigger=trigger(category, "").strip(),
+        identifier=category.identifier,
     )
 
 
 def class_prompt(category: Category) -> str:
-    """What a picture of the class is called when nobody captioned it."""
+    """The caption of an image that comes without one."""
     return "two hands with an object" if category.hands == 2 else "a hand with an object"
 
 
@@ -130,7 +172,7 @@ def _opened(store: Store, pairs: list[tuple[str, str]]) -> list[tuple["Image.Ima
 def _class_images(
     store: Store, settings: Settings, category: Category, log: Log
 ) -> list[tuple[str, str]]:
-    """The base model's own pictures of the category's base prompts: what must not be forgotten."""
+    """The base model's own images of the category's base prompts, for prior preservation."""
     if not settings.lora.with_prior_preservation:
         return []
     texts = [prompt.text for prompt in category.base_prompts]
@@ -161,12 +203,12 @@ def _samples(
         prompt = captions[number % len(captions)]
         seed = seed_of("sample", category.key, number)
         for method, weights in methods:
-            text = trigger(category, prompt) if weights else prompt
+            text = prompt_with_identifier(category, prompt) if weights else prompt
             rows.append((method, make_image_spec(settings.sampling, text, seed, number, weights)))
     drawn = get_or_generate_images(
         store, settings, [row for _, row in rows], f"samples of {category.key}", log
     )
-    return pl.DataFrame(
+    return LORA_SAMPLES.frame(
         [
             {
                 "method": method,

@@ -1,7 +1,7 @@
 """The built-in slot grammar: detailed prompts without a language model."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
@@ -13,11 +13,11 @@ from hoi_assets.grammar.vocabulary import (
     SKIN_TONES,
     VIEWS,
 )
-from hoi_assets.ppv.prompter import Keep, Reply, Request
+from hoi_assets.llm.reply import OnReply, Reply
+from hoi_assets.ppv.prompter import PromptRequest
 from hoi_assets.ppv.slots import PromptSlots, slots_class, words_named
 from hoi_assets.progress import Log
 from hoi_assets.settings import Prompter as PrompterSettings
-from hoi_assets.taxonomy import Category, Taxonomy
 
 VERSION = "1"
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -29,77 +29,77 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "light": LIGHTS,
     "background": BACKGROUNDS,
 }
+# Code of the reason for a base prompt that no reply can detail in this vocabulary.
+NOT_DRAWABLE = "not_drawable"
 
 
-def draw(request: Request, category: Category, seed: int) -> dict[str, str]:
-    """Values for the slots of `CHOICES`: what the base prompt names, else a drawn word.
+def suggested_values(request: PromptRequest, seed: int) -> dict[str, str]:
+    """Values for the slots of `CHOICES`: what the base prompt names, else a random word.
 
-    Each slot goes through all its words in a shuffled order before one comes again, so that a few
-    prompts cover much. The values depend on base prompt, index and seed alone.
+    Each slot goes through all its words in a shuffled order before a word repeats, so that a few
+    prompts cover many words. The values depend on base prompt, index and seed alone.
     """
     named = words_named(request.base.text)
-    drawn = {
-        slot: named[slot][0] if slot in named else _turn(words, request, slot, seed)
+    values = {
+        slot: named[slot][0] if slot in named else _shuffled_word(words, request, slot, seed)
         for slot, words in CHOICES.items()
     }
-    if category.hands == 2:
-        drawn["side"] = "both"
-    return drawn
+    if request.category.hands == 2:
+        values["side"] = "both"
+    return values
 
 
-def _turn(words: Sequence[str], request: Request, slot: str, seed: int) -> str:
+def _shuffled_word(words: Sequence[str], request: PromptRequest, slot: str, seed: int) -> str:
     round_number, place = divmod(request.index, len(words))
     rng = random.Random(f"{seed}/{request.base.prompt_id}/{slot}/{round_number}")
     return rng.sample(words, len(words))[place]
 
 
 class GrammarPrompter:
-    """Fills the slots with the vocabulary's words; as quick as it is plain."""
+    """Fills the slots with words of the built-in vocabulary."""
 
     model = "slot-grammar"
     template_version = VERSION
+    # Filling the slots is faster than a look-up.
+    caches = False
 
-    def __init__(self, taxonomy: Taxonomy, options: PrompterSettings) -> None:
-        self.taxonomy = taxonomy
+    def __init__(self, options: PrompterSettings) -> None:
         self.options = options
 
     @property
     def identity(self) -> dict[str, str]:
-        """What determines a reply beside the request."""
+        """What determines a reply besides the request."""
         return {
             "model": self.model,
             "template_version": self.template_version,
             "vocabulary": self.options.vocabulary,
         }
 
-    @property
-    def caches(self) -> bool:
-        """Whether replies are worth keeping: these are remade faster than found."""
-        return False
-
     def ask(
-        self, category: Category, requests: Sequence[Request], keep: Keep, log: Log
-    ) -> list[Reply]:
-        """One reply per request, in their order."""
-        return [self._reply(category, request) for request in requests]
+        self,
+        requests: Mapping[str, PromptRequest],
+        on_reply: OnReply[PromptSlots],
+        log: Log,
+    ) -> dict[str, Reply[PromptSlots]]:
+        """A reply per request, by key."""
+        return {key: self._reply(request) for key, request in requests.items()}
 
-    def _reply(self, category: Category, request: Request) -> Reply:
+    def _reply(self, request: PromptRequest) -> Reply[PromptSlots]:
         level = slots_class(self.options.vocabulary)
-        given = {
+        fields = {
             **dict.fromkeys(level.model_fields),
-            **draw(request, category, self.options.seed),
-            "grip": category.grip_phrase,
-            "contact": category.contact_surface,
+            **suggested_values(request, self.options.seed),
+            "grip": request.category.grip_phrase,
+            "contact": request.category.contact_surface,
             "object": request.base.object,
         }
         try:
-            slots: PromptSlots = level.model_validate(given)
+            return Reply(level.model_validate(fields), None, self.model)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part) for part in first["loc"])
-            return Reply(
-                reason=f"not_drawable: {field} {first['input']!r} is no word of the tiny world; "
-                "use another, or set prompter.vocabulary to open",
-                refused=True,
+            reason = (
+                f"{NOT_DRAWABLE}: {field} {first['input']!r} is no word of the tiny world; "
+                "use another, or set prompter.vocabulary to open"
             )
-        return Reply(slots=slots)
+            return Reply(None, reason, self.model)

@@ -1,7 +1,7 @@
 """Typed slots of a detailed prompt, and the caption they make.
 
 Two levels with the same fields: `TinySlots` holds words the tiny world can draw, `OpenSlots` any
-short text. Every field must be given (null where unsaid), as strict structured output asks for.
+short text. Every field must be given (null where unsaid), as strict structured output requires.
 """
 
 import re
@@ -65,7 +65,7 @@ class _Slots(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def spoken(self) -> dict[str, str]:
-        """The slots the caption says, without those left unsaid."""
+        """The slots that the caption says; those left null are absent."""
         return {name: str(value) for name, value in self.model_dump().items() if value}
 
     @property
@@ -77,7 +77,7 @@ class _Slots(BaseModel):
 class TinySlots(_Slots):
     """Words of the tiny world (`hoi_assets.grammar.vocabulary`).
 
-    `contact` is kept with the row and not said: the tiny models know no words for it.
+    `contact` stays in the row and out of the caption: the tiny models know no words for it.
     """
 
     side: Literal["left", "right", "both"]

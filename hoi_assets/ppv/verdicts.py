@@ -1,31 +1,59 @@
 """Verdicts on candidates: accepted, or rejected with the reason and both probabilities."""
 
-from typing import Any
-
 import polars as pl
 
 from hoi_assets.engines.vilt.pair_scores import cached_pair_scores, load_published_verifier
 from hoi_assets.engines.vilt.verifier import decide
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Published, Store
 
-SCHEMA: dict[str, Any] = {
-    "image_id": pl.String,
-    "prompt_id": pl.String,
-    "category": pl.String,
-    "prompt": pl.String,
-    "pixels": pl.String,
-    "p_fidelity": pl.Float64,
-    "p_alignment": pl.Float64,
-    "p_pair": pl.Float64,
-    "status": pl.String,
-    "reason": pl.String,
-    "verifier_version": pl.String,
-}
+VERDICT_ROWS = Table(
+    "rows",
+    "the verdict on one candidate",
+    (
+        Column("image_id", pl.String, "the candidate, 16 hex digits"),
+        Column("prompt_id", pl.String, "its detailed prompt, 16 hex digits"),
+        Column("category", pl.String, "hand-pose category"),
+        Column("prompt", pl.String, "the detailed prompt"),
+        Column(
+            "pixels", pl.String, "digest of the pixels; null where drawing failed", nullable=True
+        ),
+        Column(
+            "p_fidelity",
+            pl.Float64,
+            "probability that it is free of defects",
+            "0..1",
+            nullable=True,
+        ),
+        Column(
+            "p_alignment", pl.Float64, "probability that it agrees with the prompt", "0..1", True
+        ),
+        Column("p_pair", pl.Float64, "product of both probabilities", "0..1", nullable=True),
+        Column("status", pl.String, "accepted, rejected or failed (never drawn)"),
+        Column("reason", pl.String, "why it was rejected or failed", nullable=True),
+        Column("verifier_version", pl.String, "version of verifier"),
+    ),
+    key=("image_id",),
+)
+VERDICT_SUMMARY = Table(
+    "summary",
+    "the category's verdicts, counted",
+    (
+        Column("category", pl.String, "hand-pose category"),
+        Column("candidates", pl.Int64, "all candidates"),
+        Column("accepted", pl.Int64, "candidates that the verifier accepted"),
+        Column("rejected", pl.Int64, "candidates that it rejected"),
+        Column("failed", pl.Int64, "candidates that were never drawn"),
+        Column("goal", pl.Int64, "candidates.accepted_goal; null where none is set", nullable=True),
+        Column("shortfall", pl.Int64, "accepted images missing to the goal", nullable=True),
+    ),
+    key=("category",),
+)
 
 
-def verify(
+def verify_candidates(
     store: Store, settings: Settings, candidates: pl.DataFrame, verifier: Published, log: Log
 ) -> pl.DataFrame:
     """One verdict per candidate; pairs scored before by the same verifier are not scored again.
@@ -35,8 +63,8 @@ def verify(
         verifier: version of `verifier`.
 
     Returns:
-        Table of `SCHEMA`, one row per candidate in order. A candidate that was never drawn is
-        failed, with the reason it has there.
+        Table `VERDICT_ROWS`, one row per candidate in order. A candidate that was never drawn is
+        failed, with the candidate's reason.
     """
     drawn = candidates.filter(pl.col("pixels").is_not_null())
     scores = cached_pair_scores(
@@ -45,8 +73,10 @@ def verify(
     thresholds = None
     rows = []
     for row in candidates.iter_rows(named=True):
-        record = {name: row[name] for name in ("image_id", "prompt_id", "category", "prompt")}
-        record |= {"pixels": row["pixels"], "verifier_version": verifier.version}
+        record = dict.fromkeys(VERDICT_ROWS.schema)
+        for name in ("image_id", "prompt_id", "category", "prompt", "pixels"):
+            record[name] = row[name]
+        record["verifier_version"] = verifier.version
         if row["pixels"] is None:
             record |= {"status": "failed", "reason": row["reason"]}
         else:
@@ -61,16 +91,20 @@ def verify(
                 "reason": ruling.reason,
             }
         rows.append(record)
-    return pl.DataFrame(rows, schema=SCHEMA)
+    return VERDICT_ROWS.frame(rows)
 
 
-def summarise(verdicts: pl.DataFrame, category: str, goal: int | None) -> pl.DataFrame:
-    """One row: candidates, accepted, rejected, failed; the goal and what is missing to it."""
+def summarise_verdicts(verdicts: pl.DataFrame, category: str, goal: int | None) -> pl.DataFrame:
+    """Table `VERDICT_SUMMARY`: one row.
+
+    Args:
+        goal: how many accepted candidates are wanted; None where no goal is set.
+    """
     counts = {
         status: verdicts.filter(pl.col("status") == status).height
         for status in ("accepted", "rejected", "failed")
     }
-    return pl.DataFrame(
+    return VERDICT_SUMMARY.frame(
         [
             {
                 "category": category,
@@ -79,6 +113,5 @@ def summarise(verdicts: pl.DataFrame, category: str, goal: int | None) -> pl.Dat
                 "goal": goal,
                 "shortfall": None if goal is None else max(0, goal - counts["accepted"]),
             }
-        ],
-        schema_overrides={"goal": pl.Int64, "shortfall": pl.Int64},
+        ]
     )

@@ -1,7 +1,7 @@
-"""What the verifier learns from: pictures with a prompt and two labels, fidelity and alignment.
+"""What the verifier is trained on: images with a prompt and two labels, fidelity and alignment.
 
-Renders of the tiny world carry their truth; people's labels come from a folder with `labels.csv`
-(file, prompt, fidelity, alignment, and optionally category; 0 or 1).
+Rendered scenes of the pool carry their labels; manual labels come from a folder with `labels.csv`
+(file, prompt, fidelity, alignment, and optionally category; labels are 0 or 1).
 """
 
 from collections.abc import Iterator
@@ -14,52 +14,58 @@ from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file
 from hoi_assets.progress import Log, track
-from hoi_assets.settings import LABELS_FILE, ROOT, Settings
+from hoi_assets.settings import LABELS_FILE, Settings, resolve_path, restore_remedy
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 from hoi_assets.taxonomy import Taxonomy
 
 POOL_SPLITS = {"judge_train": "train", "judge_val": "validation", "judge_test": "test"}
-VIEWS = ("render", "vae", "renoised")
+GENERATOR_VIEWS = ("vae", "renoised")
 VIEW_KIND = "view"
 
-SCHEMA: dict[str, Any] = {
-    "pair_id": pl.String,
-    "split": pl.String,
-    "pixels": pl.String,
-    "prompt": pl.String,
-    "category": pl.String,
-    "fidelity": pl.Boolean,
-    "alignment": pl.Boolean,
-    "defects": pl.List(pl.String),
-    "lies": pl.List(pl.String),
-    "shown_as": pl.String,
-    "scene_id": pl.String,
-    "grasp_id": pl.String,
-    "seen": pl.Boolean,
-}
+VERIFIER_PAIR_ROWS = Table(
+    "rows",
+    "one image and prompt, labelled for fidelity and alignment",
+    (
+        Column("pair_id", pl.String, "hash of image and prompt, 16 hex digits"),
+        Column("split", pl.String, "train, validation or test"),
+        Column("pixels", pl.String, "digest of the pixels"),
+        Column("prompt", pl.String, "what the image is compared with"),
+        Column("category", pl.String, "hand-pose category; null where unknown", nullable=True),
+        Column("fidelity", pl.Boolean, "the image is free of defects"),
+        Column("alignment", pl.Boolean, "the image agrees with the prompt"),
+        Column("defects", pl.List(pl.String), "defects put into the scene on purpose"),
+        Column("lies", pl.List(pl.String), "what the prompt says wrongly on purpose"),
+        Column("shown_as", pl.String, "render, vae (through the VAE) or renoised"),
+        Column("scene_id", pl.String, "scene of the pool, or the image's digest"),
+        Column("grasp_id", pl.String, "grasp of the scene, or the image's digest"),
+        Column("seen", pl.Boolean, "the pose and object are trained on together"),
+    ),
+    key=("pair_id",),
+)
 
 
-def source_digest(settings: Settings) -> str:
-    """Digest of the table that the labels come from.
+def labels_digest(settings: Settings) -> str:
+    """Digest of the file that the labels come from.
 
     Raises:
-        HoiError: it is not there.
+        HoiError: the file is missing.
     """
-    return digest_file(_source(settings))
+    return digest_file(_labels_file(settings))
 
 
-def _source(settings: Settings) -> Path:
+def _labels_file(settings: Settings) -> Path:
     labels = settings.verifier.labels_folder
     path = (
-        ROOT / settings.instance_images.pool / "scenes.parquet"
+        resolve_path(settings.instance_images.pool) / "scenes.parquet"
         if labels is None
-        else Path(labels).expanduser() / LABELS_FILE
+        else resolve_path(labels) / LABELS_FILE
     )
     if not path.is_file():
         raise HoiError(
             f"no labelled pictures for the verifier at {path}",
-            "restore data/pool from git or render it with `make world`; or name a folder with "
+            f"{restore_remedy(settings.instance_images.pool, 'world')}; or name a folder with "
             f"{LABELS_FILE} under verifier.labels_folder in the profile",
         )
     return path
@@ -68,34 +74,37 @@ def _source(settings: Settings) -> Path:
 def labelled_pairs(store: Store, settings: Settings, taxonomy: Taxonomy, log: Log) -> pl.DataFrame:
     """The labelled pairs, in three splits that share no scene and no grasp.
 
-    Renders are shown plain, through the VAE, or lightly re-noised and denoised by the base model,
-    because the verifier will look at generated pictures (`verifier.generator_view_share`).
+    A share of the renders (`verifier.generator_view_share`) is passed through the VAE, or lightly
+    re-noised and denoised by the base model, because the verifier will judge generated images.
+
+    Returns:
+        Table `VERIFIER_PAIR_ROWS`, sorted by split and pair_id.
 
     Raises:
         HoiError: the source is missing, empty, or names an unreadable picture.
     """
     if settings.verifier.labels_folder is not None:
-        rows = list(_people(store, settings))
+        rows = list(_manual_pairs(store, settings))
     else:
-        rows = _renders(store, settings, taxonomy, log)
+        rows = _pool_pairs(store, settings, taxonomy, log)
     if not rows:
         raise HoiError(
-            f"{_source(settings)} holds no labelled picture", "add some, or use another source"
+            f"{_labels_file(settings)} holds no labelled picture", "add some, or use another source"
         )
-    return pl.DataFrame(rows, schema=SCHEMA).sort("split", "pair_id")
+    return VERIFIER_PAIR_ROWS.frame(rows).sort("split", "pair_id")
 
 
-def _renders(
+def _pool_pairs(
     store: Store, settings: Settings, taxonomy: Taxonomy, log: Log
 ) -> list[dict[str, Any]]:
     from hoi_assets.store.scene_pool import open_image, read_pool
 
-    folder = _source(settings).parent
+    folder = _labels_file(settings).parent
     scenes = read_pool(folder).filter(pl.col("split").is_in(list(POOL_SPLITS))).sort("scene_id")
     train = scenes.filter(pl.col("split") == "judge_train")
     surplus = train.height - settings.verifier.training_pairs
     if surplus > 0:
-        # By hash, so that the choice does not lean on the order of rendering.
+        # By hash, so that the choice does not depend on the order of rendering.
         order = sorted(train["scene_id"], key=lambda name: seed_of(settings.verifier.seed, name))
         scenes = scenes.filter(~pl.col("scene_id").is_in(order[:surplus]))
     rows = []
@@ -119,12 +128,12 @@ def _renders(
                 and scene["object"] in taxonomy.categories[category].objects,
             }
         )
-    _show(store, settings, rows, log)
+    _replace_pixels(store, settings, rows, log)
     return rows
 
 
 def _view(settings: Settings, scene_id: str) -> str:
-    """Plain, or as the generator shows it: chosen by hash, both generator views alike often."""
+    """Plain or as the generator shows it: chosen by hash, both generator views equally often."""
     part = seed_of("view", settings.verifier.seed, scene_id) % 10_000 / 10_000
     share = settings.verifier.generator_view_share
     if part >= share:
@@ -132,10 +141,10 @@ def _view(settings: Settings, scene_id: str) -> str:
     return "vae" if part < share / 2 else "renoised"
 
 
-def _show(store: Store, settings: Settings, rows: list[dict[str, Any]], log: Log) -> None:
-    """Replace the pixels of rows that are shown as the generator would."""
+def _replace_pixels(store: Store, settings: Settings, rows: list[dict[str, Any]], log: Log) -> None:
+    """Replace the pixels of rows that are shown as the generator shows them."""
     base = model_digest(settings.models.base)
-    for view in VIEWS[1:]:
+    for view in GENERATOR_VIEWS:
         chosen = [row for row in rows if row["shown_as"] == view]
         keys = [
             digest(
@@ -189,15 +198,16 @@ def _views(
         yield store.images.put(picture)
 
 
-def _people(store: Store, settings: Settings) -> Iterator[dict[str, Any]]:
+def _manual_pairs(store: Store, settings: Settings) -> Iterator[dict[str, Any]]:
     from PIL import Image
 
-    path = _source(settings)
+    path = _labels_file(settings)
     try:
         table = pl.read_csv(path, schema_overrides={"fidelity": pl.Int8, "alignment": pl.Int8})
     except pl.exceptions.PolarsError as error:
         raise HoiError(
-            f"{path}: {error}", "mend the CSV; see hoi_assets/ppv/verifier_pairs.py"
+            f"{path}: {error}",
+            "give a CSV with the columns file, prompt, fidelity and alignment (0 or 1)",
         ) from error
     missing = {"file", "prompt", "fidelity", "alignment"} - set(table.columns)
     if missing:
@@ -207,7 +217,7 @@ def _people(store: Store, settings: Settings) -> Iterator[dict[str, Any]]:
         )
     for line, row in enumerate(table.iter_rows(named=True), start=2):
         if row["fidelity"] not in (0, 1) or row["alignment"] not in (0, 1):
-            raise HoiError(f"{path} line {line}: labels must be 0 or 1", "mend that line")
+            raise HoiError(f"{path} line {line}: labels must be 0 or 1", "correct that line")
         picture = path.parent / row["file"]
         try:
             with Image.open(picture) as opened:
@@ -220,7 +230,7 @@ def _people(store: Store, settings: Settings) -> Iterator[dict[str, Any]]:
         part = seed_of("people", settings.verifier.seed, pixels) % 100
         yield {
             "pair_id": digest([pixels, row["prompt"]])[:16],
-            # By picture, so that one picture never stands in two splits.
+            # By image, so that no image is in two splits.
             "split": "train" if part < 70 else "validation" if part < 85 else "test",
             "pixels": pixels,
             "prompt": row["prompt"],

@@ -1,4 +1,4 @@
-"""The verifier from labelled pairs in the store: trained, calibrated, measured, saved."""
+"""Verifier training: both heads from labelled pairs, then calibration and held-out quality."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,17 +12,107 @@ from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
+from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.trained import trained
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 
-FITTING_VERSION = "2"  # part of the training's key: raise it when the same pairs give another one
-TABLES = ("log", "quality", "reliability", "summary")
+TRAINING_VERSION = "2"  # part of the training's key: raise it when equal pairs give other weights
+VERIFIER_LOG = Table(
+    "log",
+    "one training step; step 0 is the model before training",
+    (
+        Column("step", pl.Int64, "step, from 0"),
+        Column("loss", pl.Float64, "mean of both heads' losses; null at step 0", nullable=True),
+        Column("loss_fidelity", pl.Float64, "cross-entropy; null at step 0", nullable=True),
+        Column("loss_alignment", pl.Float64, "cross-entropy; null at step 0", nullable=True),
+        Column("learning_rate", pl.Float64, "of the step; null at step 0", nullable=True),
+        Column("validation_loss", pl.Float64, "null where not measured", nullable=True),
+        Column(
+            "validation_auc_fidelity", pl.Float64, "null where not measured", "0..1", nullable=True
+        ),
+        Column(
+            "validation_auc_alignment", pl.Float64, "null where not measured", "0..1", nullable=True
+        ),
+    ),
+    key=("step",),
+)
+VERIFIER_QUALITY = Table(
+    "quality",
+    "held-out quality of one head on one slice of the test split; null where undefined",
+    (
+        Column("slice_kind", pl.String, "all, category, shown_as, combination, defect or lie"),
+        Column("slice", pl.String, "name of the slice"),
+        Column("head", pl.String, "fidelity, alignment or pair (both)"),
+        Column("n", pl.Int64, "pairs of the slice"),
+        Column("positives", pl.Int64, "pairs labelled good"),
+        Column("accepted", pl.Int64, "pairs the verifier accepts"),
+        *(
+            Column(f"{name}{end}", pl.Float64, f"{meaning}{bound}", "0..1", nullable=True)
+            for name, meaning in (
+                ("precision", "share of the accepted that is good"),
+                ("recall", "share of the good that is accepted"),
+                ("rejection", "share of the bad that is rejected"),
+                ("accuracy", "share judged rightly"),
+                ("auc", "area under the ROC curve"),
+            )
+            for end, bound in (
+                ("", ""),
+                ("_low", ", lower end of the 95% interval"),
+                ("_high", ", upper end of the 95% interval"),
+            )
+        ),
+        Column("ece", pl.Float64, "expected calibration error", "0..1", nullable=True),
+    ),
+    key=("slice_kind", "slice", "head"),
+)
+VERIFIER_RELIABILITY = Table(
+    "reliability",
+    "one bin of a head's reliability diagram on the test split",
+    (
+        Column("head", pl.String, "fidelity or alignment"),
+        Column("bin", pl.Int64, "number of the bin, from 0; empty bins are left out"),
+        Column("confidence", pl.Float64, "mean probability", "0..1"),
+        Column("frequency", pl.Float64, "share labelled good", "0..1"),
+        Column("frequency_low", pl.Float64, "lower end of its 95% interval (Wilson)", "0..1"),
+        Column("frequency_high", pl.Float64, "upper end of its 95% interval (Wilson)", "0..1"),
+        Column("n", pl.Int64, "pairs in the bin"),
+    ),
+    key=("head", "bin"),
+)
+VERIFIER_SUMMARY = Table(
+    "summary",
+    "the verifier on the test split, its temperatures and thresholds; null where undefined",
+    (
+        Column("auc_fidelity", pl.Float64, "area under the ROC curve", "0..1", nullable=True),
+        Column("auc_alignment", pl.Float64, "area under the ROC curve", "0..1", nullable=True),
+        Column(
+            "auc_pair", pl.Float64, "area under the ROC curve, both labels", "0..1", nullable=True
+        ),
+        Column("ece_fidelity", pl.Float64, "expected calibration error", "0..1", nullable=True),
+        Column("ece_alignment", pl.Float64, "expected calibration error", "0..1", nullable=True),
+        Column("temperature_fidelity", pl.Float64, "divides the head's logits"),
+        Column("temperature_alignment", pl.Float64, "divides the head's logits"),
+        Column("threshold_fidelity", pl.Float64, "least probability to accept", "0..1"),
+        Column("threshold_alignment", pl.Float64, "least probability to accept", "0..1"),
+        Column("target_precision", pl.Float64, "precision that thresholds aim at", "0..1"),
+        Column("idle_head", pl.String, "the head that rejects nothing, if any", nullable=True),
+        Column("target_met", pl.Boolean, "the target is met on the validation split"),
+        Column("precision", pl.Float64, "of accepted pairs", "0..1", nullable=True),
+        Column("recall", pl.Float64, "of good pairs", "0..1", nullable=True),
+        Column("base_rate", pl.Float64, "share of good pairs", "0..1"),
+        Column("best_step", pl.Int64, "the step whose weights these are; 0: before training"),
+        Column("train_pairs", pl.Int64, "pairs trained on"),
+        Column("validation_pairs", pl.Int64, "pairs for calibration and thresholds"),
+        Column("test_pairs", pl.Int64, "pairs measured on"),
+    ),
+)
+TABLES = (VERIFIER_LOG, VERIFIER_QUALITY, VERIFIER_RELIABILITY, VERIFIER_SUMMARY)
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A verifier's folder (`load_verifier` opens it) and the tables that describe it.
+class TrainedVerifier:
+    """A verifier's folder (`load_verifier` opens it) and its tables, one per `TABLES`.
 
     Attributes:
         quality, reliability: on the test split.
@@ -36,9 +126,12 @@ class Fitted:
     summary: pl.DataFrame
 
 
-def fit_verifier(store: Store, settings: Settings, pairs: pl.DataFrame, log: Log) -> Fitted:
-    """Train both heads, choose temperatures and thresholds on validation, measure on test; or find
-    the verifier fitted from the same inputs.
+def train_calibrated_verifier(
+    store: Store, settings: Settings, pairs: pl.DataFrame, log: Log
+) -> TrainedVerifier:
+    """Train both heads, choose temperatures and thresholds on validation, measure on test.
+
+    A verifier trained from the same inputs before is found again.
 
     Args:
         pairs: rows of `verifier_training_pairs`.
@@ -59,7 +152,7 @@ def fit_verifier(store: Store, settings: Settings, pairs: pl.DataFrame, log: Log
     labels = pairs.select("pair_id", "pixels", "prompt", "fidelity", "alignment", "split")
     key = digest(
         {
-            "fitting": FITTING_VERSION,
+            "fitting": TRAINING_VERSION,
             "pairs": labels.sort("pair_id", "pixels").rows(),
             "config": settings.verifier.model_dump(),
             "start": model_digest(settings.models.verifier),
@@ -67,12 +160,11 @@ def fit_verifier(store: Store, settings: Settings, pairs: pl.DataFrame, log: Log
     )
 
     def train(work: Path, result: Path) -> None:
-        _fit(settings, splits, work, result, log)
+        _train(settings, splits, work, result, log)
 
     folder = trained(store, "verifier", key, train)
-    return Fitted(
-        folder / "model", **{name: pl.read_parquet(folder / f"{name}.parquet") for name in TABLES}
-    )
+    tables = {table.name: pl.read_parquet(folder / f"{table.name}.parquet") for table in TABLES}
+    return TrainedVerifier(folder / "model", **tables)
 
 
 def _pairs(store: Store, rows: pl.DataFrame) -> list[LabelledPair]:
@@ -98,7 +190,7 @@ def _pairs(store: Store, rows: pl.DataFrame) -> list[LabelledPair]:
     ]
 
 
-def _fit(
+def _train(
     settings: Settings,
     splits: dict[str, list[LabelledPair]],
     work: Path,
@@ -117,7 +209,7 @@ def _fit(
     test = splits["test"]
     p = probabilities(logits_of(verifier, test), verifier.temperature)
     quality = quality_table(p, test, verifier.thresholds)
-    pl.DataFrame(done.log, infer_schema_length=None).write_parquet(result / "log.parquet")
+    VERIFIER_LOG.frame(done.log).write_parquet(result / "log.parquet")
     quality.write_parquet(result / "quality.parquet")
     reliability_table(p, labels_of(test)).write_parquet(result / "reliability.parquet")
     whole = {row["head"]: row for row in quality.filter(pl.col("slice_kind") == "all").to_dicts()}
@@ -142,5 +234,4 @@ def _fit(
         "validation_pairs": len(splits["validation"]),
         "test_pairs": len(test),
     }
-    table = pl.DataFrame([summary], schema_overrides={"idle_head": pl.String})
-    table.write_parquet(result / "summary.parquet")
+    VERIFIER_SUMMARY.frame([summary]).write_parquet(result / "summary.parquet")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hoi_assets.publishing.validation import Verdict
+from hoi_assets.publishing.gate_result import GateResult
 from hoi_assets.store.disk import writing
 from hoi_assets.store.versions import Store
 
@@ -24,13 +24,13 @@ class Evidence:
     """What was found of a version when it passed.
 
     Attributes:
-        verdict: findings of the gate.
+        gate: what its expectations found.
         rows: number of rows of each table.
         failed_rows: rows that ended failed and are to be tried again.
         only_tables: the gate looked at nothing but the version's own tables.
     """
 
-    verdict: Verdict
+    gate: GateResult
     rows: Mapping[str, int]
     failed_rows: int = 0
     only_tables: bool = True
@@ -59,7 +59,7 @@ def keep(
 ) -> None:
     """Write a version's evidence, and what the UI shows of it (as `values.plain` gives it)."""
     content = {
-        "findings": found.verdict.as_json(),
+        "findings": found.gate.as_json(),
         "rows": found.rows,
         "failed_rows": found.failed_rows,
         "only_tables": found.only_tables,
@@ -74,7 +74,7 @@ def find(store: Store, asset: str, partition: str | None, version: str) -> Evide
     if content is None:
         return None
     return Evidence(
-        verdict=Verdict.from_json(content["findings"]),
+        gate=GateResult.from_json(content["findings"]),
         rows=content["rows"],
         failed_rows=content["failed_rows"],
         only_tables=content["only_tables"],

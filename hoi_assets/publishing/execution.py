@@ -1,8 +1,23 @@
-"""Write, audit, publish: carries a stage out for one partition. No Dagster."""
+"""Write-audit-publish: runs a stage for one partition. No Dagster events here.
+
+In this order:
+
+1. The lock of (asset, partition) is taken, so that two runs never compute the same thing at once.
+2. The inputs are gathered: versions of all parents, `code_version`, the named settings, digests of
+   the named models' weights, external inputs, and the gate's expectations. If the version in force
+   was made from equal inputs and none of its rows failed, nothing is computed ("unchanged"). If
+   only the expectations changed, they are run on the version in force. `force` computes anyway.
+3. The function writes into a staging folder. What it writes must follow from its inputs alone: no
+   clock, no seconds, nothing of this machine (seconds go to the metadata).
+4. The gate runs the expectation suite on every staged table, and on `Result.audit` where given.
+5. If it passes, the folder is published under the hash of its content, which is Dagster's
+   DataVersion. If not, the folder goes to quarantine with the evidence, the step fails, and the
+   version published before stays in force for everything downstream.
+"""
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,17 +26,17 @@ from typing import TYPE_CHECKING, Any
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import files_below
 from hoi_assets.publishing import evidence
+from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.evidence import Attempt, Evidence
-from hoi_assets.publishing.graph import Graph
+from hoi_assets.publishing.gate_result import GateResult
+from hoi_assets.publishing.graph import Graph, expectations_of, without_gate
 from hoi_assets.publishing.metadata import plain
-from hoi_assets.publishing.stage import Result, Stage, Work
-from hoi_assets.publishing.validation import Verdict, evaluate
+from hoi_assets.publishing.stage import Stage
+from hoi_assets.publishing.validation import ValidationRun, evaluate
 from hoi_assets.store.disk import FULL, DiskFull, writing
 from hoi_assets.store.versions import Published, Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import polars as pl
 
 # The lock ends with the process that holds it, so a long wait is safe.
@@ -29,14 +44,17 @@ LOCK_TIMEOUT_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How carrying out ended.
+class Execution:
+    """How a stage ended for one partition.
 
     Attributes:
-        published: the version now in force; None where the gate held it back.
-        unchanged: nothing was computed, the inputs being as before.
-        quarantine: where the rejected output lies.
-        seconds: time taken, of this machine.
+        published: the version now in force; None where the gate rejected the output.
+        unchanged: nothing was computed, because the inputs are as before.
+        found: what the gate found.
+        metadata: as `metadata.plain` gives it.
+        lineage: the parents' versions that were read.
+        seconds: wall-clock time on this machine.
+        quarantine: where rejected output lies.
     """
 
     published: Published | None
@@ -48,148 +66,156 @@ class Outcome:
     quarantine: Path | None = None
 
     @property
-    def verdict(self) -> Verdict:
-        return self.found.verdict
+    def gate(self) -> GateResult:
+        """What the gate found."""
+        return self.found.gate
 
 
-def carry_out(graph: Graph, stage: Stage, work: Work) -> Outcome:
-    """Make the stage's output unless it is there, and publish it if its gate holds.
+def execute(graph: Graph, stage: Stage, context: StageContext) -> Execution:
+    """Compute the stage's output unless it exists, and publish it if the gate passes.
 
     Raises:
         HoiError: a parent is not published, or whatever the stage finds wrong. Nothing published
             is touched then; the attempt is noted, so that `hoi stale` shows it.
     """
     start = time.monotonic()
-    store = work.store
-    with _alone(work):
+    store = context.store
+    with _locked(context):
         # Read only now: another run may have published while this one waited.
-        work = graph.work(
+        context = graph.context(
             stage,
-            work.partition,
-            work.settings,
+            context.partition,
+            context.settings,
             store,
-            work.keys,
-            run_id=work.run_id,
-            force=work.force,
-            log=work.log,
+            run_id=context.run_id,
+            force=context.force,
+            log=context.log,
+            dagster=context.dagster,
         )
-        with _noting(work):
-            lineage = graph.lineage(stage, work)
-            inputs = graph.inputs(stage, work)
-            current = store.current(stage.name, work.partition)
-            place = (store, stage.name, work.partition)
+        with _noting(context):
+            lineage = graph.lineage(stage, context)
+            inputs = graph.inputs(stage, context)
+            current = store.current(stage.name, context.partition)
+            place = (store, stage.name, context.partition)
             kept = None if current is None else evidence.find(*place, current.version)
             whole = current is not None and current.path.is_dir()
-            if current is None or kept is None or kept.failed_rows or work.force or not whole:
-                outcome = _make(graph, stage, work, inputs, lineage)
+            if current is None or kept is None or kept.failed_rows or context.force or not whole:
+                outcome = _compute(graph, stage, context, inputs, lineage)
             elif current.inputs == inputs:
-                _note(work, "unchanged")
+                _note(context, "unchanged")
                 metadata = evidence.metadata_of(*place, current.version)
-                outcome = Outcome(current, True, kept, metadata, lineage)
-            elif _but_gate(current.inputs) == _but_gate(inputs) and kept.only_tables:
-                outcome = _judge_again(graph, stage, work, inputs, lineage, current)
+                outcome = Execution(current, True, kept, metadata, lineage)
+            elif without_gate(current.inputs) == without_gate(inputs) and kept.only_tables:
+                outcome = _audit_again(graph, stage, context, inputs, lineage, current)
             else:
-                outcome = _make(graph, stage, work, inputs, lineage)
+                outcome = _compute(graph, stage, context, inputs, lineage)
     return replace(outcome, seconds=time.monotonic() - start)
 
 
-def _alone(work: Work) -> ExitStack:
-    """The lock of (asset, partition), held until the stack is closed; says that it waits."""
-    place = (work.stage_name, work.partition)
-    held = ExitStack()
+def _locked(context: StageContext) -> ExitStack:
+    """The lock of (asset, partition), until the stack is closed; logs that it waits."""
+    place = (context.asset, context.partition)
+    stack = ExitStack()
     try:
-        held.enter_context(work.store.lock(*place, timeout_s=1))
+        stack.enter_context(context.store.lock(*place, timeout_s=1))
     except HoiError as error:
-        work.log(f"waiting: {error.what}")
-        held.enter_context(work.store.lock(*place, timeout_s=LOCK_TIMEOUT_S))
-    return held
+        context.log(f"waiting: {error.what}")
+        stack.enter_context(context.store.lock(*place, timeout_s=LOCK_TIMEOUT_S))
+    return stack
 
 
-def _make(
+def _compute(
     graph: Graph,
     stage: Stage,
-    work: Work,
+    context: StageContext,
     inputs: dict[str, Any],
     lineage: Sequence[Published],
-) -> Outcome:
-    """Call the stage's function, audit, publish."""
-    _note(work, "started")
-    with work.store.stage(stage.name, work.partition) as out:
+) -> Execution:
+    """Call the asset's function, audit, publish."""
+    _note(context, "started")
+    with context.store.stage(stage.name, context.partition) as out:
         try:
-            result = stage(work, out)
+            result = stage(context, out)
         except OSError as error:
             if error.errno in FULL:
                 raise DiskFull(out.path) from error
             raise
-        return _audit(graph, stage, work, inputs, lineage, out, result)
+        return _audit(graph, stage, context, inputs, lineage, out, result)
 
 
-def _judge_again(
+def _audit_again(
     graph: Graph,
     stage: Stage,
-    work: Work,
+    context: StageContext,
     inputs: dict[str, Any],
     lineage: Sequence[Published],
     current: Published,
-) -> Outcome:
-    """Only the gate's rules changed: ask them of a copy of the version in force."""
-    work.log("inputs unchanged, gate changed: judging the version in force again")
-    _note(work, "started")
-    with work.store.stage(stage.name, work.partition) as out:
+) -> Execution:
+    """Only the expectations changed: run them on a copy of the version in force."""
+    context.log("inputs unchanged, expectations changed: auditing the version in force again")
+    _note(context, "started")
+    with context.store.stage(stage.name, context.partition) as out:
         with writing(out.path):
             for name, path in files_below(current.path):
                 (out.path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, out.path / name)
-        metadata = evidence.metadata_of(work.store, stage.name, work.partition, current.version)
-        return _audit(graph, stage, work, inputs, lineage, out, Result(), metadata)
+        metadata = evidence.metadata_of(
+            context.store, stage.name, context.partition, current.version
+        )
+        return _audit(graph, stage, context, inputs, lineage, out, Result(), metadata)
 
 
 def _audit(
     graph: Graph,
     stage: Stage,
-    work: Work,
+    context: StageContext,
     inputs: dict[str, Any],
     lineage: Sequence[Published],
     out: Staging,
     result: Result,
     metadata: evidence.Metadata | None = None,
-) -> Outcome:
-    store = work.store
+) -> Execution:
+    store = context.store
     if metadata is None:
         metadata = {name: plain(name, value) for name, value in result.metadata.items()}
     try:
         tables = {**_tables(out.path), **result.audit}
-        verdict = evaluate(tables, graph.rules(stage, work.settings))
+        run = ValidationRun(store.home, stage.name, context.partition, context.run_id)
+        absent = {table.name for table in stage.tables if table.optional} - tables.keys()
+        expected = expectations_of(stage, context.settings)
+        gate = evaluate(tables, [one for one in expected if one.table not in absent], run)
         rows = {name: table.height for name, table in tables.items()}
+    except HoiError:
+        raise
     except Exception as error:
-        verdict, rows = Verdict.of_crash(error), {}
+        gate, rows = GateResult.of_crash(error), {}
     found = Evidence(
-        verdict=verdict,
+        gate=gate,
         rows=rows,
-        failed_rows=sum(row["status"] == "failed" for row in work.recorded),
+        failed_rows=sum(row["status"] == "failed" for row in context.recorded),
         only_tables=not result.audit,
     )
-    if not verdict.passed:
+    if not gate.passed:
         place = store.quarantine(
             out,
             {
-                "summary": verdict.summary,
-                "findings": verdict.as_json(),
+                "summary": gate.summary,
+                "findings": gate.as_json(),
                 "inputs": inputs,
-                "run_id": work.run_id,
+                "run_id": context.run_id,
             },
         )
-        _note(work, "rejected", f"gate: {verdict.summary}", {"quarantine": str(place)})
-        _enter_rows(work, None)
-        return Outcome(None, False, found, metadata, lineage, quarantine=place)
+        _note(context, "rejected", f"gate: {gate.summary}", {"quarantine": str(place)})
+        _enter_rows(context, None)
+        return Execution(None, False, found, metadata, lineage, quarantine=place)
     version = out.version()
     # Before publishing: a version in force without its evidence would be made again.
-    evidence.keep(store, stage.name, work.partition, version, found, metadata)
+    evidence.keep(store, stage.name, context.partition, version, found, metadata)
     parents = {parent.name: parent.version for parent in lineage}
-    published = store.publish(out, inputs, work.run_id, parents)
-    _enter_rows(work, version)
-    _note(work, "published")
-    return Outcome(published, False, found, metadata, lineage)
+    published = store.publish(out, inputs, context.run_id, parents)
+    _enter_rows(context, version)
+    _note(context, "published")
+    return Execution(published, False, found, metadata, lineage)
 
 
 def _tables(folder: Path) -> dict[str, "pl.DataFrame"]:
@@ -198,32 +224,28 @@ def _tables(folder: Path) -> dict[str, "pl.DataFrame"]:
     return {p.stem: pl.read_parquet(p, glob=False) for p in sorted(folder.glob("*.parquet"))}
 
 
-def _enter_rows(work: Work, version: str | None) -> None:
-    """Rows of a rejected version stay as they ended; they bear no version."""
-    place = {"stage": work.stage_name, "partition": work.partition, "version": version}
-    if work.recorded:
-        work.store.ledger.record([{**place, **row} for row in work.recorded])
+def _enter_rows(context: StageContext, version: str | None) -> None:
+    """Rows of a rejected version stay as they ended, without a version."""
+    place = {"stage": context.asset, "partition": context.partition, "version": version}
+    if context.recorded:
+        context.store.ledger.record([{**place, **row} for row in context.recorded])
 
 
 @contextmanager
-def _noting(work: Work) -> "Iterator[None]":
-    """Remember a failed attempt; its error goes on."""
+def _noting(context: StageContext) -> Iterator[None]:
+    """Note a failed attempt; its error goes on."""
     try:
         yield
     except Exception as error:
-        _note(work, "failed", getattr(error, "what", f"{type(error).__name__}: {error}"))
+        _note(context, "failed", getattr(error, "what", f"{type(error).__name__}: {error}"))
         raise
 
 
 def _note(
-    work: Work,
+    context: StageContext,
     state: evidence.State,
     reason: str = "",
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    attempt = Attempt(state, reason, work.run_id, detail or {})
-    evidence.note(work.store, work.stage_name, work.partition, attempt)
-
-
-def _but_gate(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in inputs.items() if name != "gate"}
+    attempt = Attempt(state, reason, context.run_id, detail or {})
+    evidence.note(context.store, context.asset, context.partition, attempt)

@@ -1,283 +1,194 @@
-"""The stages as one graph: order, phases, inputs, and what of it is out of date. No Dagster."""
+"""The stages as one graph: order, what each reads, and the inputs that determine its output."""
 
 import json
-import pkgutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import canonical_json, digest
 from hoi_assets.progress import Log
-from hoi_assets.publishing import evidence
-from hoi_assets.publishing.expectations import Rule, resolve
-from hoi_assets.publishing.stage import Keys, Partitions, Stage, Work
-from hoi_assets.settings import Settings
+from hoi_assets.publishing.context import Parent, StageContext
+from hoi_assets.publishing.expectations import Suite, resolve, with_schemas
+from hoi_assets.publishing.stage import Stage
+from hoi_assets.settings import FORMER_NAMES, Settings
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.store.weights import model_digest
 
-State = Literal["fresh", "stale", "missing", "held"]
+if TYPE_CHECKING:
+    import dagster as dg
 
-
-@dataclass(frozen=True)
-class Phase:
-    """Stages that run together: once per key of their partitions, or once where they have none."""
-
-    number: int
-    partitions: Partitions | None
-    stages: tuple[Stage, ...]
-
-
-@dataclass(frozen=True)
-class Status:
-    """How one (stage, partition) stands.
-
-    Attributes:
-        state: fresh; stale (its inputs changed, or a row failed); missing (nothing published);
-            held (its latest attempt failed, or was rejected by the gate, or was interrupted).
-        reasons: in words, for people.
-        published: the version in force, which may be there in every state but missing.
-        failed_rows: rows of that version that failed and can be tried again.
-    """
-
-    stage: str
-    partition: str | None
-    state: State
-    reasons: tuple[str, ...]
-    published: Published | None
-    failed_rows: int = 0
+# Keys of a version's inputs that are not parents.
+CODE_VERSION, SETTINGS, EXTERNAL, GATE = "code_version", "settings", "stated", "gate"
 
 
 class Graph:
-    """Stages in topological order, with their suites.
+    """Stages in topological order.
 
     Args:
-        stages: in any order.
-        suites: rules by the stage's name.
+        stages: in any order, bound to their settings (`Stage.bound`).
 
     Raises:
-        HoiError: a name twice, an unknown parent, a circle, or a stage without a suite.
+        HoiError: a name twice, an unresolved or cyclic dependency, or a stage without a suite.
     """
 
-    def __init__(self, stages: Iterable[Stage], suites: Mapping[str, Sequence[Rule]]) -> None:
+    def __init__(self, stages: Iterable[Stage]) -> None:
         by_name: dict[str, Stage] = {}
         for stage in stages:
             if by_name.setdefault(stage.name, stage) is not stage:
-                raise HoiError(f"two stages are named {stage.name!r}", "rename one of them")
+                raise HoiError(f"two assets are named {stage.name!r}", "rename one of them")
         self._by_name = by_name
         self.stages = tuple(self._ordered())
-        self.suites = suites
-        bare = [stage.name for stage in self.stages if not suites.get(stage.name)]
-        if bare:
+        without = [stage.name for stage in self.stages if not stage.suite]
+        if without:
             raise HoiError(
-                f"no gate for {', '.join(bare)}", "add its suite to hoi_assets/publishing/suites.py"
+                f"no expectation suite for {', '.join(without)}", "give suite= to published_asset"
             )
 
     def __getitem__(self, name: str) -> Stage:
         if name not in self._by_name:
-            raise HoiError(f"no stage {name!r}", f"name one of: {', '.join(self._by_name)}")
+            raise HoiError(f"no asset {name!r}", f"name one of: {', '.join(self._by_name)}")
         return self._by_name[name]
 
     def _ordered(self) -> Iterator[Stage]:
         done: set[str] = set()
         waiting = list(self._by_name.values())
         while waiting:
-            ready = [s for s in waiting if set(s.deps) <= done]
+            ready = [stage for stage in waiting if set(stage.deps) <= done]
             if not ready:
-                lacks = {s.name: sorted(set(s.deps) - done) for s in waiting}
+                lacks = {stage.name: sorted(set(stage.deps) - done) for stage in waiting}
                 raise HoiError(
-                    f"stages wait for parents that never come: {lacks}",
-                    "mend the names in deps=, or the circle",
+                    f"unresolved or cyclic dependencies: {lacks}",
+                    "correct the names in deps=, or break the cycle",
                 )
             yield from ready
-            done |= {s.name for s in ready}
-            waiting = [s for s in waiting if s.name not in done]
+            done |= {stage.name for stage in ready}
+            waiting = [stage for stage in waiting if stage.name not in done]
 
-    def phases(self) -> list[Phase]:
-        """In the order in which they run; the number counts changes of partitions on the way."""
-        number: dict[str, int] = {}
+    def upstream(self, names: Iterable[str]) -> set[str]:
+        """The named assets and everything they require, at any depth."""
+        found: set[str] = set()
+        pending = list(names)
+        while pending:
+            name = pending.pop()
+            if name not in found:
+                found.add(name)
+                pending += self[name].required
+        return found
+
+    def downstream(self, names: Iterable[str]) -> set[str]:
+        """The named assets and everything that reads them, at any depth."""
+        found = set(names)
         for stage in self.stages:
-            lowest = 1 if stage.partitions else 0
-            after = [number[dep] + (self[dep].partitions != stage.partitions) for dep in stage.deps]
-            number[stage.name] = max([lowest, *after])
-        places: list[tuple[int, Partitions | None]] = [
-            (n, partitions)
-            for n in sorted(set(number.values()))
-            for partitions in (None, *get_args(Partitions))
-        ]
-        phases = [
-            Phase(
-                n,
-                partitions,
-                tuple(s for s in self.stages if (number[s.name], s.partitions) == (n, partitions)),
-            )
-            for n, partitions in places
-        ]
-        return [phase for phase in phases if phase.stages]
+            if found & set(stage.deps):
+                found.add(stage.name)
+        return found
 
-    def rules(self, stage: Stage, settings: Settings) -> list[Rule]:
-        """The stage's suite with the thresholds of these settings."""
-        return resolve(self.suites[stage.name], settings)
+    def partitions_read(
+        self, stage: Stage, dep: str, partition: str | None
+    ) -> tuple[str | None, ...]:
+        """Which partitions of a dependency a stage reads for one partition of its own."""
+        parent = self[dep]
+        if parent.partitions_def is not None and parent.partitions_def == stage.partitions_def:
+            return (partition,)
+        return parent.partition_keys
 
-    def work(
+    def context(
         self,
         stage: Stage,
         partition: str | None,
         settings: Settings,
         store: Store,
-        keys: Keys,
         *,
         run_id: str | None = None,
         force: bool = False,
         log: Log = print,
-    ) -> Work:
+        dagster: "dg.AssetExecutionContext | None" = None,
+    ) -> StageContext:
         """What the stage may read: a snapshot of the versions in force now."""
-        parents: dict[str, Published | dict[str, Published] | None] = {}
+        parents: dict[str, Parent] = {}
+        keys: dict[str, tuple[str, ...]] = {}
         for dep in stage.deps:
-            theirs = self[dep].partitions
-            if theirs is None:
+            own = self[dep].partitions_def
+            if own is None:
                 parents[dep] = store.current(dep)
-            elif stage.partitions == theirs:
+                continue
+            keys[dep] = tuple(own.get_partition_keys())
+            if own == stage.partitions_def:
                 parents[dep] = store.current(dep, partition)
             else:
-                found = {key: store.current(dep, key) for key in keys[theirs]}
-                parents[dep] = {key: p for key, p in found.items() if p is not None}
-        return Work(
+                found = {key: store.current(dep, key) for key in keys[dep]}
+                parents[dep] = {key: one for key, one in found.items() if one is not None}
+        return StageContext(
+            asset=stage.name,
+            partition=partition,
             settings=settings,
             store=store,
-            stage_name=stage.name,
-            partition=partition,
-            keys=keys,
-            parents_in_force=parents,
-            parents_partitions={dep: self[dep].partitions for dep in stage.deps},
+            parents=parents,
+            parent_keys=keys,
             run_id=run_id,
             force=force,
             log=log,
+            dagster=dagster,
         )
 
-    def inputs(self, stage: Stage, work: Work) -> dict[str, Any]:
-        """All that determines the stage's output, and the gate's rules.
+    def inputs(self, stage: Stage, context: StageContext) -> dict[str, Any]:
+        """All that determines the stage's output, and the gate's expectations.
 
         Raises:
-            HoiError: a parent of the same partition, or without partitions, is not published;
-                weights are missing; whatever `stage.inputs` finds wrong.
+            HoiError: a required parent is not published; weights are missing; whatever
+                `external_inputs` finds wrong.
         """
-        parents = {p.name: p.version for p in self.lineage(stage, work)}
-        found: dict[str, Any] = {"code_version": stage.code_version}
-        if stage.settings:
-            found["settings"] = settings_digest(work.settings, stage.settings)
-        for name in stage.models:
-            ref = getattr(work.settings.models, name)  # an optional model may be None
-            found[f"weights of {name}"] = None if ref is None else model_digest(ref)
-        if stage.inputs is not None:
-            found["stated"] = digest(dict(stage.inputs(work)))
-        if stage.parents_in_inputs:
-            found.update(parents)
-        found["gate"] = digest([rule.as_json() for rule in self.rules(stage, work.settings)])
-        return json.loads(canonical_json(found))
+        return json.loads(
+            canonical_json(
+                {
+                    CODE_VERSION: stage.code_version,
+                    **own_inputs(stage, context.settings),
+                    **(
+                        {EXTERNAL: digest(dict(stage.external_inputs(context)))}
+                        if stage.external_inputs is not None
+                        else {}
+                    ),
+                    **{one.name: one.version for one in self.lineage(stage, context)},
+                    GATE: gate_digest(stage, context.settings),
+                }
+            )
+        )
 
-    def lineage(self, stage: Stage, work: Work) -> list[Published]:
+    def lineage(self, stage: Stage, context: StageContext) -> list[Published]:
         """Every parent's version in force, as the stage reads them. Raises as `inputs`."""
         found: list[Published] = []
         for dep in stage.deps:
-            declared = work.parents_in_force[dep]
+            declared = context.parents[dep]
             if isinstance(declared, dict):
                 found += declared.values()
             elif declared is not None or dep not in stage.optional:
-                found.append(work.parent(dep))
+                found.append(context.parent(dep))
         return found
 
-    def status(
-        self,
-        settings: Settings,
-        store: Store,
-        keys: Keys,
-        only: Iterable[tuple[str, str | None]] | None = None,
-    ) -> list[Status]:
-        """How every (stage, partition) stands, in the order in which they run.
 
-        A stage whose parent is stale is stale too: whether it changes is known once the parent is
-        made.
+def own_inputs(stage: Stage, settings: Settings) -> dict[str, Any]:
+    """Digests of the settings and weights that determine the stage's output.
 
-        Args:
-            keys: of each kind of partitions.
-            only: pairs to tell; all of them otherwise.
-        """
-        found: dict[tuple[str, str | None], Status] = {}
-        for stage in self.stages:
-            for partition in keys[stage.partitions] if stage.partitions else [None]:
-                parents = [
-                    (dep, p)
-                    for dep in stage.deps
-                    for p in self._partitions_read(stage, self[dep], partition, keys)
-                ]
-                above = [found[key] for key in parents]
-                one = self._status(stage, partition, settings, store, keys, above)
-                found[(stage.name, partition)] = one
-        wanted = None if only is None else set(only)
-        return [one for key, one in found.items() if wanted is None or key in wanted]
-
-    @staticmethod
-    def _partitions_read(
-        stage: Stage, parent: Stage, partition: str | None, keys: Keys
-    ) -> Sequence[str | None]:
-        if parent.partitions is None:
-            return [None]
-        same = stage.partitions == parent.partitions
-        return [partition] if same else keys[parent.partitions]
-
-    def _status(
-        self,
-        stage: Stage,
-        partition: str | None,
-        settings: Settings,
-        store: Store,
-        keys: Keys,
-        above: Sequence[Status],
-    ) -> Status:
-        current = store.current(stage.name, partition)
-        kept = (
-            None
-            if current is None
-            else evidence.find(store, stage.name, partition, current.version)
-        )
-        failed_rows = 0 if kept is None else kept.failed_rows
-
-        def status(state: State, *reasons: str) -> Status:
-            return Status(stage.name, partition, state, reasons, current, failed_rows)
-
-        attempt = evidence.latest(store, stage.name, partition)
-        if attempt is not None and attempt.state in ("rejected", "failed"):
-            return status("held", attempt.reason)
-        interrupted = attempt is not None and attempt.state == "started"
-        if interrupted and not _running(store, stage.name, partition):
-            return status("held", "its latest run was interrupted")
-        if current is None:
-            return status("missing", "nothing published")
-        # Of a held or missing parent nothing new can be read, so it makes no child stale.
-        unsettled = [_place(s.stage, s.partition) for s in above if s.state == "stale"]
-        reasons = [f"{place} is stale" for place in unsettled if stage.parents_in_inputs]
-        try:
-            work = self.work(stage, partition, settings, store, keys, log=lambda _: None)
-            reasons += changed(current.inputs, self.inputs(stage, work))
-        except HoiError as error:
-            reasons.append(error.what)
-        if kept is None:
-            reasons.append("its gate's evidence is gone")
-        elif failed_rows:
-            reasons.append(f"{failed_rows} rows failed and can be tried again")
-        return status("stale", *reasons) if reasons else status("fresh")
+    Raises:
+        HoiError: weights are missing, or a section that does not exist is named.
+    """
+    found: dict[str, Any] = {}
+    if stage.settings:
+        found[SETTINGS] = settings_digest(settings, stage.settings)
+    for name in stage.models:
+        ref = getattr(settings.models, name)  # an optional model may be None
+        found[f"weights of {name}"] = None if ref is None else model_digest(ref)
+    return found
 
 
-def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two sets of inputs, in words."""
-    lines = []
-    for name in dict.fromkeys([*before, *now]):
-        old, new = before.get(name), now.get(name)
-        if old != new:
-            lines.append(f"{name} changed ({_brief(old)} to {_brief(new)})")
-    return lines
+def expectations_of(stage: Stage, settings: Settings) -> Suite:
+    """What the declared tables promise and the stage's suite, with these settings' thresholds."""
+    return resolve(with_schemas(stage.tables, stage.suite), settings)
+
+
+def gate_digest(stage: Stage, settings: Settings) -> str:
+    """Hash of the stage's expectations with their thresholds."""
+    return digest([one.as_json() for one in expectations_of(stage, settings)])
 
 
 def settings_digest(settings: Settings, names: Sequence[str]) -> str:
@@ -292,32 +203,9 @@ def settings_digest(settings: Settings, names: Sequence[str]) -> str:
         raise HoiError(
             f"no settings section {', '.join(unknown)}", f"name one of: {', '.join(dumped)}"
         )
-    return digest({name: dumped[name] for name in names})
+    return digest({FORMER_NAMES.get(name, name): dumped[name] for name in names})
 
 
-def stages_in(package: str) -> list[Stage]:
-    """Every `Stage` at the top of a module of the package, in the modules' order of names."""
-    folder = import_module(package)
-    found: dict[str, Stage] = {}
-    for info in pkgutil.walk_packages(folder.__path__, f"{package}."):
-        module = import_module(info.name)
-        for value in vars(module).values():
-            if isinstance(value, Stage) and value.function.__module__ == module.__name__:
-                found[value.name] = value
-    return list(found.values())
-
-
-def _running(store: Store, asset: str, partition: str | None) -> bool:
-    try:
-        with store.lock(asset, partition, timeout_s=0):
-            return False
-    except HoiError:
-        return True
-
-
-def _place(stage: str, partition: str | None) -> str:
-    return stage if partition is None else f"{stage}[{partition}]"
-
-
-def _brief(value: Any) -> str:
-    return "none" if value is None else str(value)[:8]
+def without_gate(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs that determine the content, less the gate's expectations."""
+    return {name: value for name, value in inputs.items() if name != GATE}

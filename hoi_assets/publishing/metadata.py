@@ -1,6 +1,6 @@
-"""Values a stage may show in its asset's metadata, and their way to plain JSON.
+"""Values that an asset's function may put in its metadata, and their plain JSON form.
 
-What does not belong here: Dagster. `asset.py` turns the JSON into Dagster's metadata.
+No Dagster here: `asset.py` turns the JSON into Dagster's metadata.
 """
 
 import base64
@@ -19,7 +19,7 @@ TABLE_ROWS_CAP = 50
 
 @dataclass(frozen=True)
 class Markdown:
-    """Text shown as Markdown."""
+    """Text shown as Markdown; `<path>` becomes the published version's folder."""
 
     text: str
 
@@ -76,7 +76,14 @@ class Table:
     rows: Sequence[Mapping[str, Any]]
 
 
-Value = str | int | float | bool | None | Markdown | Image | Table
+@dataclass(frozen=True)
+class Page:
+    """A page of the version, e.g. "report.html"; shown as a link once it is published."""
+
+    file: str
+
+
+Value = str | int | float | bool | None | Markdown | Image | Table | Page
 
 
 def table_markdown(rows: Sequence[Mapping[str, Any]], cap: int = TABLE_ROWS_CAP) -> str:
@@ -98,7 +105,7 @@ def _cell(value: Any) -> str:
 
 
 def plain(name: str, value: Value) -> dict[str, Any]:
-    """`{"kind": markdown|value, "value": …}`, safe for JSON.
+    """`{"kind": markdown|page|value, "value": …}`, safe for JSON.
 
     Raises:
         HoiError: a value of another type.
@@ -109,9 +116,11 @@ def plain(name: str, value: Value) -> dict[str, Any]:
         return {"kind": "markdown", "value": value.markdown(name)}
     if isinstance(value, Table):
         return {"kind": "markdown", "value": table_markdown(value.rows)}
+    if isinstance(value, Page):
+        return {"kind": "page", "value": value.file}
     if value is None or isinstance(value, str | int | float | bool):
         return {"kind": "value", "value": value}
     raise HoiError(
         f"metadata {name!r} is a {type(value).__name__}",
-        "give str, int, float, bool, Markdown, Image or Table",
+        "give str, int, float, bool, Markdown, Image, Table or Page",
     )

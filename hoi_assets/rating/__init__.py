@@ -1,1 +1,1 @@
-"""The rating page: blinded studies in which people judge pictures, and what they said."""
+"""The rating page: blinded studies in which raters judge pictures, and their votes."""

@@ -1,4 +1,4 @@
-"""From a `verify` study to the labels that the verifier learns from."""
+"""Makes the labels that the verifier is trained on from the votes of a `verify` study."""
 
 import io
 from pathlib import Path
@@ -8,19 +8,19 @@ import polars as pl
 
 from hoi_assets.errors import HoiError
 from hoi_assets.rating.study import ALIGNMENT, FIDELITY, IMAGES, read_study, study_images
-from hoi_assets.rating.votes import votes_table
+from hoi_assets.rating.vote_tables import votes_table
 from hoi_assets.settings import LABELS_FILE
 from hoi_assets.store.disk import replace_bytes, writing
 from hoi_assets.store.images import ImageStore
 
 
 def write_labels(folder: Path, out: Path) -> pl.DataFrame:
-    """Write what people said in the `verify` study in `folder` to `out`, which then serves as
+    """Write the labels of the `verify` study in `folder` to `out`, which then serves as
     `verifier.labels_folder`: `labels.csv` (file, prompt, fidelity, alignment: 0 or 1, category) and
     the pictures that it names.
 
-    A label is what most raters said; a picture on which they are evenly split, or which nobody
-    answered whole, is left out.
+    A label is the majority's answer; a picture on which raters are evenly split, or for which a
+    question has no answer, is left out.
 
     Returns:
         The table written, sorted by file and prompt.
@@ -34,9 +34,9 @@ def write_labels(folder: Path, out: Path) -> pl.DataFrame:
             f"{folder} is a {study.mode} study", "labels come from a study of mode verify"
         )
     images, kept = study_images(folder), ImageStore(out / IMAGES, out)
-    said = votes_table(folder).filter((pl.col("status") == "accepted") & ~pl.col("repeat"))
+    votes = votes_table(folder).filter((pl.col("status") == "accepted") & ~pl.col("repeat"))
     shares = (
-        said.unique(["line", "item"])
+        votes.unique(["line", "item"])
         .group_by("item", "image_a", "prompt", "category", "question")
         .agg(pl.col("score").mean())
         .filter(pl.col("score") != 0.5)
@@ -62,7 +62,9 @@ def write_labels(folder: Path, out: Path) -> pl.DataFrame:
     }
     whole = [label for label in labels.values() if FIDELITY in label and ALIGNMENT in label]
     if not whole:
-        raise HoiError(f"no picture of {folder} has both labels yet", "rate some, then ask again")
+        raise HoiError(
+            f"no picture of {folder} has both labels yet", "rate some, then run this again"
+        )
     table = pl.DataFrame(whole, schema=schema).sort("file", "prompt")
     with writing(out):
         (out / IMAGES).mkdir(parents=True, exist_ok=True)

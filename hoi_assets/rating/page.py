@@ -1,7 +1,8 @@
 """The rating page: a small server on loopback, one secret link per rater.
 
-What reaches the browser says nothing of methods: pictures are asked for by place and side, and a
-page shows no name of the study. The order is the rater's own; where one stopped, one goes on.
+Nothing that reaches the browser names a method: pictures are requested by place and side, and the
+page does not show the name of the study. Each rater has an order of their own and resumes where
+they stopped.
 """
 
 import socket
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hoi_assets.errors import HoiError
 from hoi_assets.progress import Log
-from hoi_assets.rating.raters import rater_of
+from hoi_assets.rating.raters import find_rater
 from hoi_assets.rating.study import (
     SCORES,
     Answer,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 PORT = 8765
 TEMPLATES = Path(__file__).parent / "templates"
-# Places whose pictures the browser fetches beforehand.
+# Places whose pictures the browser prefetches.
 AHEAD = 2
 MAX_BODY_BYTES = 4096
 SIDES = ("left", "right")
@@ -63,7 +64,7 @@ OPTIONS: dict[Mode, tuple[tuple[Answer, str, tuple[str, ...]], ...]] = {
 
 
 class Desk:
-    """A study while it is served: who is where, and the file that takes the votes.
+    """A study while it is served: every rater's progress, and the file of votes.
 
     Safe for several threads. Raises as `VoteFile` and `read_study`.
     """
@@ -82,7 +83,7 @@ class Desk:
                 self._note(line.vote)
 
     def close(self) -> None:
-        """Let the study go; every vote is on disk already."""
+        """Release the study; every vote is on disk already."""
         self._file.close()
 
     def order(self, rater: str) -> tuple[Showing, ...]:
@@ -99,7 +100,7 @@ class Desk:
 
         Raises:
             HoiError: no such place or question, or an answer out of range.
-            DiskFull: the vote could not be kept.
+            DiskFull: the vote could not be written.
         """
         order = self.order(rater)
         if type(place) is not int or not 1 <= place <= len(order):
@@ -128,7 +129,7 @@ class Desk:
             self._note(vote)
 
     def state(self, rater: str) -> dict[str, Any]:
-        """What the page shows: progress, the first unanswered question, what undo would undo."""
+        """What the page shows: progress, the first open question, and the vote to undo."""
         with self._lock:
             answers = dict(self._answers.get(rater, {}))
         order = self.order(rater)
@@ -149,7 +150,7 @@ class Desk:
         }
 
     def picture(self, rater: str, place: int, side: str) -> Path | None:
-        """The file of the picture at that place and side, None where there is none."""
+        """The file of the picture at that place and side; None if there is none."""
         order = self.order(rater)
         if not 1 <= place <= len(order) or side not in SIDES:
             return None
@@ -204,7 +205,7 @@ def build_app(desk: Desk) -> "Starlette":
     """The page as an ASGI application.
 
     `/r/{token}/` is the page, `state` and `votes` below it are JSON, `pictures/{place}/{side}` the
-    pictures. A token that no link holds is answered with 403, whatever it asks for.
+    pictures. An unknown token is answered with 403, whatever the path.
     """
     import jinja2
     from starlette.applications import Starlette
@@ -222,11 +223,11 @@ def build_app(desk: Desk) -> "Starlette":
     def known(
         answer: "Callable[[Request, str], Awaitable[Response]]",
     ) -> "Callable[[Request], Awaitable[Response]]":
-        """Let an answer be given only to the holder of a link."""
+        """Answer only requests whose link is known."""
 
         async def guarded(request: "Request") -> "Response":
             token = request.path_params["token"]
-            rater = await run_in_threadpool(rater_of, desk.folder, token)
+            rater = await run_in_threadpool(find_rater, desk.folder, token)
             if rater is None:
                 if request.url.path.endswith("/"):
                     return PlainTextResponse(f"{UNKNOWN_LINK}\n", 403, HEADERS)
@@ -244,8 +245,8 @@ def build_app(desk: Desk) -> "Starlette":
 
     async def votes(request: "Request", rater: str) -> "Response":
         try:
-            said = await request.json()
-            place, question, answer = said["place"], said["question"], said["answer"]
+            vote = await request.json()
+            place, question, answer = vote["place"], vote["question"], vote["answer"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return trouble(400, "A vote holds place, question and answer.")
         try:
@@ -288,7 +289,7 @@ def serve(folder: Path, host: str = HOST, port: int = PORT, log: Log = print) ->
     Args:
         host: other than loopback, links and votes cross the network unencrypted.
         port: 0 takes a free one.
-        say: told the address once the page can be opened.
+        log: gets the address once the page can be opened.
 
     Raises:
         HoiError: no study there, it is being served already, or the port is taken.

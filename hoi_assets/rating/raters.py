@@ -23,11 +23,11 @@ TOKEN_BYTES = 24
 DEFAULT_URL = "http://127.0.0.1:8765"
 
 
-def links(folder: Path, raters: Iterable[str], url: str = DEFAULT_URL) -> dict[str, str]:
+def make_links(folder: Path, raters: Iterable[str], url: str = DEFAULT_URL) -> dict[str, str]:
     """Make a new secret link for each rater; a rater's earlier link stops working, votes stay.
 
-    The secret itself is not kept: a lost link is replaced by asking again. A page that is being
-    served knows the new links at once.
+    The secret itself is not stored: make a new link where one is lost. A page that is being
+    served knows new links at once.
 
     Args:
         raters: pseudonyms: letters, digits, `-` and `_`, at most 40.
@@ -66,12 +66,12 @@ def read_raters(folder: Path) -> dict[str, str]:
     except ValidationError as error:
         raise HoiError(
             f"{path} is damaged: {error.errors()[0]['msg']}",
-            "delete it and make the links anew, same names",
+            "delete it and make new links for the same names",
         ) from error
 
 
-def rater_of(folder: Path, token: str) -> str | None:
-    """The rater whose link holds `token`, or None."""
+def find_rater(folder: Path, token: str) -> str | None:
+    """The rater whose link has `token`, or None."""
     given = _digest(token)
     found = None
     for name, kept in read_raters(folder).items():

@@ -1,4 +1,4 @@
-"""A study: which pictures people are shown, what they are asked, and in which order.
+"""A study: which pictures raters are shown, what they are asked, and in which order.
 
 A study is a folder that needs nothing beside it: `study.json`, bare copies of the pictures named by
 their pixels, `raters.json` and `votes.jsonl`. Once made, its manifest never changes.
@@ -8,26 +8,15 @@ prompt, ties allowed), `verify` (one picture, yes or no to fidelity and to align
 """
 
 import re
-import shutil
-import unicodedata
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Literal
 
-import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
-from hoi_assets.hashing import digest
-from hoi_assets.store.disk import writing
-from hoi_assets.store.images import DIGEST, ImageStore
-
-if TYPE_CHECKING:
-    from PIL import Image
+from hoi_assets.store.images import ImageStore
 
 Mode = Literal["rating", "pairwise", "verify"]
 Side = Literal["a", "b"]
@@ -36,7 +25,6 @@ Answer = int | str
 STUDY_FILE = "study.json"
 IMAGES = "images"
 RATINGS = "ratings"
-MAX_PROMPT_CHARACTERS = 2000
 # A repeat is shown only after this many other items, so that it is judged and not remembered.
 REPEAT_GAP = 8
 
@@ -107,7 +95,7 @@ class Item(_Record):
 
 
 class EqualPair(_Record):
-    """Two methods that made the same pixels: a tie that nobody needs to look at."""
+    """Two methods that made the same pixels: a tie that no rater is shown."""
 
     prompt_id: str
     scenario: str | None
@@ -115,9 +103,6 @@ class EqualPair(_Record):
     method_a: str
     method_b: str
     suite: str | None = None
-
-
-EQUAL_PAIRS: dict[str, Any] = dict.fromkeys(EqualPair.model_fields, pl.String)
 
 
 class LeftOut(_Record):
@@ -140,26 +125,6 @@ class Study(_Record):
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture offered to a study.
-
-    Args:
-        method: what made it; hidden from the raters.
-        image: an image id of the store given to `make_study`, or a file.
-        prompt_id: what intervals are resampled by; None takes the prompt's own digest.
-        suite: of the scorecard that the votes belong to; None: of none.
-    """
-
-    prompt: str
-    method: str
-    image: str | Path
-    prompt_id: str | None = None
-    scenario: str | None = None
-    category: str | None = None
-    suite: str | None = None
-
-
-@dataclass(frozen=True)
 class Showing:
     """One place in a rater's order: an item, for the first or the second time.
 
@@ -172,15 +137,6 @@ class Showing:
     item: Item
     repeat: bool
     on_left: Side
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """A picture that was read, with the digest of its pixels."""
-
-    offer: Picture
-    prompt_id: str
-    pixels: str
 
 
 def study_folder(home: Path, name: str) -> Path:
@@ -199,74 +155,6 @@ def study_folder(home: Path, name: str) -> Path:
 def study_folders(home: Path) -> list[Path]:
     """The folders of all studies below `home`, by name."""
     return sorted(path.parent for path in (home / RATINGS).glob(f"*/{STUDY_FILE}"))
-
-
-def make_study(
-    folder: Path,
-    mode: Mode,
-    pictures: Iterable[Picture],
-    *,
-    images: ImageStore | None = None,
-    seed: int = 0,
-    questions: Sequence[Question] | None = None,
-    pairs: Sequence[tuple[str, str]] | None = None,
-    prompts: int | None = None,
-    repeat_share: float = 0.1,
-) -> Study:
-    """Make a study in `folder`, or find the same one there. A folder is whole or absent.
-
-    Pictures of equal pixels for one prompt are shown once and count for all their methods.
-
-    Args:
-        images: where image ids are looked up.
-        questions: None takes `QUESTIONS` of the mode. `verify` always asks those.
-        pairs: pairwise only: the methods set against each other; None: all of them.
-        prompts: how many prompts to take, chosen by hash; None: all.
-        repeat_share: share of items shown twice, to see whether raters agree with themselves.
-
-    Raises:
-        HoiError: nothing usable was given, two pictures of one prompt and method in pairwise mode,
-            or another study is in `folder`.
-    """
-    if mode not in get_args(Mode):
-        raise HoiError(f"{mode!r} is no mode of a study", f"use {', '.join(get_args(Mode))}")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / STUDY_FILE).exists():
-        raise HoiError(f"{folder} holds other things", "name a folder of the study's own")
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    with writing(folder):
-        (partial / "tmp").mkdir(parents=True)
-        try:
-            kept = ImageStore(partial / IMAGES, partial / "tmp")
-            taken, left_out = _take(pictures, images, kept)
-            taken = _sample(taken, prompts, seed)
-            items, equal = _pair(taken, pairs) if mode == "pairwise" else (_single(taken), ())
-            if not items:
-                raise HoiError(
-                    f"no {mode} study can be made of these pictures" + _first_reasons(left_out),
-                    "give pictures of at least two methods that differ"
-                    if mode == "pairwise"
-                    else "give at least one readable picture with its prompt",
-                )
-            study = Study(
-                mode=mode,
-                seed=seed,
-                repeat_share=repeat_share,
-                questions=tuple(questions or QUESTIONS[mode])
-                if mode != "verify"
-                else QUESTIONS[mode],
-                items=items,
-                equal=equal,
-                left_out=left_out,
-            )
-            if (folder / STUDY_FILE).exists():
-                return _same(folder, study)
-            kept.flush()
-            (partial / "tmp").rmdir()
-            (partial / STUDY_FILE).write_text(study.model_dump_json(indent=1), encoding="utf-8")
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return study
 
 
 def read_study(folder: Path) -> Study:
@@ -312,154 +200,8 @@ def showings(study: Study, rater: str) -> tuple[Showing, ...]:
     )
 
 
-def equal_pairs(study: Study) -> pl.DataFrame:
-    """Ties that were not shown because both methods made the same pixels.
-
-    Returns:
-        Table of EQUAL_PAIRS.
-    """
-    return pl.DataFrame([pair.model_dump() for pair in study.equal], schema=EQUAL_PAIRS)
-
-
 def _on_left(study: Study, rater: str, item: Item, repeat: bool) -> Side:
     if len(item.pictures) == 1:
         return "a"
     reverse = bool(seed_of("side", study.seed, rater, item.item) % 2) != repeat
     return "b" if reverse else "a"
-
-
-def _take(
-    offers: Iterable[Picture], images: ImageStore | None, kept: ImageStore
-) -> tuple[list[_Taken], tuple[LeftOut, ...]]:
-    """Copy the pictures that are usable; name the others."""
-    taken, left_out = [], []
-    for number, offer in enumerate(offers, start=1):
-        problem = _problem(offer)
-        if problem is None:
-            try:
-                opened = _open(offer.image, images)
-            except HoiError as error:
-                problem = error.what
-            else:
-                prompt_id = offer.prompt_id or digest(offer.prompt)[:16]
-                taken.append(_Taken(offer, prompt_id, kept.put(opened)))
-        if problem is not None:
-            left_out.append(LeftOut(number=number, reason=problem))
-    return taken, tuple(left_out)
-
-
-def _problem(offer: Picture) -> str | None:
-    if not offer.prompt.strip():
-        return "the prompt is empty"
-    if len(offer.prompt) > MAX_PROMPT_CHARACTERS:
-        return f"the prompt has {len(offer.prompt)} characters, more than {MAX_PROMPT_CHARACTERS}"
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in offer.prompt):
-        return "the prompt holds control characters"
-    if not offer.method:
-        return "the method has no name"
-    return None
-
-
-def _open(image: str | Path, images: ImageStore | None) -> "Image.Image":
-    from PIL import Image
-
-    from hoi_assets.pictures import BROKEN, as_rgb
-
-    if images is not None and isinstance(image, str) and DIGEST.fullmatch(image):
-        return images.open(image)
-    try:
-        with Image.open(image) as file:
-            return as_rgb(file)
-    except (Image.DecompressionBombError, *BROKEN) as error:
-        raise HoiError(f"{image} is not a readable picture: {error}", "replace it") from error
-
-
-def _sample(taken: list[_Taken], prompts: int | None, seed: int) -> list[_Taken]:
-    """Pictures of `prompts` prompts, chosen by hash so that the choice leans on no order."""
-    known = {one.prompt_id for one in taken}
-    chosen = sorted(known, key=lambda prompt_id: seed_of("prompt", seed, prompt_id))[:prompts]
-    return [one for one in taken if one.prompt_id in set(chosen)]
-
-
-def _single(taken: list[_Taken]) -> tuple[Item, ...]:
-    methods: dict[tuple[str, str, str], list[_Taken]] = {}
-    for one in taken:
-        methods.setdefault((one.prompt_id, one.offer.prompt, one.pixels), []).append(one)
-    return tuple(_item(group[0], [_shown(group)]) for group in methods.values())
-
-
-def _pair(
-    taken: list[_Taken], pairs: Sequence[tuple[str, str]] | None
-) -> tuple[tuple[Item, ...], tuple[EqualPair, ...]]:
-    groups: dict[tuple[str, str, str], tuple[list[_Taken], list[_Taken]]] = {}
-    equal = []
-    for first, second in _opponents(taken, pairs):
-        if first.pixels == second.pixels:
-            equal.append(
-                EqualPair(
-                    prompt_id=first.prompt_id,
-                    scenario=first.offer.scenario,
-                    category=first.offer.category,
-                    method_a=first.offer.method,
-                    method_b=second.offer.method,
-                    suite=first.offer.suite,
-                )
-            )
-            continue
-        # Sides by pixels, so that the same two pictures are one item whoever made them.
-        a, b = sorted((first, second), key=lambda one: one.pixels)
-        sides = groups.setdefault((a.prompt_id, a.pixels, b.pixels), ([], []))
-        sides[0].append(a)
-        sides[1].append(b)
-    items = tuple(_item(a[0], [_shown(a), _shown(b)]) for a, b in groups.values())
-    return items, tuple(equal)
-
-
-def _opponents(
-    taken: list[_Taken], pairs: Sequence[tuple[str, str]] | None
-) -> Iterator[tuple[_Taken, _Taken]]:
-    by_prompt: dict[str, dict[str, _Taken]] = {}
-    for one in taken:
-        own = by_prompt.setdefault(one.prompt_id, {})
-        other = own.setdefault(one.offer.method, one)
-        if other.pixels != one.pixels or other.offer.prompt != one.offer.prompt:
-            raise HoiError(
-                f"prompt {one.prompt_id} has two pictures by {one.offer.method!r}",
-                "give one picture of each method for a prompt, and one prompt_id to each prompt",
-            )
-    for own in by_prompt.values():
-        for first, second in pairs if pairs is not None else combinations(sorted(own), 2):
-            if first in own and second in own and first != second:
-                yield own[first], own[second]
-
-
-def _shown(group: list[_Taken]) -> Shown:
-    methods = tuple(sorted({one.offer.method for one in group}))
-    return Shown(image=group[0].pixels, methods=methods)
-
-
-def _item(one: _Taken, pictures: list[Shown]) -> Item:
-    name = digest([one.prompt_id, one.offer.prompt, *(shown.image for shown in pictures)])[:16]
-    return Item(
-        item=name,
-        prompt_id=one.prompt_id,
-        prompt=one.offer.prompt,
-        scenario=one.offer.scenario,
-        category=one.offer.category,
-        pictures=tuple(pictures),
-        suite=one.offer.suite,
-    )
-
-
-def _first_reasons(left_out: Sequence[LeftOut]) -> str:
-    told = "; ".join(f"number {one.number}: {one.reason}" for one in left_out[:3])
-    return f": {told}" if told else ""
-
-
-def _same(folder: Path, study: Study) -> Study:
-    if read_study(folder) != study:
-        raise HoiError(
-            f"another study is at {folder}",
-            "give the new one a name of its own: a study never changes while people vote",
-        )
-    return study

@@ -1,4 +1,4 @@
-"""The catalogue: one DuckDB file over the versions in force, for questions in SQL.
+"""The catalogue: one DuckDB file over the versions in force, for queries in SQL.
 
 Derived from the store and never the truth: it may be deleted at any time and is rebuilt when it
 is older than the store. It holds, as tables:
@@ -185,7 +185,7 @@ def _check_reads(connection: "duckdb.DuckDBPyConnection", sql: str) -> None:
 def _refusal(sql: str) -> HoiError:
     return HoiError(
         f"SQL: {sql.strip()!r} is not a reading statement; the catalogue is read-only",
-        "ask with SELECT; data changes by materialising assets, never by SQL",
+        "use SELECT; data changes by materialising assets, never by SQL",
     )
 
 
@@ -209,7 +209,7 @@ def _fill(connection: "duckdb.DuckDBPyConnection", store: Store, state: str) -> 
 
 
 def _claim(taken: dict[str, str], name: str, owner: str) -> None:
-    # DuckDB's names do not tell case apart.
+    # DuckDB's names are case-insensitive.
     if name.lower() in taken:
         raise HoiError(
             f"catalogue: {owner} and {taken[name.lower()]} would both be called {name!r}",

@@ -1,4 +1,4 @@
-"""Writing that is whole or absent, with errors that name the place and the remedy."""
+"""Writes that are whole or absent, with errors that name the place and the remedy."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ class DiskFull(HoiError):
         super().__init__(
             f"disk full while writing {place}",
             "free some space (`hoi prune` removes old versions) or set HOI_HOME to a larger disk, "
-            "then run again: what was already made is found and not made twice",
+            "then run again: finished work is found and not done twice",
         )
 
 
@@ -82,3 +82,22 @@ def replace_bytes(path: Path, data: bytes, temporary: Path, durable: bool, mode:
             raise
         if durable:
             sync(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line durably; a line that a kill or a full disk cut short before is dropped."""
+    whole = 0
+    if path.exists():
+        whole = path.read_bytes().rfind(b"\n") + 1
+        os.truncate(path, whole)
+    data = memoryview(f"{line}\n".encode())
+    try:
+        # Unbuffered, so that nothing is left to be written when the block ends by an error.
+        with path.open("ab", buffering=0) as file:
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+    except OSError:
+        os.truncate(path, whole)
+        raise
+    sync(path.parent)

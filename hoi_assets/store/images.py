@@ -47,7 +47,7 @@ class ImageStore:
         return self.folder / digest[:2] / f"{digest}.png"
 
     def put(self, image: "Image.Image") -> str:
-        """Keep `image` (converted to RGB) and return its pixel digest.
+        """Store `image` (converted to RGB) and return its pixel digest.
 
         An intact image of that digest is left alone; a damaged one is written anew.
 
@@ -77,7 +77,7 @@ class ImageStore:
         """The image of that digest, RGB, decoded and checked against the digest.
 
         Raises:
-            HoiError: missing, undecodable, or its pixels are not those it was kept for.
+            HoiError: missing, undecodable, or its pixels are not those it is named after.
 
         Example:
             >>> store.images.open(row["image"]).size  # doctest: +SKIP

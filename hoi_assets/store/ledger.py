@@ -1,4 +1,4 @@
-"""The ledger: what was generated (so nothing is made twice) and how every row ended.
+"""The ledger: generated values by key, so that nothing is made twice, and how every row ended.
 
 One SQLite file in WAL mode, safe for several processes and threads at once.
 """
@@ -61,29 +61,29 @@ class Ledger:
         self._inherited: sqlite3.Connection | None = None
 
     def get(self, kind: str, keys: Iterable[str]) -> dict[str, Any]:
-        """Values already made, by key; keys not made are absent from the answer.
+        """Stored values by key; keys without one are absent from the answer.
 
         Args:
             kind: what sort of thing, e.g. "image" or "llm_reply"; keys of kinds do not mix.
             keys: hashes of all that determines each thing (`hashing.digest`).
 
         Example:
-            >>> known = store.ledger.made("image", [key])  # doctest: +SKIP
+            >>> known = store.ledger.get("image", [key])  # doctest: +SKIP
         """
         with self._transaction(write=False) as connection:
-            return _select_made(connection, kind, keys)
+            return _select(connection, kind, keys)
 
     def put(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep new values by key; the first write wins. Returns the winning value of every key.
+        """Store values by key; the first write wins. Returns the winning value of every key.
 
         Values come back as JSON reads them (tuples as lists), now and at any later time alike.
 
         Raises:
             TypeError, ValueError: a value that is not JSON (NaN included).
-            DiskFull: no space left; nothing of this call is kept.
+            DiskFull: no space left; nothing of this call is stored.
 
         Example:
-            >>> store.ledger.make("image", {key: {"image": digest}})  # doctest: +SKIP
+            >>> store.ledger.put("image", {key: {"image": digest}})  # doctest: +SKIP
             {'3f...': {'image': '9c...'}}
         """
         now = _now()
@@ -94,13 +94,13 @@ class Ledger:
                 " ON CONFLICT (kind, key) DO NOTHING",
                 rows,
             )
-            return _select_made(connection, kind, values)
+            return _select(connection, kind, values)
 
     def delete(self, kind: str, keys: Iterable[str]) -> int:
-        """Drop made values, so that they are made anew. Returns how many were dropped.
+        """Delete values, so that they are made anew. Returns how many were deleted.
 
         Example:
-            >>> store.ledger.forget("image", [key])  # doctest: +SKIP
+            >>> store.ledger.delete("image", [key])  # doctest: +SKIP
             1
         """
         with self._transaction(write=True) as connection:
@@ -110,14 +110,14 @@ class Ledger:
             ).rowcount
 
     def record(self, rows: Iterable[LedgerRow | Mapping[str, Any]]) -> None:
-        """Note how rows ended; the latest status per (stage, partition, row_id) stands.
+        """Record how rows ended; the latest status per (stage, partition, row_id) stands.
 
         `attempts` counts a row's tries: it grows when a row fails again or its outcome changes,
-        not when the same success or rejection is noted once more.
+        not when the same success or rejection is recorded once more.
 
         Raises:
             HoiError: an unknown status, or a rejected or failed row without a reason.
-            DiskFull: no space left; nothing of this call is kept.
+            DiskFull: no space left; nothing of this call is stored.
 
         Example:
             >>> store.ledger.record([{"stage": "candidate_images", "partition": "hook",
@@ -178,7 +178,7 @@ class Ledger:
         return pl.DataFrame(found, schema=schema, orient="row")
 
     def changes(self) -> int:
-        """How often rows were recorded: grows with every `record`, so that caches can tell."""
+        """How often rows were recorded: grows with every `record`, so that caches notice."""
         with self._transaction(write=False) as connection:
             return int(connection.execute("SELECT changes FROM counter").fetchone()[0])
 
@@ -263,7 +263,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _select_made(connection: sqlite3.Connection, kind: str, keys: Iterable[str]) -> dict[str, Any]:
+def _select(connection: sqlite3.Connection, kind: str, keys: Iterable[str]) -> dict[str, Any]:
     wanted = list(keys)
     found = dict(
         connection.execute(

@@ -4,35 +4,58 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hoi_assets.errors import HoiError
 from hoi_assets.store.disk import writing
+from hoi_assets.store.places import places
+from hoi_assets.store.published import Published
+from hoi_assets.store.versions import Store
 
-if TYPE_CHECKING:
-    from hoi_assets.store.versions import Published, Store
 
+def prune(store: Store, keep: int = 1, dry_run: bool = False) -> list[Path]:
+    """Remove old versions.
 
-def prune(store: "Store", keep: int, dry_run: bool) -> list[Path]:
-    """See `Store.prune`.
+    Kept are, per asset and partition: the version in force, the latest `keep` distinct ones, and
+    every version that the inputs or parents of a kept one refer to, through any number of steps.
+
+    Args:
+        keep: at least 1.
+        dry_run: only list what would be removed.
+
+    Returns:
+        Folders of the removed versions.
+
+    Raises:
+        HoiError: `keep` is under 1.
 
     Example:
-        >>> prune(store, keep=1, dry_run=True)  # doctest: +SKIP
-        []
+        >>> prune(store, keep=2, dry_run=True)  # doctest: +SKIP
+        [PosixPath('.../versions/5d41402abc4b2a76')]
     """
     if keep < 1:
         raise HoiError(f"prune: keep is {keep}", "keep at least 1: the version in force")
+    kept = _kept(store, keep)
+    removed = []
+    for asset, partition in places(store.home):
+        for path in sorted((store.place(asset, partition) / "versions").glob("*")):
+            if path not in kept and (dry_run or _remove(store, asset, partition, path)):
+                removed.append(path)
+    return removed
+
+
+def _kept(store: Store, keep: int) -> set[Path]:
+    """Folders of the versions in force, of the latest ones, and of all that these refer to."""
     publications: dict[Path, list[Published]] = {}
     bearing: dict[str, set[Path]] = {}
     pending: list[Path] = []
-    for place in sorted((store.home / "assets").glob("*/*")):
-        partition = None if place.name == "_" else place.name
-        history = store.history(place.parent.name, partition)
+    for asset, partition in places(store.home):
+        history = store.history(asset, partition)
         for published in history:
             publications.setdefault(published.path, []).append(published)
             bearing.setdefault(published.version, set()).add(published.path)
         pending += list(dict.fromkeys(published.path for published in history[::-1]))[:keep]
-        current = store.current(place.parent.name, partition)
+        current = store.current(asset, partition)
         if current is not None:
             pending.append(current.path)
     kept: set[Path] = set()
@@ -45,26 +68,20 @@ def prune(store: "Store", keep: int, dry_run: bool) -> list[Path]:
         for published in publications.get(path, []):
             for text in _strings([published.inputs, published.parents]):
                 pending += bearing.get(text, ())
+    return kept
 
-    removed = []
-    for path in sorted((store.home / "assets").glob("*/*/versions/*")):
-        if path in kept:
-            continue
-        if dry_run:
-            removed.append(path)
-            continue
-        place = path.parent.parent
-        partition = None if place.name == "_" else place.name
-        with store.publishing(place.parent.name, partition), writing(path):
-            current = store.current(place.parent.name, partition)
-            if current is not None and current.path == path:
-                continue
-            # Out of the way at one stroke, so that no reader meets half a version.
-            doomed = store.staging / f"{uuid.uuid4().hex}.pruned"
-            path.replace(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
-            removed.append(path)
-    return removed
+
+def _remove(store: Store, asset: str, partition: str | None, path: Path) -> bool:
+    """Remove one version, unless it came into force meanwhile."""
+    with store.publishing(asset, partition), writing(path):
+        current = store.current(asset, partition)
+        if current is not None and current.path == path:
+            return False
+        # Out of the way at one stroke, so that no reader meets half a version.
+        doomed = store.staging / f"{uuid.uuid4().hex}.pruned"
+        path.replace(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+        return True
 
 
 def _strings(value: Any) -> Iterator[str]:

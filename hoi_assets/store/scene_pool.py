@@ -14,86 +14,143 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hoi_assets.errors import HoiError
+from hoi_assets.settings import IN_CHECKOUT, restore_remedy
+from hoi_assets.store.tables import Column, Table
 
 PICTURE_SUFFIX = ".webp"
 STORED_TABLE = "scenes.parquet"
 
-# Joints are 21 a hand (wrist, then thumb to little finger, root to tip); joints_3d metres in the
-# world (+z up), joints_2d pixels (x right, y down); joint_angles radians, 60 a hand (20 bones x
-# flexion, abduction, twist). camera: eye 3, target 3, up 3 (metres), field of view (degrees).
-# Areas in pixels. Masks are 1-bit PNG files. The digest is that of the stored picture's pixels.
-SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "scene_id": pl.String,
-    "split": pl.String,
-    "file": pl.String,
-    "caption": pl.String,
-    "true_caption": pl.String,
-    "category": pl.String,
-    "object": pl.String,
-    "colour": pl.String,
-    "material": pl.String,
-    "skin_tone": pl.String,
-    "side": pl.String,
-    "hands": pl.Int32,
-    "view": pl.String,
-    "light": pl.String,
-    "background": pl.String,
-    "defects": pl.List(pl.String),
-    "lies": pl.List(pl.String),
-    "fidelity": pl.Boolean,
-    "alignment": pl.Boolean,
-    "visible_fingers": pl.List(pl.String),
-    "contacts": pl.List(pl.String),
-    "contact_mm": pl.Float32,
-    "penetration_mm": pl.Float32,
-    "joint_angles": pl.List(pl.Float32),
-    "joints_3d": pl.List(pl.Float32),
-    "joints_2d": pl.List(pl.Float32),
-    "camera": pl.List(pl.Float32),
-    "hand_area": pl.Int32,
-    "object_area": pl.Int32,
-    "hand_mask": pl.Binary,
-    "object_mask": pl.Binary,
-    "seed": pl.Int64,
-    "grasp_id": pl.String,
-    "digest": pl.String,
-}
+MASKS = ("hand_mask", "object_mask")
 
-# Interaction scenes, see `interactions.Item`: prompt is the sentence told, caption a true one;
-# triples (subject, relation, object) and truth are the prompt's; questions, answers and kinds go
-# together; plan (JSON) is what is drawn. gap_mm: from what acts to its target. Pixels per hand, and
-# per thing as `things` names them.
-INTERACTION_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "scene_id": pl.String,
-    "split": pl.String,
-    "file": pl.String,
-    "scenario": pl.String,
-    "pattern": pl.String,
-    "prompt": pl.String,
-    "caption": pl.String,
-    "alignment": pl.Boolean,
-    "fault": pl.String,
-    "triples": pl.List(pl.List(pl.String)),
-    "truth": pl.List(pl.Boolean),
-    "questions": pl.List(pl.String),
-    "answers": pl.List(pl.Boolean),
-    "kinds": pl.List(pl.String),
-    "plan": pl.String,
-    "light": pl.String,
-    "background": pl.String,
-    "gap_mm": pl.Float32,
-    "camera": pl.List(pl.Float32),
-    "hand_pixels": pl.List(pl.Int32),
-    "thing_pixels": pl.List(pl.Int32),
-    "things": pl.List(pl.String),
-    "seed": pl.Int64,
-    "digest": pl.String,
-}
+SCENES = Table(
+    "scenes",
+    "one picture of a hand and an object, with its truth",
+    (
+        Column("scene_id", pl.String, "name of the picture"),
+        Column("split", pl.String, "what the picture is for; splits share no seed"),
+        Column("file", pl.String, "path of the picture, relative to the pool"),
+        Column("caption", pl.String, "caption as published; false where `lies` says so"),
+        Column("true_caption", pl.String, "the same wording, true"),
+        Column(
+            "category", pl.String, "hand pose; null for an object without a hand", nullable=True
+        ),
+        Column("object", pl.String, "kind of object"),
+        Column("colour", pl.String, "its colour"),
+        Column("material", pl.String, "its material"),
+        Column("skin_tone", pl.String, "null without a hand", nullable=True),
+        Column("side", pl.String, "left, right or both; null without a hand", nullable=True),
+        Column("hands", pl.Int32, "number of hands"),
+        Column("view", pl.String, "front, side or above"),
+        Column("light", pl.String, "light rig"),
+        Column("background", pl.String, "wall behind the scene"),
+        Column("defects", pl.List(pl.String), "defects planted in the picture"),
+        Column("lies", pl.List(pl.String), "what is false in the caption"),
+        Column("fidelity", pl.Boolean, "whether the picture is free of defects"),
+        Column("alignment", pl.Boolean, "whether the caption is true"),
+        Column("visible_fingers", pl.List(pl.String), "fingers that show"),
+        Column("contacts", pl.List(pl.String), "bones and parts that touch the object"),
+        Column(
+            "contact_mm",
+            pl.Float32,
+            "largest distance of a touching part to the object",
+            unit="mm",
+            nullable=True,
+        ),
+        Column(
+            "penetration_mm",
+            pl.Float32,
+            "deepest point of the hand inside the object",
+            unit="mm",
+            nullable=True,
+        ),
+        Column(
+            "joint_angles",
+            pl.List(pl.Float32),
+            "60 a hand: 20 bones x flexion, abduction, twist",
+            unit="rad",
+        ),
+        Column(
+            "joints_3d",
+            pl.List(pl.Float32),
+            "21 joints a hand (wrist, then thumb to little finger, root to tip) x, y, z; +z up",
+            unit="m",
+        ),
+        Column(
+            "joints_2d",
+            pl.List(pl.Float32),
+            "the joints in the picture, x right and y down",
+            unit="px",
+        ),
+        Column(
+            "camera", pl.List(pl.Float32), "eye 3, target 3, up 3 (metres), field of view (degrees)"
+        ),
+        Column("hand_area", pl.Int32, "area of the hand mask", unit="px"),
+        Column("object_area", pl.Int32, "area of the object mask", unit="px"),
+        Column("hand_mask", pl.Binary, "where a hand shows, 1-bit PNG"),
+        Column("object_mask", pl.Binary, "where the object shows, 1-bit PNG"),
+        Column("seed", pl.Int64, "seed of all that no word says"),
+        Column("grasp_id", pl.String, "pictures of one solved grasp share it"),
+        Column("digest", pl.String, "digest of the stored picture's pixels"),
+    ),
+    key=("scene_id",),
+)
+
+INTERACTION_SCENES = Table(
+    "interaction_scenes",
+    "one picture of an interaction, with its prompt, components, questions and answers",
+    (
+        Column("scene_id", pl.String, "name of the picture"),
+        Column("split", pl.String, "what the picture is for; splits share no seed"),
+        Column("file", pl.String, "path of the picture, relative to the pool"),
+        Column("scenario", pl.String, "functional, compositional or multi_subject"),
+        Column(
+            "pattern", pl.String, "pattern of the plan, see `hoi_assets.grammar.plans.make_plan`"
+        ),
+        Column(
+            "prompt",
+            pl.String,
+            "sentence that goes with the picture; one component is false where `fault` says so",
+        ),
+        Column("caption", pl.String, "sentence that is true of the picture"),
+        Column("alignment", pl.Boolean, "whether the prompt is true"),
+        Column(
+            "fault", pl.String, "what makes the prompt false; null where it is true", nullable=True
+        ),
+        Column(
+            "triples",
+            pl.List(pl.List(pl.String)),
+            "the prompt's components: subject, relation, object",
+        ),
+        Column("truth", pl.List(pl.Boolean), "whether each component holds"),
+        Column("questions", pl.List(pl.String), "questions about the picture"),
+        Column("answers", pl.List(pl.Boolean), "their true answers"),
+        Column("kinds", pl.List(pl.String), "kind of component that each question is about"),
+        Column("plan", pl.String, "what is drawn, as JSON"),
+        Column("light", pl.String, "light rig"),
+        Column("background", pl.String, "wall behind the scene"),
+        Column(
+            "gap_mm",
+            pl.Float32,
+            "from what acts to its target; null where nothing acts",
+            unit="mm",
+            nullable=True,
+        ),
+        Column(
+            "camera", pl.List(pl.Float32), "eye 3, target 3, up 3 (metres), field of view (degrees)"
+        ),
+        Column("hand_pixels", pl.List(pl.Int32), "pixels that show each hand", unit="px"),
+        Column("thing_pixels", pl.List(pl.Int32), "pixels that show each thing", unit="px"),
+        Column("things", pl.List(pl.String), "kinds of the things in `thing_pixels`"),
+        Column("seed", pl.Int64, "seed of all that no word says"),
+        Column("digest", pl.String, "digest of the stored picture's pixels"),
+    ),
+    key=("scene_id",),
+)
 
 
 def read_pool(folder: Path, split: str | None = None) -> pl.DataFrame:
-    """All rows of a pool, or of one split, in scene order; columns as in SCHEMA, or for
-    interaction scenes, which lie in a folder of their own, as in INTERACTION_SCHEMA.
+    """All rows of a pool, or of one split, in scene order; columns as in SCENES, or for
+    interaction scenes, which lie in a folder of their own, as in INTERACTION_SCENES.
 
     Reads the stored table and every finished shard of a world.
 
@@ -109,8 +166,9 @@ def read_pool(folder: Path, split: str | None = None) -> pl.DataFrame:
     if not tables:
         raise HoiError(
             f"no pool of scenes in {folder}" + (f" for split '{split}'" if split else ""),
-            f"Render it: python -m hoi_assets.tinyworld.scenes.pool --out {folder}"
-            + (f" --split {split}" if split else ""),
+            f"render it with `python -m hoi_assets.tinyworld.scenes.pool --out {folder}"
+            + (f" --split {split}`" if split else "`")
+            + ("" if IN_CHECKOUT else f"; or {restore_remedy(str(folder), 'world')}"),
         )
     rows = pl.concat([pl.read_parquet(table) for table in tables])
     if split is not None:
@@ -118,7 +176,7 @@ def read_pool(folder: Path, split: str | None = None) -> pl.DataFrame:
         if rows.is_empty():
             raise HoiError(
                 f"no scenes of split '{split}' in {folder}",
-                "Use a split that this pool holds, or render it with --split.",
+                "use a split that this pool holds, or render it with --split",
             )
     return rows
 
@@ -135,7 +193,7 @@ def open_image(folder: Path, row: dict[str, Any]) -> Image.Image:
     except OSError as error:
         raise HoiError(
             f"picture {path} of scene '{row.get('scene_id')}' cannot be read: {error}",
-            f"Render the pool anew: python -m hoi_assets.tinyworld.scenes.pool --out {folder}",
+            f"render the pool anew: python -m hoi_assets.tinyworld.scenes.pool --out {folder}",
         ) from error
 
 

@@ -12,6 +12,22 @@ import polars as pl
 
 DType = pl.DataType | type[pl.DataType]
 
+# Columns that versions published before the rename have under the name on the left.
+FORMER_NAMES = {
+    "passes": "denoiser_evaluations",
+    "held": "satisfied",
+    "holds": "satisfied",
+}
+
+
+def with_current_names(frame: pl.DataFrame) -> pl.DataFrame:
+    """A published table with renamed columns under their current names.
+
+    >>> with_current_names(pl.DataFrame({"passes": [56]})).columns
+    ['denoiser_evaluations']
+    """
+    return frame.rename(FORMER_NAMES, strict=False)
+
 
 @dataclass(frozen=True)
 class Column:
@@ -37,12 +53,14 @@ class Table:
     Args:
         meaning: what one row is.
         key: columns that no two rows share together; empty where there is no key.
+        optional: written only under some settings.
     """
 
     name: str
     meaning: str
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
+    optional: bool = False
 
     @property
     def schema(self) -> dict[str, DType]:

@@ -1,4 +1,4 @@
-"""What was trained once is found again: a folder per key, complete or absent."""
+"""Cache of trained weights: a folder per key, complete or absent."""
 
 import shutil
 from collections.abc import Callable
@@ -12,7 +12,7 @@ def trained(store: Store, kind: str, key: str, train: Callable[[Path, Path], Non
     """Folder of the training known by `key`; `train(work, result)` makes it where absent.
 
     `work` survives a kill and holds the checkpoints from which `train` goes on; `result` takes
-    what is to be kept, and is moved into place in one step when `train` returns.
+    the files to store, and is moved into place in one step when `train` returns.
 
     Args:
         kind: what is trained, e.g. "lora".

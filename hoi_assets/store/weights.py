@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file
-from hoi_assets.settings import ModelRef
+from hoi_assets.settings import ModelRef, restore_remedy
 
 DIGESTED_SUFFIXES = (".safetensors", ".json", ".txt")
 
@@ -29,9 +29,8 @@ def weights_folder(ref: ModelRef) -> Path | None:
     if folder is None or not folder.is_dir():
         raise HoiError(
             f"model folder {ref.source!r} not found at {folder}",
-            f"restore it with `git checkout -- {ref.source}`, make it with `make weights`, or name "
-            "another model under `models` of the profile; for a hub repository give its "
-            "`revision` (40 hexadecimal digits)",
+            f"{restore_remedy(ref.source, 'weights')}; or name another model under `models` of the "
+            "profile; for a hub repository give its `revision` (40 hexadecimal digits)",
         )
     return folder
 

@@ -4,20 +4,21 @@ import json
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import dagster as dg
 import pytest
 
-from hoi_assets.cli.main import MISTAKE, RATE_HOST, RATE_PORT, RATE_SUITES, main
+from hoi_assets.cli import rate
+from hoi_assets.cli.exit_codes import ExitCode
+from hoi_assets.cli.main import main
 from hoi_assets.defs.evaluation.human_ratings import human_ratings
 from hoi_assets.defs.ppv.prompts import base_prompt_taxonomy
 from hoi_assets.defs.ppv.verification import verifier_training_pairs
-from hoi_assets.publishing.execution import Outcome, carry_out
-from hoi_assets.publishing.graph import Graph
-from hoi_assets.publishing.stage import Stage
-from hoi_assets.publishing.suites import SUITES
+from hoi_assets.publishing.asset import bind
+from hoi_assets.publishing.execution import Execution, execute
 from hoi_assets.rating import page
-from hoi_assets.rating.pictures import SUITES as PICTURE_SUITES
+from hoi_assets.rating.published_images import SUITES as PICTURE_SUITES
 from hoi_assets.rating.study import read_study, study_folder
 from hoi_assets.settings import Settings, load_settings
 from hoi_assets.store.versions import Store
@@ -34,12 +35,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def carried_out(stage: Stage, store: Store, settings: Settings, *parents: Stage) -> Outcome:
-    graph = Graph([stage, *parents], SUITES)
-    keys: Any = {"hand_pose": ("hook", "worn"), "scenario": ()}
-    for one in (*parents, stage):
-        outcome = carry_out(graph, one, graph.work(one, None, settings, store, keys))
-    return outcome
+def executed(
+    asset: dg.AssetsDefinition, store: Store, settings: Settings, *parents: dg.AssetsDefinition
+) -> Execution:
+    graph, _ = bind([asset, *parents], settings)
+    for stage in graph.stages:
+        execution = execute(graph, stage, graph.context(stage, None, settings, store))
+    return execution
 
 
 def few_samples() -> Settings:
@@ -100,8 +102,8 @@ def test_votes_of_two_raters_outlive_a_kill_and_become_the_asset(
     finally:
         server.kill()
 
-    outcome = carried_out(human_ratings, store, few_samples())
-    assert outcome.published is not None and outcome.verdict.passed
+    outcome = executed(human_ratings, store, few_samples())
+    assert outcome.published is not None and outcome.gate.passed
     rows = outcome.published.table("rows")
     assert rows.group_by("rater", "status").len().sort("rater", "status").rows() == [
         ("anna", "accepted", 3),
@@ -122,14 +124,14 @@ def test_votes_of_two_raters_outlive_a_kill_and_become_the_asset(
     assert agreement.filter(measure="krippendorff_alpha")["n"].to_list() == [3]
     assert store.ledger.rows("human_ratings").height == 8  # seven lines of votes and the study
 
-    again = carried_out(human_ratings, store, few_samples())
+    again = executed(human_ratings, store, few_samples())
     assert again.unchanged and again.published is not None
     assert again.published.version == outcome.published.version
 
 
 def test_without_a_vote_the_asset_is_empty_tables_and_says_so(home: Path) -> None:
-    outcome = carried_out(human_ratings, Store(home), few_samples())
-    assert outcome.published is not None and not outcome.verdict.broken
+    outcome = executed(human_ratings, Store(home), few_samples())
+    assert outcome.published is not None and not outcome.gate.broken
     for name in ("rows", "studies", "equal", "ratings", "wins", "head_to_head", "agreement"):
         assert outcome.published.table(name).height == 0
     assert "hoi rate make" in outcome.metadata["note"]["value"]
@@ -140,8 +142,8 @@ def test_damaged_study_is_a_warning_and_keeps_no_other_back(home: Path) -> None:
     for name in ("fine", "torn"):
         assert main(["rate", "make", name, "--suite", "hoi", "--prompts", "1"]) == 0
     (study_folder(home, "torn") / "study.json").write_text("{", encoding="utf-8")
-    outcome = carried_out(human_ratings, store, few_samples())
-    assert outcome.published is not None and outcome.verdict.passed and outcome.verdict.broken
+    outcome = executed(human_ratings, store, few_samples())
+    assert outcome.published is not None and outcome.gate.passed and outcome.gate.broken
     states = outcome.published.table("studies").select("study", "status").rows()
     assert states == [("fine", "accepted"), ("torn", "failed")]
 
@@ -178,7 +180,7 @@ def test_labels_given_on_the_page_are_what_the_verifier_learns_from(
     settings = few_samples()
     named = settings.verifier.model_copy(update={"labels_folder": str(out)})
     settings = settings.model_copy(update={"verifier": named})
-    outcome = carried_out(verifier_training_pairs, store, settings, base_prompt_taxonomy)
+    outcome = executed(verifier_training_pairs, store, settings, base_prompt_taxonomy)
     assert outcome.published is not None
     rows = outcome.published.table("rows")
     assert rows.height == prompts and set(rows["category"]) == {"hook"}
@@ -202,10 +204,10 @@ def test_labels_given_on_the_page_are_what_the_verifier_learns_from(
 def test_mistakes_are_named(
     home: Path, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["rate", *arguments]) == MISTAKE
+    assert main(["rate", *arguments]) == ExitCode.USER_ERROR
     assert capsys.readouterr().err.startswith(f"error: {told}")
 
 
 def test_command_line_names_what_the_modules_hold() -> None:
-    assert (RATE_HOST, RATE_PORT) == (page.HOST, page.PORT)
-    assert RATE_SUITES == PICTURE_SUITES
+    assert (rate.HOST, rate.PORT) == (page.HOST, page.PORT)
+    assert get_args(rate.Suite) == PICTURE_SUITES

@@ -10,30 +10,34 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 from dagster import AssetKey, DagsterRunStatus
 
-from hoi_assets.definitions import build_definitions
-from hoi_assets.defs.automation import (
+from hoi_assets.defs.backfills import launch_backfills
+from hoi_assets.defs.project import Project, load_project
+from hoi_assets.defs.runs import (
     DRIVER_TAG,
     HOST_TAG,
     PID_TAG,
     STARTED_TAG,
-    Done,
-    drive,
-    keys_in_use,
-    launch_backfills,
     process_tags,
     report_dead_runs,
 )
+from hoi_assets.defs.warm_loop import Done, run_pipelines
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS
+from hoi_assets.publishing.asset import published_asset
+from hoi_assets.publishing.context import Result, StageContext
+from hoi_assets.publishing.expectations import row_count, suite
 from hoi_assets.settings import ROOT
+from hoi_assets.store.versions import Staging
 from hoi_assets_tests.publishing.small_pipeline import (
     GOOD,
+    JOBS,
     POISON,
     calls,
-    small_line,
+    small_assets,
+    small_project,
     write_profile,
     write_taxonomy,
 )
@@ -65,57 +69,57 @@ CATEGORIES = ("hook", "tripod", "worn")
 
 
 def test_a_failed_category_is_held_and_named_and_the_rest_goes_on(folder, instance):
-    line = small_line(folder)
+    project = small_project(folder)
     said: list[str] = []
-    report = drive(line, instance, CATEGORIES, log=said.append)
+    report = run_pipelines(project, instance, CATEGORIES, log=said.append)
     assert ends(report.done) == {
-        ("line_head", None): "made",
-        ("hand_pose_line", "hook"): "made",
-        ("hand_pose_line", "tripod"): "held",
-        ("hand_pose_line", "worn"): "made",
-        ("line_dataset", None): "made",
-        ("hand_pose_evaluation", "hook"): "made",
-        ("hand_pose_evaluation", "tripod"): "skipped",
-        ("hand_pose_evaluation", "worn"): "made",
-        ("line_tail", None): "made",
+        ("words", None): "made",
+        ("category", "hook"): "made",
+        ("category", "tripod"): "blocked",
+        ("category", "worn"): "made",
+        ("dataset_and_model", None): "made",
+        ("category_evaluation", "hook"): "made",
+        ("category_evaluation", "tripod"): "skipped",
+        ("category_evaluation", "worn"): "made",
+        ("reporting", None): "made",
     }
-    (held,) = report.held
-    assert (held.partition, held.asset) == ("tripod", "prompts")
-    assert "expect_column_values_to_be_unique" in held.reason
+    (blocked,) = report.blocked
+    assert (blocked.partition, blocked.asset) == ("tripod", "prompts")
+    assert "expect_column_values_to_be_unique" in blocked.reason
     assert "tripod" in report.table()
-    assert any("hand_pose_line tripod (2/3): held" in text for text in said)
-    assert line.platform.store.require("model").json("weights") == ["hook", "worn"]
+    assert any("category tripod (2/3): blocked" in text for text in said)
+    assert project.platform.store.require("model").json("weights") == ["hook", "worn"]
 
 
 def test_every_run_of_the_loop_is_in_dagster_with_its_partition(folder, instance):
-    drive(small_line(folder), instance, ["hook"], log=quiet, parent_run_id="the-parent")
+    run_pipelines(small_project(folder), instance, ["hook"], log=quiet, parent_run_id="the-parent")
     runs = instance.get_runs()
     assert {run.tags[DRIVER_TAG] for run in runs} == {"the-parent"}
     assert all(run.status == DagsterRunStatus.SUCCESS for run in runs)
     partitions = {run.job_name: run.tags.get("dagster/partition") for run in runs}
-    assert partitions["hand_pose_line"] == "hook"
-    assert partitions["line_dataset"] is None
+    assert partitions["category"] == "hook"
+    assert partitions["dataset_and_model"] is None
     assert {run.tags[PID_TAG] for run in runs} == {str(os.getpid())}
 
 
 def test_second_loop_over_the_same_inputs_makes_nothing(folder, instance):
-    line = small_line(folder)
-    drive(line, instance, ["hook", "worn"], log=quiet)
+    project = small_project(folder)
+    run_pipelines(project, instance, ["hook", "worn"], log=quiet)
     before = calls(folder)
-    report = drive(small_line(folder), instance, ["hook", "worn"], log=quiet)
+    report = run_pipelines(small_project(folder), instance, ["hook", "worn"], log=quiet)
     assert calls(folder) == before
     assert {done.end for done in report.done} == {"unchanged"}
 
 
 def test_only_stale_makes_what_changed_and_what_follows(folder, instance):
-    line = small_line(folder)
-    drive(line, instance, ["hook", "worn"], log=quiet)
+    project = small_project(folder)
+    run_pipelines(project, instance, ["hook", "worn"], log=quiet)
     before = len(calls(folder))
-    report = drive(line, instance, ["hook", "worn"], only="stale", log=quiet)
+    report = run_pipelines(project, instance, ["hook", "worn"], only="stale", log=quiet)
     assert {done.end for done in report.done} == {"skipped"}
     write_taxonomy(folder / "taxonomy", {"worn": [*GOOD, "a new cup"]})
-    report = drive(line, instance, ["hook", "worn"], only="stale", log=quiet)
-    assert ends(report.done)["hand_pose_line", "hook"] == "skipped"
+    report = run_pipelines(project, instance, ["hook", "worn"], only="stale", log=quiet)
+    assert ends(report.done)["category", "hook"] == "skipped"
     assert calls(folder)[before:] == [
         "prompts worn",
         "pictures worn",
@@ -128,66 +132,68 @@ def test_only_stale_makes_what_changed_and_what_follows(folder, instance):
 
 
 def test_only_failed_tries_the_held_category_and_no_other(folder, instance):
-    line = small_line(folder)
-    drive(line, instance, CATEGORIES, log=quiet)
+    project = small_project(folder)
+    run_pipelines(project, instance, CATEGORIES, log=quiet)
     before = len(calls(folder))
     write_taxonomy(folder / "taxonomy", {"tripod": GOOD, "hook": [*GOOD, "a new cup"]})
-    report = drive(line, instance, CATEGORIES, only="failed", log=quiet)
-    assert not report.held
-    assert ends(report.done)["hand_pose_line", "hook"] == "skipped"
+    report = run_pipelines(project, instance, CATEGORIES, only="failed", log=quiet)
+    assert not report.blocked
+    assert ends(report.done)["category", "hook"] == "skipped"
     assert calls(folder)[before : before + 3] == ["prompts tripod", "pictures tripod", "dataset _"]
-    weights = line.platform.store.require("model").json("weights")
+    weights = project.platform.store.require("model").json("weights")
     assert weights == ["hook", "tripod", "worn"]
 
 
 def test_only_missing_makes_the_category_that_never_was(folder, instance):
-    line = small_line(folder)
-    drive(line, instance, ["hook"], log=quiet)
+    project = small_project(folder)
+    run_pipelines(project, instance, ["hook"], log=quiet)
     write_taxonomy(folder / "taxonomy", {"hook": [*GOOD, "a new cup"]})
     before = len(calls(folder))
-    drive(line, instance, ["hook", "worn"], only="missing", log=quiet)
+    run_pipelines(project, instance, ["hook", "worn"], only="missing", log=quiet)
     assert calls(folder)[before : before + 3] == ["prompts worn", "pictures worn", "dataset _"]
 
 
-def test_failure_for_all_categories_ends_the_loop_there(folder, instance):
+def test_failure_for_all_categories_leaves_out_what_requires_it(folder, instance):
     write_profile(folder, dataset={"min_categories": 5})
-    report = drive(small_line(folder), instance, ["hook", "worn"], log=quiet)
-    assert report.done[-1].job == "line_dataset"
-    assert report.done[-1].asset == "dataset"
-    assert "observed 2" in report.done[-1].reason
+    report = run_pipelines(small_project(folder), instance, ["hook", "worn"], log=quiet)
+    (blocked,) = report.blocked
+    assert (blocked.job, blocked.asset) == ("dataset_and_model", "dataset")
+    assert "observed 2" in blocked.reason
+    after = [one for one in report.done if one.job in ("category_evaluation", "reporting")]
+    assert {(one.end, one.reason) for one in after} == {("skipped", "dataset is blocked")}
 
 
 def test_partitions_in_use_are_the_profiles_and_those_made_before(folder, instance):
     write_profile(folder, run_categories=["worn"])
-    line = small_line(folder)
-    assert keys_in_use(line) == ("worn", *SCENARIOS)
-    drive(line, instance, ["hook"], log=quiet)
-    assert keys_in_use(line) == ("hook", "worn", *SCENARIOS)
+    project = small_project(folder)
+    assert project.keys_in_use() == ("worn",)
+    run_pipelines(project, instance, ["hook"], log=quiet)
+    assert project.keys_in_use() == ("hook", "worn")
 
 
 def test_unknown_category_is_named_with_those_known(folder):
-    with pytest.raises(HoiError, match=r"(?s)'hok'.*functional, hook, .*tripod, worn"):
-        small_line(folder).platform.chosen(["hok"])
+    with pytest.raises(HoiError, match=r"(?s)'hok'.*hook, .*tripod, worn"):
+        small_project(folder).chosen(["hok"])
 
 
 # --- the jobs that loop ------------------------------------------------------------------------
 
 
 def test_regenerate_runs_the_same_loop_and_fails_naming_the_held(folder, instance):
-    line = small_line(folder)
-    job = build_definitions(line).resolve_job_def("regenerate")
+    project = small_project(folder)
+    job = project.definitions.resolve_job_def("regenerate")
     result = job.execute_in_process(instance=instance, raise_on_error=False)
     assert not result.success
     (failure,) = [event for event in result.all_events if event.is_step_failure]
     told = failure.step_failure_data.user_failure_data.description
-    assert told.startswith("held: tripod")
+    assert told.startswith("blocked: tripod")
     children = [run for run in instance.get_runs() if run.job_name != "regenerate"]
     assert {run.tags[DRIVER_TAG] for run in children} == {result.run_id}
-    assert line.platform.store.require("model").json("weights") == ["hook", "worn"]
+    assert project.platform.store.require("model").json("weights") == ["hook", "worn"]
 
 
 def test_regenerate_takes_categories_and_what_to_make(folder, instance):
-    job = build_definitions(small_line(folder)).resolve_job_def("regenerate")
+    job = small_project(folder).definitions.resolve_job_def("regenerate")
     config = {"partitions": ["hook"], "only": "missing"}
     result = job.execute_in_process(
         instance=instance, run_config={"ops": {"regenerate_loop": {"config": config}}}
@@ -202,7 +208,7 @@ def test_regenerate_takes_categories_and_what_to_make(folder, instance):
 
 
 def test_nightly_schedule_asks_for_what_is_stale(folder, instance):
-    repository = build_definitions(small_line(folder)).get_repository_def()
+    repository = small_project(folder).definitions.get_repository_def()
     (schedule,) = repository.schedule_defs
     with dg.build_schedule_context(instance=instance, repository_def=repository) as context:
         tick = schedule.evaluate_tick(context)
@@ -210,13 +216,13 @@ def test_nightly_schedule_asks_for_what_is_stale(folder, instance):
 
 
 def test_what_follows_the_categories_is_asked_for_by_its_condition(folder, instance):
-    line = small_line(folder)
-    definitions = build_definitions(line)
+    project = small_project(folder)
+    definitions = project.definitions
     first = dg.evaluate_automation_conditions(defs=definitions, instance=instance)
     assert first.total_requested == 0
-    line.defs.resolve_job_def("line_head").execute_in_process(instance=instance)
+    project.pipelines.resolve_job_def("words").execute_in_process(instance=instance)
     for category in ("hook", "tripod"):
-        line.defs.resolve_job_def("hand_pose_line").execute_in_process(
+        project.pipelines.resolve_job_def("category").execute_in_process(
             partition_key=category, instance=instance, raise_on_error=False
         )
     then = dg.evaluate_automation_conditions(
@@ -226,7 +232,7 @@ def test_what_follows_the_categories_is_asked_for_by_its_condition(folder, insta
     assert then.get_num_requested(AssetKey("dataset")) == 1
     assert then.get_num_requested(AssetKey("model")) == 1
     assert then.get_num_requested(AssetKey("prompts")) == 0
-    line.defs.resolve_job_def("line_dataset").execute_in_process(instance=instance)
+    project.pipelines.resolve_job_def("dataset_and_model").execute_in_process(instance=instance)
     last = dg.evaluate_automation_conditions(
         defs=definitions, instance=instance, cursor=then.cursor
     )
@@ -239,22 +245,32 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 import dagster as dg
-from hoi_assets.defs.automation import drive
-from hoi_assets.publishing.expectations import rows
-from hoi_assets.publishing.stage import Result, stage
-from hoi_assets.definitions import build_line
+from hoi_assets.defs.project import load_project
+from hoi_assets.defs.warm_loop import run_pipelines
+from hoi_assets.publishing.asset import published_asset
+from hoi_assets.publishing.context import Result
+from hoi_assets.publishing.expectations import row_count, suite
 
 folder = Path(sys.argv[1])
 
-@stage("endless", partitions="hand_pose", code_version="1")
-def endless(work, out):
+@published_asset(
+    partitions_def=dg.StaticPartitionsDefinition(["hook"]),
+    code_version="1",
+    suite=suite(rows=[row_count()]),
+)
+def endless(context, staging):
     print("inside", flush=True)
     time.sleep(600)
     return Result()
 
-line = build_line(str(folder / "small.yaml"), folder / "home", [endless], {"endless": rows("rows")})
+project = load_project(
+    str(folder / "small.yaml"),
+    folder / "home",
+    [endless],
+    [dg.define_asset_job("job", selection=["endless"])],
+)
 with dg.DagsterInstance.get() as instance:
-    drive(line, instance, ["hook"], say=print)
+    run_pipelines(project, instance, ["hook"], log=print)
 """
 
 
@@ -291,7 +307,7 @@ def test_run_of_a_killed_driver_is_reported_dead_and_its_category_is_free(folder
         after = instance.get_run_by_id(run.run_id)
         assert after is not None and after.status == DagsterRunStatus.FAILURE
         assert "ended without finishing" in said[0]
-        with small_line(folder).platform.store.lock("endless", "hook", timeout_s=1):
+        with small_project(folder).platform.store.lock("endless", "hook", timeout_s=1):
             pass
 
 
@@ -347,7 +363,7 @@ def wait_until(ready: Callable[[], bool], seconds: float, what: str) -> None:
 
 @pytest.fixture
 def daemon(folder: Path) -> Iterator[dg.DagsterInstance]:
-    """A real daemon over the small line, with this repository's dagster.yaml."""
+    """A real daemon over the small project, with this repository's dagster.yaml."""
     from hoi_assets.defs.resources import prepare_dagster_home
 
     home = prepare_dagster_home(folder / "home")
@@ -388,10 +404,10 @@ def daemon(folder: Path) -> Iterator[dg.DagsterInstance]:
 def test_backfill_by_the_daemon_keeps_the_poisoned_category_out_of_dataset_and_model(
     folder, daemon
 ):
-    line = small_line(folder)
+    project = small_project(folder)
     with dg.DagsterInstance.ephemeral() as other:
-        line.defs.resolve_job_def("line_head").execute_in_process(instance=other)
-    (backfill_id,) = launch_backfills(line, daemon, CATEGORIES, {})
+        project.pipelines.resolve_job_def("words").execute_in_process(instance=other)
+    (backfill_id,) = launch_backfills(project, daemon, CATEGORIES, {})
 
     def runs() -> dict[str | None, DagsterRunStatus]:
         return {
@@ -413,18 +429,73 @@ def test_backfill_by_the_daemon_keeps_the_poisoned_category_out_of_dataset_and_m
     }
     assert daemon.get_materialized_partitions(AssetKey("pictures")) == {"hook", "worn"}
     # The fan-in runs later, in a run of its own, and reads what was published only.
-    tail = line.defs.resolve_job_def("line_dataset").execute_in_process(instance=daemon)
+    tail = project.pipelines.resolve_job_def("dataset_and_model").execute_in_process(
+        instance=daemon
+    )
     assert tail.success
-    store = line.platform.store
+    store = project.platform.store
     assert set(store.require("dataset").table("rows")["category"]) == {"hook", "worn"}
     assert store.require("model").json("weights") == ["hook", "worn"]
 
 
 def test_a_fan_in_without_anything_made_is_skipped_and_says_why(folder, instance):
-    line = small_line(folder)
-    report = drive(line, instance, list(SCENARIOS), log=quiet)
-    assert [(one.job, one.end, one.reason) for one in report.done[1:]] == [
-        ("line_dataset", "skipped", "no hand_pose is made"),
-        ("line_tail", "skipped", "no hand_pose is made"),
-    ]
-    assert not report.held
+    write_taxonomy(folder / "taxonomy", {"hook": POISON})
+    report = run_pipelines(small_project(folder), instance, ["hook"], log=quiet)
+    assert {one.job: one.reason for one in report.done if one.end == "skipped"} == {
+        "dataset_and_model": "no partition of pictures is published",
+        "category_evaluation": "blocked before",
+        "reporting": "no partition of pictures is published",
+    }
+
+
+# --- two pipelines in one project --------------------------------------------------------------
+
+
+def two_pipelines(folder: Path, verifier_passes: bool = True) -> Project:
+    """The small pipeline, a second one over scenarios, and a page that reads whatever exists."""
+    scenario = dg.StaticPartitionsDefinition(["functional"])
+
+    @published_asset(partitions_def=scenario, code_version="1", suite=suite(rows=[row_count()]))
+    def drawings(context: StageContext, staging: Staging) -> Result:
+        staging.write_table("rows", pl.DataFrame({"scenario": [context.partition_key]}))
+        return Result()
+
+    @published_asset(
+        optional_deps=["report"],
+        deps=["drawings"],
+        code_version="1",
+        suite=suite(rows=[row_count()]),
+    )
+    def page(context: StageContext, staging: Staging) -> Result:
+        reads = ["drawings"] + ["report"] * (context.parents["report"] is not None)
+        staging.write_table("rows", pl.DataFrame({"reads": reads}))
+        return Result()
+
+    if not verifier_passes:
+        write_profile(folder, dataset={"min_categories": 5})
+    return load_project(
+        str(folder / "small.yaml"),
+        folder / "home",
+        [*small_assets(["hook", "worn"]), drawings, page],
+        [
+            *JOBS,
+            dg.define_asset_job("scenario", selection=["drawings"]),
+            dg.define_asset_job("summary", selection=["page"]),
+        ],
+    )
+
+
+def test_one_pipeline_runs_without_touching_the_other(folder, instance):
+    project = two_pipelines(folder)
+    report = run_pipelines(project, instance, ["functional"], log=quiet)
+    assert ends(report.done) == {("scenario", "functional"): "made", ("summary", None): "made"}
+    assert calls(folder) == []
+    assert project.platform.store.require("page").table("rows")["reads"].to_list() == ["drawings"]
+
+
+def test_a_blocked_pipeline_does_not_stop_the_other(folder, instance):
+    project = two_pipelines(folder, verifier_passes=False)
+    report = run_pipelines(project, instance, ["hook", "functional"], log=quiet)
+    assert report.blocked_names == "dataset_and_model"
+    assert ends(report.done)["scenario", "functional"] == "made"
+    assert ends(report.done)["summary", None] == "made"

@@ -1,8 +1,7 @@
-"""The definitions: what they hold, and what loading them costs."""
+"""The definitions: what they hold, and that loading them is light."""
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from hoi_assets.definitions import build_definitions, build_line
+from hoi_assets.defs.jobs import PIPELINE_JOBS
+from hoi_assets.defs.project import Project, assets_below, load_project
 from hoi_assets.settings import ROOT
 
 # Group and partitions of every asset: names are a contract.
@@ -34,22 +34,26 @@ ASSETS = {
     "refined_images": (DETAILSCRIBE, "scenario"),
     "baseline_images": (DETAILSCRIBE, "scenario"),
     "human_ratings": (EVALUATION, None),
-    "scorecards": (EVALUATION, None),
+    "hoi_scorecards": (EVALUATION, None),
+    "interacting_scorecards": (EVALUATION, None),
     "evaluation_report": (EVALUATION, None),
 }
 HEAVY = ("torch", "great_expectations", "transformers", "diffusers", "peft", "matplotlib", "openai")
-MAX_LOAD_S = 2.0
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> dg.RepositoryDefinition:
-    home = tmp_path_factory.mktemp("home")
-    built = build_definitions(build_line("tiny", home)).get_repository_def()
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return load_project("tiny", tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def repository(project: Project) -> dg.RepositoryDefinition:
+    built = project.definitions.get_repository_def()
     built.load_all_definitions()
     return built
 
 
-def test_every_asset_of_the_line_is_there_with_its_partitions_and_gate(repository):
+def test_every_asset_is_there_with_its_partitions_gate_and_owner(repository):
     graph = repository.asset_graph
     assert {key.to_user_string() for key in graph.materializable_asset_keys} == set(ASSETS)
     some_key = {"hand_pose": "power_wrap", "scenario": "functional", None: None}
@@ -58,7 +62,7 @@ def test_every_asset_of_the_line_is_there_with_its_partitions_and_gate(repositor
         assert node.is_partitioned == (partitions is not None), name
         if node.partitions_def is not None:
             assert some_key[partitions] in node.partitions_def.get_partition_keys(), name
-        assert node.description and node.group_name == group
+        assert node.description and node.group_name == group and node.owners
         (check,) = [k for k in graph.asset_check_keys if k.asset_key == node.key]
         assert check.name == "gate"
         check_node = graph.get(check)
@@ -78,13 +82,52 @@ def test_backfill_policy_is_unset_so_that_checks_keep_their_partition(repository
     assert all(graph.get(k).backfill_policy is None for k in graph.materializable_asset_keys)
 
 
-def test_jobs_and_a_nightly_schedule_shipped_stopped(repository):
+def test_pipelines_are_independent_of_each_other(project):
+    ppv = {name for name, (group, _) in ASSETS.items() if group == PPV}
+    detailscribe = {name for name, (group, _) in ASSETS.items() if group == DETAILSCRIBE}
+    graph = project.graph
+    assert not graph.upstream(detailscribe) & ppv
+    assert not graph.upstream(ppv) & detailscribe
+    assert not graph.upstream(["interacting_scorecards"]) & ppv
+    assert not graph.upstream(["hoi_scorecards"]) & detailscribe
+    assert graph.upstream(["evaluation_report"]) == {"evaluation_report"}
+
+
+def test_candidates_wait_for_the_verifier_only_where_a_goal_is_set(project, tmp_path):
+    assert "verifier" not in project.graph["candidate_images"].deps
+    profile = tmp_path / "goal.yaml"
+    tiny = (ROOT / "data" / "profiles" / "tiny.yaml").read_text(encoding="utf-8")
+    profile.write_text(tiny + "candidates: {accepted_goal: 8}\n", encoding="utf-8")
+    with_goal = load_project(str(profile), tmp_path / "home")
+    assert "verifier" in with_goal.graph["candidate_images"].deps
+
+
+def test_every_asset_runs_in_exactly_one_pipeline_job(project):
+    run = [name for job in PIPELINE_JOBS for name in project.assets_of(job)]
+    assert sorted(run) == sorted(ASSETS)
+
+
+def test_what_loads_a_model_asks_for_the_gpu_pool():
+    pools = {asset.key.to_user_string(): asset.op.pool for asset in assets_below("hoi_assets.defs")}
+    loads_models = {
+        spec.key.to_user_string()
+        for asset in assets_below("hoi_assets.defs")
+        for spec in asset.specs
+        if "pytorch" in spec.kinds
+    }
+    assert {name for name, pool in pools.items() if pool == "gpu"} == loads_models
+    assert "hoi_scorecards" in loads_models and "category_loras" in loads_models
+
+
+def test_jobs_have_fixed_names_and_schedule_and_sensor_are_shipped_stopped(repository):
     assert {
-        "line_head",
-        "hand_pose_line",
-        "scenario_line",
-        "line_tail",
-        "whole_line",
+        "verifier_training",
+        "ppv_category",
+        "dataset_and_finetune",
+        "evaluation_images",
+        "detailscribe_scenario",
+        "evaluation",
+        "all_pipelines",
         "regenerate",
     } <= set(repository.job_names)
     (schedule,) = repository.schedule_defs
@@ -106,34 +149,16 @@ def load_in_a_process(code: str, tmp_path: Path) -> str:
     ).stdout
 
 
-def test_loading_takes_at_most_two_seconds_and_imports_nothing_heavy(tmp_path):
+LOAD = "from hoi_assets.defs.project import load_project\nload_project().definitions"
+
+
+def test_loading_imports_nothing_heavy_and_writes_nothing(tmp_path):
     code = f"""
 import json, sys
-from hoi_assets.definitions import build_definitions, build_line
-build_definitions(build_line()).get_repository_def()
+{LOAD}.get_repository_def()
 print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))
 """
-    # Processor time, and beside it what Dagster alone takes: the wall's clock, and on a crowded
-    # machine even the processor's, tells how busy the neighbours are.
-    pairs = [(_seconds(code, tmp_path), _seconds("import dagster", tmp_path)) for _ in range(2)]
-    heavy = json.loads(load_in_a_process(code, tmp_path))
-    assert heavy == []
-    assert any(ours <= max(MAX_LOAD_S, 1.8 * dagster) for ours, dagster in pairs), pairs
-
-
-def _seconds(code: str, tmp_path: Path) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    load_in_a_process(code, tmp_path)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def test_loading_writes_nothing(tmp_path):
-    load_in_a_process(
-        "from hoi_assets.definitions import build_definitions, build_line\n"
-        "build_definitions(build_line()).get_repository_def()",
-        tmp_path,
-    )
+    assert json.loads(load_in_a_process(code, tmp_path)) == []
     assert list(tmp_path.iterdir()) == []
 
 

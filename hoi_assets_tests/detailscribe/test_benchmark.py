@@ -1,5 +1,6 @@
 """Benchmark rows: what is read, what is refused and why; getting the official files."""
 
+import hashlib
 import http.server
 import json
 import threading
@@ -10,22 +11,25 @@ from typing import Any
 import pytest
 
 from hoi_assets.cli.main import MISTAKE, main
-from hoi_assets.detailscribe import benchmark as interacting
 from hoi_assets.detailscribe.benchmark import (
     BUILT_IN,
-    COMMIT,
-    FILES_FOLDER,
-    OFFICIAL,
-    REPOSITORY,
+    OFFICIAL_FILES,
+    BenchmarkRow,
     OfficialFile,
     benchmark_digest,
     benchmark_folder,
-    benchmark_table,
-    fetch,
+    benchmark_frame,
     read_benchmark,
 )
+from hoi_assets.detailscribe.benchmark_download import (
+    COMMIT,
+    FILES_FOLDER,
+    REPOSITORY,
+    fetch_official_files,
+)
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS, write_benchmark
+from hoi_assets.grammar.benchmark import write_benchmark
+from hoi_assets.grammar.plans import SCENARIOS
 from hoi_assets.hashing import digest_file
 
 GOOD = json.dumps({"topic": "stir-tea", "prompt": "A robot stirs tea with a wrench."}).encode()
@@ -41,13 +45,13 @@ def row(topic: Any = "t", prompt: Any = "p", **more: Any) -> bytes:
     return json.dumps({"topic": topic, "prompt": prompt, **more}).encode()
 
 
-def read(folder: Path) -> list[interacting.BenchmarkRow]:
+def read(folder: Path) -> list[BenchmarkRow]:
     return read_benchmark(folder, ("functional",))
 
 
 def test_rows_are_read_as_written_with_scenario_source_and_line(tmp_path: Path) -> None:
     odd = row("tic−tac/toe: 50%, “x”", " A cup.  Two cups ")
-    table = benchmark_table(read(write(tmp_path, GOOD, b"", odd)))
+    table = benchmark_frame(read(write(tmp_path, GOOD, b"", odd)))
     assert table.columns == [
         "row_id", "scenario", "topic", "prompt", "source", "line", "status", "reason",
     ]  # fmt: skip
@@ -59,10 +63,10 @@ def test_rows_are_read_as_written_with_scenario_source_and_line(tmp_path: Path) 
 
 
 def test_table_has_the_same_columns_whatever_the_rows_hold() -> None:
-    assert benchmark_table([]).columns == benchmark_table(read_built_in()).columns
+    assert benchmark_frame([]).columns == benchmark_frame(read_built_in()).columns
 
 
-def read_built_in() -> list[interacting.BenchmarkRow]:
+def read_built_in() -> list[BenchmarkRow]:
     return read_benchmark(benchmark_folder(None))
 
 
@@ -126,7 +130,7 @@ def test_bad_line_is_a_failed_row_and_the_rest_goes_on(
     assert (bad.line, bad.topic, bad.prompt) == (2, "", "")
     assert len(bad.reason or "") < 200 and (bad.reason or "").isprintable()
     assert len({each.row_id for each in rows}) == 3
-    assert benchmark_table(rows).height == 3
+    assert benchmark_frame(rows).height == 3
 
 
 def test_byte_order_mark_and_windows_line_ends_are_let_pass(tmp_path: Path) -> None:
@@ -220,18 +224,18 @@ DATA = b"".join(row("t", f"cup number {n}") + b"\n" for n in range(3))
 def three_files(sha256: str | None) -> list[OfficialFile]:
     return [
         OfficialFile(file.scenario, file.name, 3, sha256 if n == 0 else None)
-        for n, file in enumerate(OFFICIAL)
+        for n, file in enumerate(OFFICIAL_FILES)
     ]
 
 
 def names() -> list[str]:
-    return [file.name for file in OFFICIAL]
+    return [file.name for file in OFFICIAL_FILES]
 
 
 def test_fetched_files_are_those_of_the_repository(serve_files: Any, tmp_path: Path) -> None:
     url = serve_files(dict.fromkeys(names(), DATA))
-    known = interacting.hashlib.sha256(DATA).hexdigest()
-    got = fetch(tmp_path / "new" / "rows", base_url=url, files=three_files(known))
+    known = hashlib.sha256(DATA).hexdigest()
+    got = fetch_official_files(tmp_path / "new" / "rows", base_url=url, files=three_files(known))
     assert [file.verified for file in got] == [True, False, False]
     assert {file.sha256 for file in got} == {known}
     assert sorted(p.name for p in (tmp_path / "new" / "rows").iterdir()) == sorted(names())
@@ -251,34 +255,34 @@ def test_download_that_is_not_the_official_file_writes_nothing(
 ) -> None:
     url = serve_files({**dict.fromkeys(names(), DATA), names()[2]: bad})
     with pytest.raises(HoiError, match=message) as caught:
-        fetch(tmp_path / "rows", base_url=url, files=three_files(None))
+        fetch_official_files(tmp_path / "rows", base_url=url, files=three_files(None))
     assert names()[2] in caught.value.what and not (tmp_path / "rows").exists()
 
 
 def test_download_with_another_hash_writes_nothing(serve_files: Any, tmp_path: Path) -> None:
     url = serve_files(dict.fromkeys(names(), DATA))
     with pytest.raises(HoiError, match="wrong_hash"):
-        fetch(tmp_path / "rows", base_url=url, files=three_files("0" * 64))
+        fetch_official_files(tmp_path / "rows", base_url=url, files=three_files("0" * 64))
     assert not (tmp_path / "rows").exists()
 
 
 def test_moved_repository_is_told_with_its_status(serve_files: Any, tmp_path: Path) -> None:
     with pytest.raises(HoiError, match=r"answered 404[\s\S]*name another commit"):
-        fetch(tmp_path / "rows", base_url=serve_files({}))
+        fetch_official_files(tmp_path / "rows", base_url=serve_files({}))
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://no-such-host.invalid"])
 def test_no_network_is_told_with_what_serves_instead(tmp_path: Path, url: str) -> None:
     with pytest.raises(HoiError, match="cannot fetch") as caught:
-        fetch(tmp_path / "rows", base_url=url, timeout_s=5)
+        fetch_official_files(tmp_path / "rows", base_url=url, timeout_s=5)
     assert "by hand" in caught.value.remedy and "built-in benchmark" in caught.value.remedy
 
 
 def test_addresses_of_files_and_the_built_in_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(HoiError, match="no web address"):
-        fetch(tmp_path, base_url="file:///etc")
+        fetch_official_files(tmp_path, base_url="file:///etc")
     with pytest.raises(HoiError, match="built-in benchmark"):
-        fetch(BUILT_IN)
+        fetch_official_files(BUILT_IN)
 
 
 # --- command line ---------------------------------------------------------------------------------
@@ -301,14 +305,14 @@ def test_a_folder_in_a_files_place_leaves_all_as_it_was(serve_files: Any, tmp_pa
     folder = tmp_path / "new"
     (folder / names()[1]).mkdir(parents=True)
     with pytest.raises(HoiError, match="is a folder where a file is to be"):
-        fetch(folder, base_url=url, files=three_files(None))
+        fetch_official_files(folder, base_url=url, files=three_files(None))
     assert [path.name for path in folder.iterdir()] == [names()[1]]
 
 
 @pytest.mark.parametrize("commit", ["main", "v1.0", "A" * 40, "é" * 40, "0" * 39, "0" * 40 + "/.."])
 def test_only_a_commit_is_fetched(commit: str, tmp_path: Path) -> None:
     with pytest.raises(HoiError, match="is no commit"):
-        fetch(tmp_path, commit=commit)
+        fetch_official_files(tmp_path, commit=commit)
 
 
 def test_fetch_without_network_ends_as_a_mistake_with_a_remedy(

@@ -6,23 +6,33 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hoi_assets.detailscribe import components, critique, decompose
-from hoi_assets.detailscribe.components import (
-    SHOWN,
-    Component,
-    component,
-    dependencies,
-    from_flat,
-    looped,
-    split_phrase,
-    to_flat,
+from hoi_assets.detailscribe import (
+    components,
+    craft,
+    decomposers,
+    flat_form,
+    phrases,
+    prompt_extension,
+    selection,
 )
+from hoi_assets.detailscribe.components import (
+    IS_SHOWN,
+    Component,
+    build_component,
+    dependencies,
+    find_cycle,
+)
+from hoi_assets.detailscribe.flat_form import from_flat, to_flat
+from hoi_assets.detailscribe.phrases import split_phrase
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS, make_plan, triples
+from hoi_assets.grammar.plans import SCENARIOS, make_plan
+from hoi_assets.grammar.sentences import triples
 
 
-@pytest.mark.parametrize("module", [components, critique, decompose])
-def test_examples_of_the_docstrings_hold(module: Any) -> None:
+@pytest.mark.parametrize(
+    "module", [components, craft, decomposers, flat_form, phrases, prompt_extension, selection]
+)
+def test_docstring_examples_hold(module: Any) -> None:
     assert doctest.testmod(module).failed == 0
 
 
@@ -30,7 +40,7 @@ def test_examples_of_the_docstrings_hold(module: Any) -> None:
 def test_components_of_the_grammar_come_back_from_the_flat_form(scenario: str) -> None:
     for seed in range(200):
         told = triples(make_plan(scenario, seed))
-        made = [component(one.subject, one.relation, one.object) for one in told]
+        made = [build_component(one.subject, one.relation, one.object) for one in told]
         back = from_flat(to_flat(made))
         assert list(back) == made
 
@@ -47,8 +57,8 @@ def test_components_of_the_grammar_come_back_from_the_flat_form(scenario: str) -
         ("ants on the surrounding walls swing", ("ants on the surrounding walls", "swing", "")),
         ("the cup is being held by a hand", ("the cup", "is being held by", "a hand")),
         ("a chef blends soup", ("a chef", "blends", "soup")),
-        ("a red ball", ("a red ball", SHOWN, "")),
-        ("ball", ("ball", SHOWN, "")),
+        ("a red ball", ("a red ball", IS_SHOWN, "")),
+        ("ball", ("ball", IS_SHOWN, "")),
     ],
 )
 def test_phrases_are_split_at_their_verb(phrase: str, parts: tuple[str, str, str]) -> None:
@@ -122,7 +132,7 @@ def test_component_builds_on_the_earlier_ones_that_bring_its_things_in() -> None
         " + (the spoon stirs in the bowl) + (the wall is behind a lamp)"
     )
     assert dependencies(made) == ((), (), (0, 1), ())
-    shown = [component("the lamp", SHOWN), component("a lamp", "is on", "a desk")]
+    shown = [build_component("the lamp", IS_SHOWN), build_component("a lamp", "is on", "a desk")]
     assert dependencies(shown) == ((), (0,))
     assert dependencies(list(reversed(shown))) == ((), ())
 
@@ -137,7 +147,7 @@ def test_component_builds_on_the_earlier_ones_that_bring_its_things_in() -> None
     ],
 )
 def test_loops_are_found(flat: str, loop: str) -> None:
-    assert loop in (looped(from_flat(flat)) or "")
+    assert loop in (find_cycle(from_flat(flat)) or "")
 
 
 @pytest.mark.parametrize(
@@ -145,4 +155,4 @@ def test_loops_are_found(flat: str, loop: str) -> None:
     ["(a holds b) + (b touches a)", "(a is on b) + (b is on c) + (a is on c)", "(a waves)"],
 )
 def test_ways_that_do_not_return_are_no_loops(flat: str) -> None:
-    assert looped(from_flat(flat)) is None
+    assert find_cycle(from_flat(flat)) is None

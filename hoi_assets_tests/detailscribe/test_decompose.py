@@ -10,23 +10,27 @@ from typing import Any
 import pytest
 
 from hoi_assets.detailscribe.benchmark import read_benchmark
-from hoi_assets.detailscribe.components import component, from_flat, to_flat
+from hoi_assets.detailscribe.components import build_component
 from hoi_assets.detailscribe.decompose import (
-    DecomposedRow,
+    Decomposition,
+    components_frame,
+    decompose,
+    decompositions_frame,
+    read_components,
+    reply_key,
+)
+from hoi_assets.detailscribe.decomposers import (
     EndpointDecomposer,
     RuleDecomposer,
-    components_table,
-    decompose,
-    decompositions_table,
-    make_decomposer,
-    problem,
-    read_components,
+    build_decomposer,
+    find_decomposition_problem,
 )
+from hoi_assets.detailscribe.flat_form import from_flat, to_flat
 from hoi_assets.errors import HoiError
-from hoi_assets.llm.client import EndpointError
+from hoi_assets.llm.retry import EndpointError
 from hoi_assets.settings import ROOT, Decomposer
 from hoi_assets.store.ledger import Ledger
-from hoi_assets_tests.ppv.test_endpoint_prompter import KEY, PRICES, Answer
+from hoi_assets_tests.llm.chat_server import KEY, PRICES, Answer
 
 PROMPT = "A robot stirs tea with a wrench."
 GOOD = {
@@ -55,13 +59,13 @@ def quiet(line: str) -> None:
     pass
 
 
-def rules(*prompts: str) -> list[DecomposedRow]:
+def rules(*prompts: str) -> list[Decomposition]:
     return decompose([(str(n), p) for n, p in enumerate(prompts)], RuleDecomposer(), log=quiet)
 
 
-def ask(url: str, *prompts: str, cache: Any = None, **options: Any) -> list[DecomposedRow]:
+def ask(url: str, *prompts: str, cache: Any = None, **options: Any) -> list[Decomposition]:
     chosen = {"model": "m", "timeout_s": 5, "concurrency": 1, **options}
-    decomposer = make_decomposer(Decomposer(endpoint=url, **chosen))
+    decomposer = build_decomposer(Decomposer(endpoint=url, **chosen))
     rows = [(str(n), prompt) for n, prompt in enumerate(prompts or (PROMPT,))]
     return decompose(rows, decomposer, cache, quiet)
 
@@ -125,12 +129,12 @@ def test_rules_name_what_they_cannot_decompose() -> None:
     ],
 )
 def test_components_are_held_to_the_prompt(flat: str, code: str | None) -> None:
-    found = problem(PROMPT, from_flat(flat))
+    found = find_decomposition_problem(PROMPT, from_flat(flat))
     assert (found.split(":")[0] if found else None) == code
 
 
 def test_no_component_is_no_decomposition() -> None:
-    assert (problem(PROMPT, []) or "").startswith("empty")
+    assert (find_decomposition_problem(PROMPT, []) or "").startswith("empty")
 
 
 # --- endpoint -------------------------------------------------------------------------------------
@@ -213,6 +217,15 @@ def test_kept_reply_that_cannot_be_read_is_asked_for_again(
     assert any("cannot be read" in line for line in said)
 
 
+def test_keys_of_decompositions_are_those_of_earlier_versions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOI_API_KEY", "k")
+    decomposer = build_decomposer(Decomposer(endpoint="http://127.0.0.1:9/v1", model="m"))
+    assert decomposer.template_version == "2245cd211c0a"
+    assert reply_key(PROMPT, decomposer.identity) == "256f71c570b364dc"
+
+
 def all_keys(ledger: Ledger) -> list[str]:
     with sqlite3.connect(ledger.path) as connection:
         return [key for (key,) in connection.execute("SELECT key FROM made")]
@@ -224,7 +237,7 @@ def test_endpoint_that_is_not_there_is_told_by_its_section(chat_server: Any) -> 
     with pytest.raises(EndpointError, match=r"decomposer\.endpoint"):
         ask(server.url, max_attempts=1)
     with pytest.raises(HoiError, match=r"decomposer\.model"):
-        make_decomposer(Decomposer(endpoint=server.url))
+        build_decomposer(Decomposer(endpoint=server.url))
 
 
 def test_later_failure_of_one_prompt_leaves_the_others(chat_server: Any) -> None:
@@ -239,7 +252,7 @@ def test_later_failure_of_one_prompt_leaves_the_others(chat_server: Any) -> None
 def test_estimate_is_said_before_the_first_call(chat_server: Any) -> None:
     said: list[str] = []
     options = Decomposer(endpoint=chat_server(GOOD).url, model="m", **PRICES)
-    decompose([("0", PROMPT)], make_decomposer(options), log=said.append)
+    decompose([("0", PROMPT)], build_decomposer(options), log=said.append)
     assert said[0].startswith("decompositions: 1 calls to m") and "USD" in said[0]
 
 
@@ -248,28 +261,28 @@ def test_estimate_is_said_before_the_first_call(chat_server: Any) -> None:
 
 def test_tables_hold_rows_and_components_and_give_them_back(chat_server: Any) -> None:
     rows = [*ask(chat_server(GOOD).url), *rules("?!", PROMPT)]
-    table = decompositions_table(rows)
+    table = decompositions_frame(rows)
     assert table["components"].to_list() == [2, 0, 1]
     assert table["status"].to_list() == ["accepted", "failed", "accepted"]
-    parts = components_table(rows[:1])
+    parts = components_frame(rows[:1])
     assert parts["component"].to_list() == [0, 1]
     assert parts["depends_on"].to_list() == [[], [0]]
     assert read_components(parts) == {"0": rows[0].components}
-    assert decompositions_table([]).schema == table.schema
-    assert components_table([]).schema == parts.schema
+    assert decompositions_frame([]).schema == table.schema
+    assert components_frame([]).schema == parts.schema
 
 
 def test_component_of_the_table_is_the_component() -> None:
-    one = component("ants", "march")
-    row = DecomposedRow("r", "ants march", (one,), "accepted", None, "m", "1")
-    assert read_components(components_table([row])) == {"r": (one,)}
+    one = build_component("ants", "march")
+    row = Decomposition("r", "ants march", (one,), "accepted", None, "m", "1")
+    assert read_components(components_frame([row])) == {"r": (one,)}
 
 
-def test_packages_load_without_the_client_templates_or_tables() -> None:
+def test_modules_load_without_the_client_templates_or_torch() -> None:
     code = (
         "import sys; import hoi_assets.detailscribe.craft, hoi_assets.detailscribe.decompose;"
-        "import hoi_assets.detailscribe.benchmark;"
-        "print([m for m in ('openai', 'jinja2', 'torch', 'polars', 'dagster') if m in sys.modules])"
+        "import hoi_assets.detailscribe.baseline_images, hoi_assets.detailscribe.refined_images;"
+        "print([m for m in ('openai', 'jinja2', 'torch', 'dagster') if m in sys.modules])"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT

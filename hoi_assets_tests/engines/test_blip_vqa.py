@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hoi_assets.detailscribe.components import component, from_flat
+from hoi_assets.detailscribe.components import build_component
+from hoi_assets.detailscribe.flat_form import from_flat
 from hoi_assets.engines.blip_vqa import (
     BlipVqaModel,
     blip_vqa_scores,
@@ -154,5 +155,5 @@ def test_noun_phrases_are_subjects_and_objects_once_without_pronouns(
 
 
 def test_what_is_only_said_to_be_there_is_asked_for() -> None:
-    assert noun_phrases([component("a blue mug", "is shown")]) == ("a blue mug",)
+    assert noun_phrases([build_component("a blue mug", "is shown")]) == ("a blue mug",)
     assert noun_phrases([]) == ()

@@ -7,24 +7,25 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from hoi_assets.detailscribe.baselines import (
+from hoi_assets.detailscribe.image_rows import (
+    CRAFT,
     ENDPOINT,
     MULTI_SEED,
     MULTI_SEED_CLIP,
+    PLAIN,
     REFINE,
     REWRITE,
 )
-from hoi_assets.detailscribe.variants import CRAFT, PLAIN
 from hoi_assets.evaluation.benchmark_scores import (
     CANDIDATE,
     ORACLE_RULE,
     PAIRS,
-    candidates,
-    reported,
-    said_of_methods,
+    describe_methods,
+    list_candidates,
     score_candidates,
+    select_reported,
 )
-from hoi_assets.evaluation.scorecards import METHODS, compare, summarise
+from hoi_assets.evaluation.scorecards import METHODS, compare_methods, make_scorecard
 from hoi_assets.settings import Evaluation, load_settings
 from hoi_assets.store.versions import Store
 
@@ -40,10 +41,10 @@ def picture(row_id: str, method: str, candidate: int, **more: Any) -> dict[str, 
         "candidate": candidate,
         "image_id": f"{method}{row_id}{candidate}",
         "pixels": f"{row_id}{method}{candidate}",
-        "passes": 10,
+        "denoiser_evaluations": 10,
         "selected": candidate == 0,
         "why": "critic" if candidate == 0 else None,
-        "held": None,
+        "satisfied": None,
         "switch_step": None,
         "status": "accepted",
         **more,
@@ -62,7 +63,7 @@ def scored(values: dict[tuple[str, str, int], float], chosen: set[tuple[str, str
             "pixels": f"{method}{row_id}{number}",
             "candidate": number,
             "selected": (row_id, method, number) in chosen,
-            "passes": 10,
+            "denoiser_evaluations": 10,
             "metric": "clip_score",
             "value": value,
         }
@@ -94,12 +95,12 @@ CHOSEN = {
 
 
 def means(table: pl.DataFrame) -> dict[str, float]:
-    card = summarise(table, CONFIG)
+    card = make_scorecard(table, CONFIG)
     return dict(card.filter(pl.col("slice_kind") == "all").select("method", "mean").rows())
 
 
 def test_selected_mean_and_oracle_are_three_figures_of_the_same_pictures() -> None:
-    found = means(reported(scored(VALUES, CHOSEN)))
+    found = means(select_reported(scored(VALUES, CHOSEN)))
     assert found["plain"] == pytest.approx(2.0)
     assert found["detailscribe"] == pytest.approx((2 + 3) / 2)
     # The variants alone where there are any; the initial picture where nothing was to correct.
@@ -114,7 +115,7 @@ def test_what_the_judge_was_asked_of_selected_pictures_has_no_mean_and_no_oracle
     rated = scored({place: 5.0 for place in CHOSEN}, CHOSEN).with_columns(
         metric=pl.lit("judge_rating")
     )
-    table = reported(pl.concat([scored(VALUES, CHOSEN), rated]))
+    table = select_reported(pl.concat([scored(VALUES, CHOSEN), rated]))
     told = table.filter(metric="judge_rating")
     assert set(told["method"]) == {"plain", "detailscribe", "multi_seed"}
     assert "detailscribe_oracle" in set(table["method"])
@@ -127,14 +128,14 @@ def test_an_endpoint_critics_own_answers_are_the_component_accuracy(tmp_path: Pa
     )
     images = pl.DataFrame(
         [
-            picture("a", "plain", 0, held=None, pixels=plain),
-            picture("a", "detailscribe", 0, held=1, pixels=plain),
-            picture("a", "detailscribe", 1, held=2, pixels=variant),
-            picture("a", "endpoint", 0, held=None, pixels=painted),
+            picture("a", "plain", 0, satisfied=None, pixels=plain),
+            picture("a", "detailscribe", 0, satisfied=1, pixels=plain),
+            picture("a", "detailscribe", 1, satisfied=2, pixels=variant),
+            picture("a", "endpoint", 0, satisfied=None, pixels=painted),
         ],
         infer_schema_length=None,
     )
-    rows = candidates([images], {"a": ["is it?", "does it?"]}, {"a": []})
+    rows = list_candidates([images], {"a": ["is it?", "does it?"]}, {"a": []})
     tiny = load_settings()
     asked = tiny.critic.model_copy(update={"endpoint": "http://127.0.0.1:9/v1", "model": "m"})
     found = score_candidates(store, tiny.model_copy(update={"critic": asked}), rows, str)
@@ -148,15 +149,15 @@ def test_an_endpoint_critics_own_answers_are_the_component_accuracy(tmp_path: Pa
 
 def test_a_score_that_could_not_be_had_is_no_oracle() -> None:
     values = VALUES | {("a", "detailscribe", 2): None}
-    found = means(reported(scored(values, CHOSEN)))  # type: ignore[arg-type]
+    found = means(select_reported(scored(values, CHOSEN)))  # type: ignore[arg-type]
     assert found["detailscribe_oracle"] == pytest.approx((2 + 3) / 2)
 
 
 def test_scenarios_are_slices_and_pairs_are_compared_on_common_prompts() -> None:
-    table = reported(scored(VALUES, CHOSEN))
-    card = summarise(table, CONFIG)
+    table = select_reported(scored(VALUES, CHOSEN))
+    card = make_scorecard(table, CONFIG)
     assert set(card["slice_kind"]) == {"all", "scenario"}
-    compared = compare(table, CONFIG, PAIRS).filter(pl.col("slice_kind") == "all")
+    compared = compare_methods(table, CONFIG, PAIRS).filter(pl.col("slice_kind") == "all")
     row = compared.filter((pl.col("method_a") == "detailscribe") & (pl.col("method_b") == "plain"))
     assert row["n"].to_list() == [2]
     assert row["difference"][0] == pytest.approx(0.5)
@@ -178,22 +179,22 @@ def test_pictures_not_drawn_and_rows_without_components_are_left_out() -> None:
         ],
         infer_schema_length=None,
     )
-    rows = candidates([images], {"a": ["is it?"]}, {"a": ["a cup", "a box"]})
+    rows = list_candidates([images], {"a": ["is it?"]}, {"a": ["a cup", "a box"]})
     assert [(row["evaluation_prompt_id"], row["method"]) for row in rows] == [("a", "plain")]
     assert rows[0]["questions"] == ["is it?"]
     assert rows[0]["suite"] == "interacting"
 
 
-def test_compute_is_the_mean_of_all_passes_a_prompt_took() -> None:
+def test_compute_is_the_mean_of_all_denoiser_evaluations_a_prompt_took() -> None:
     images = [picture("a", "craft", n) for n in range(3)] + [picture("b", "craft", 0)]
     images += [picture(row, "detailscribe", 0) for row in "ab"]
-    rows = candidates(
+    rows = list_candidates(
         [pl.DataFrame(images, infer_schema_length=None)],
         {"a": ["?"], "b": ["?"]},
         {"a": [], "b": []},
     )
-    rules, compute = said_of_methods(rows)
-    assert compute["craft"] == "20 denoiser passes a prompt"
+    rules, compute = describe_methods(rows)
+    assert compute["craft"] == "20 denoiser evaluations (NFE) a prompt"
     assert rules["craft"] == "critic"
     assert rules["detailscribe_oracle"] == ORACLE_RULE
     assert compute["detailscribe_oracle"] == compute["detailscribe"]

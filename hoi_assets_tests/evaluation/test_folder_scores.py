@@ -11,15 +11,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from hoi_assets.cli.main import MISTAKE, main
+from hoi_assets.cli.exit_codes import ExitCode
+from hoi_assets.cli.main import main
 from hoi_assets.errors import HoiError
+from hoi_assets.evaluation.folder_reading import open_picture, prompt_problem, read_folder
 from hoi_assets.evaluation.folder_scores import (
-    open_picture,
-    prompt_problem,
-    read_folder,
     read_scores,
     scores_digest,
-    summarise,
+    summarise_folder,
     with_percentiles,
     write_scores,
 )
@@ -28,7 +27,7 @@ from hoi_assets.hashing import digest_pixels
 from hoi_assets.settings import ROOT, load_settings
 from hoi_assets_tests.engines.small_judges import make_vilt, picture
 from hoi_assets_tests.engines.test_blip_vqa import make_blip_vqa
-from hoi_assets_tests.ppv.test_endpoint_prompter import KEY, Answer, Server
+from hoi_assets_tests.llm.chat_server import KEY, Answer, Server
 
 POOL = ROOT / "data" / "pool" / "images"
 TINY = ROOT / "data" / "profiles" / "tiny.yaml"
@@ -145,7 +144,7 @@ def test_scores_depend_neither_on_names_nor_on_order(
 
 def test_scores_are_those_of_the_first_line(tmp_path: Path) -> None:
     """By the same code: what the scorecard would say of the same pictures."""
-    from hoi_assets.evaluation.run_metrics import score as score_line
+    from hoi_assets.evaluation.run_metrics import score_images
     from hoi_assets.store.versions import Store
 
     profile = write_profile(tmp_path)
@@ -167,7 +166,7 @@ def test_scores_are_those_of_the_first_line(tmp_path: Path) -> None:
     settings = settings.model_copy(
         update={"models": settings.models.model_copy(update={"examiner": None})}
     )
-    line = score_line(store, settings, pl.DataFrame(rows), None, lambda text: None)
+    line = score_images(store, settings, pl.DataFrame(rows), None, lambda text: None)
     by_prompt = [rows[place // 2]["prompt"] for place in range(line.height)]
     pairs = zip(by_prompt, line["metric"], strict=True)
     assert dict(zip(pairs, line["value"], strict=True)) == found
@@ -377,7 +376,7 @@ def lines(folder: Path, name: str, text: str) -> Path:
         ("p.csv", "name,prompt\n1.png,a", "no column 'file'"),
         ("p.csv", f"file,prompt,{'x' * 140_000}\n1.png,a", "field larger than"),
         ("p.txt", "a\nb", "has 2 lines, the folder 3 pictures"),
-        ("p.txt", "a\nb\nc", "10.png comes before 2.png by its letters"),
+        ("p.txt", "a\nb\nc", "10.png comes before 2.png as text"),
         ("p.yaml", "- a", "not .yaml"),
     ],
 )  # fmt: skip
@@ -389,7 +388,9 @@ def test_what_can_be_read_in_two_ways_is_refused_at_the_door(
     for number in (1, 2, 10):
         picture(number).save(images / f"{number}.png")
     prompts = lines(tmp_path, name, text)
-    assert main(["score", "--images", str(images), "--prompts", str(prompts)]) == MISTAKE
+    assert (
+        main(["score", "--images", str(images), "--prompts", str(prompts)]) == ExitCode.USER_ERROR
+    )
     assert told in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
 
@@ -399,7 +400,7 @@ def test_what_can_be_read_in_two_ways_is_refused_at_the_door(
     [
         (["--images", "nowhere"], "nowhere is no folder"),
         (["--prompts", "nowhere.jsonl"], "nowhere.jsonl is no file"),
-        (["--out", "scores.xlsx"], "scores are kept as .parquet or .csv"),
+        (["--out", "scores.xlsx"], "scores are written as .parquet or .csv"),
         (["--reference", "known.parquet"], "known.parquet is no file"),
     ],
 )
@@ -410,7 +411,7 @@ def test_mistakes_in_the_arguments_are_named(
     images.mkdir()
     prompts = lines(tmp_path, "p.txt", "a hand")
     given = ["--images", str(images), "--prompts", str(prompts), *arguments]
-    assert main(["score", *given]) == MISTAKE
+    assert main(["score", *given]) == ExitCode.USER_ERROR
     assert told in capsys.readouterr().err
 
 
@@ -464,7 +465,7 @@ def test_pictures_of_one_prompt_are_averaged_before_the_mean() -> None:
     scores = table(
         ("1", "a", "m", 1.0), ("2", "a", "m", 3.0), ("3", "b", "m", 8.0), ("4", "c", "m", None)
     )  # fmt: skip
-    (row,) = summarise(scores, {"m": [0.0, 10.0]}).iter_rows(named=True)
+    (row,) = summarise_folder(scores, {"m": [0.0, 10.0]}).iter_rows(named=True)
     assert (row["mean"], row["n"], row["prompts"], row["missing"]) == (5.0, 3, 2, 1)
     assert row["percentile"] == 50.0 and row["ci_low"] <= 5.0 <= row["ci_high"]
     ranked = with_percentiles(scores, {"m": [0.0, 2.0]})["percentile"].to_list()
@@ -473,7 +474,7 @@ def test_pictures_of_one_prompt_are_averaged_before_the_mean() -> None:
 
 def test_summary_does_not_see_the_order_of_rows() -> None:
     rows = [(str(n), f"p{n % 4}", "m", float(n) / 7) for n in range(12)]
-    assert summarise(table(*rows), {}).equals(summarise(table(*reversed(rows)), {}))
+    assert summarise_folder(table(*rows), {}).equals(summarise_folder(table(*reversed(rows)), {}))
 
 
 def test_table_that_holds_no_scores_is_refused_as_reference(tmp_path: Path) -> None:

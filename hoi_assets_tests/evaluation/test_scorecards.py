@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hoi_assets.evaluation.scorecards import COMPARISONS, SCORECARD, compare, summarise
+from hoi_assets.evaluation.scorecards import COMPARISONS, SCORECARD, compare_methods, make_scorecard
 from hoi_assets.settings import Evaluation
 from hoi_assets.statistics import mean_interval
 
@@ -38,8 +38,8 @@ def make_scores(prompts: int = 12, images: int = 2) -> pl.DataFrame:
 
 
 def test_scorecard_has_all_slices_and_its_columns() -> None:
-    card = summarise(make_scores(), CONFIG)
-    assert dict(card.schema) == SCORECARD
+    card = make_scorecard(make_scores(), CONFIG)
+    assert dict(card.schema) == SCORECARD.schema
     assert set(card.select("suite", "slice_kind", "slice").iter_rows()) == {
         ("hoi", "all", "all"),
         ("hoi", "category", "hook"),
@@ -54,7 +54,7 @@ def test_scorecard_has_all_slices_and_its_columns() -> None:
 def test_mean_and_interval_are_over_prompts_not_pictures() -> None:
     scores = make_scores()
     row = (
-        summarise(scores, CONFIG)
+        make_scorecard(scores, CONFIG)
         .filter(suite="hoi", slice_kind="all", method="base")
         .row(0, named=True)
     )
@@ -75,7 +75,8 @@ def test_doubling_the_pictures_of_a_prompt_does_not_narrow_the_interval() -> Non
     scores = make_scores(images=1)
     twice = pl.concat([scores, scores.with_columns(pl.col("image_id") + "b")])
     once, again = (
-        summarise(table, CONFIG).select("mean", "ci_low", "ci_high") for table in (scores, twice)
+        make_scorecard(table, CONFIG).select("mean", "ci_low", "ci_high")
+        for table in (scores, twice)
     )
     np.testing.assert_allclose(once.to_numpy(), again.to_numpy())
 
@@ -85,7 +86,7 @@ def test_a_prompt_without_a_picture_of_one_method_is_missing_there() -> None:
     prompts = scores["evaluation_prompt_id"].unique(maintain_order=True)
     of_three = pl.col("evaluation_prompt_id").is_in(prompts[:3].implode())
     kept = scores.filter((pl.col("method") != "base") | ~of_three)
-    card = summarise(kept, CONFIG).filter(slice_kind="all")
+    card = make_scorecard(kept, CONFIG).filter(slice_kind="all")
     missing = dict(card.select("method", "missing").rows())
     assert missing.pop("base") == 3
     assert set(missing.values()) == {0}
@@ -98,7 +99,7 @@ def test_failed_scores_are_counted_and_never_averaged() -> None:
         pl.when(lost).then(float("nan")).otherwise(pl.col("value")).alias("value")
     )
     row = (
-        summarise(holed, CONFIG)
+        make_scorecard(holed, CONFIG)
         .filter(suite="hoi", slice_kind="all", method="base")
         .row(0, named=True)
     )
@@ -108,25 +109,25 @@ def test_failed_scores_are_counted_and_never_averaged() -> None:
 
 def test_percentile_needs_a_reference() -> None:
     scores = make_scores()
-    assert summarise(scores, CONFIG)["percentile"].is_null().all()
-    card = summarise(scores, CONFIG, reference={"clip_score": [-9.0, -8.0, 9.0, 10.0]})
+    assert make_scorecard(scores, CONFIG)["percentile"].is_null().all()
+    card = make_scorecard(scores, CONFIG, reference={"clip_score": [-9.0, -8.0, 9.0, 10.0]})
     assert card["percentile"].to_list() == [50.0] * card.height
 
 
 def test_one_prompt_gives_no_interval() -> None:
-    row = summarise(make_scores(prompts=1), CONFIG).row(0, named=True)
+    row = make_scorecard(make_scores(prompts=1), CONFIG).row(0, named=True)
     assert (row["prompts"], row["ci_low"], row["ci_high"]) == (1, None, None)
 
 
 def test_selection_rule_and_compute_are_said_by_method() -> None:
-    card = summarise(make_scores(), CONFIG, compute={"base": "16 steps"})
+    card = make_scorecard(make_scores(), CONFIG, compute={"base": "16 steps"})
     assert set(card.filter(method="base")["compute"]) == {"16 steps"}
     assert set(card["selection_rule"]) == {"none: every picture drawn"}
 
 
 def test_comparison_pairs_prompts_and_finds_the_better_method() -> None:
-    table = compare(make_scores(), CONFIG)
-    assert dict(table.schema) == COMPARISONS
+    table = compare_methods(make_scores(), CONFIG)
+    assert dict(table.schema) == COMPARISONS.schema
     row = table.filter(suite="hoi", slice_kind="all", method_a="finetuned", method_b="base").row(
         0, named=True
     )
@@ -141,7 +142,7 @@ def test_comparison_leaves_out_prompts_that_one_method_lacks() -> None:
     scores = make_scores().filter(
         ~((pl.col("method") == "base") & (pl.col("evaluation_prompt_id") == "hoi-3"))
     )
-    table = compare(scores, CONFIG).filter(suite="hoi", slice_kind="all")
+    table = compare_methods(scores, CONFIG).filter(suite="hoi", slice_kind="all")
     assert dict(table.group_by("method_b").agg(pl.col("n").min()).iter_rows()) == {
         "base": 11,
         "dreambooth": 12,
@@ -149,7 +150,7 @@ def test_comparison_leaves_out_prompts_that_one_method_lacks() -> None:
 
 
 def test_correction_counts_all_comparisons_of_a_metric() -> None:
-    table = compare(make_scores(), CONFIG).filter(suite="hoi")
+    table = compare_methods(make_scores(), CONFIG).filter(suite="hoi")
     smallest = table.sort("p").row(0, named=True)
     assert smallest["p_holm"] == pytest.approx(min(1, smallest["p"] * table.height))
 
@@ -157,5 +158,5 @@ def test_correction_counts_all_comparisons_of_a_metric() -> None:
 def test_order_of_rows_does_not_matter() -> None:
     scores = make_scores()
     shuffled = scores.sample(fraction=1, shuffle=True, seed=1)
-    assert summarise(scores, CONFIG).equals(summarise(shuffled, CONFIG))
-    assert compare(scores, CONFIG).equals(compare(shuffled, CONFIG))
+    assert make_scorecard(scores, CONFIG).equals(make_scorecard(shuffled, CONFIG))
+    assert compare_methods(scores, CONFIG).equals(compare_methods(shuffled, CONFIG))

@@ -22,7 +22,7 @@ from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.shown_image import ShownImage
 from hoi_assets.settings import Judge
 from hoi_assets.store.ledger import Ledger
-from hoi_assets_tests.ppv.test_endpoint_prompter import PRICES, Answer
+from hoi_assets_tests.llm.chat_server import PRICES, Answer
 
 PROMPT = "A robot stirs tea with a wrench."
 GOOD = {"rating": 4, "shows": True}

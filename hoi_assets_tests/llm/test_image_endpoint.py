@@ -18,18 +18,19 @@ from pydantic import ValidationError
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.llm.budget import Budget
-from hoi_assets.llm.client import EndpointError, Unusable
 from hoi_assets.llm.image_endpoint import (
-    KIND,
-    EndpointPainter,
-    Painted,
-    brought_to,
-    paint,
-    read_picture,
+    REPLY_KIND,
+    EndpointImage,
+    ImageClient,
+    crop_and_resize,
+    decode_image,
+    generate_images,
 )
-from hoi_assets.settings import Painter
+from hoi_assets.llm.reply import UnusableReply
+from hoi_assets.llm.retry import EndpointError
+from hoi_assets.settings import ImageEndpoint
 from hoi_assets.store.versions import Store
-from hoi_assets_tests.ppv.test_endpoint_prompter import KEY, Answer, Request, Server
+from hoi_assets_tests.llm.chat_server import KEY, Answer, Request, Server
 
 PROMPTS = ["A hand holds a red mug.", "A robot stirs tea.", "Two hands tie a rope."]
 SIZE = (64, 64)
@@ -80,7 +81,7 @@ def serve(chat_server: Serve) -> Callable[[Callable[[Request, int], Answer]], Se
     return start
 
 
-def painted(
+def generated(
     url: str,
     store: Store,
     prompts: list[str] | None = None,
@@ -88,20 +89,21 @@ def painted(
     budget: Budget | None = None,
     said: list[str] | None = None,
     **options: Any,
-) -> list[Painted]:
+) -> list[EndpointImage]:
     chosen = {"model": "m", "timeout_s": 5, "concurrency": 1, **options}
-    painter = EndpointPainter(Painter(endpoint=url, **chosen), store.images, budget)
+    settings = ImageEndpoint(endpoint=url, **chosen)
+    client = ImageClient(settings, store.images, budget)
     log = (said if said is not None else []).append
-    return paint(PROMPTS if prompts is None else prompts, painter, store, shown, log)
+    return generate_images(PROMPTS if prompts is None else prompts, client, store, shown, log)
 
 
-def codes(rows: list[Painted]) -> list[str | None]:
+def codes(rows: list[EndpointImage]) -> list[str | None]:
     return [row.reason and row.reason.split(":")[0] for row in rows]
 
 
-def test_one_picture_is_asked_for_as_the_settings_say(chat_server: Serve, store: Store) -> None:
+def test_one_picture_is_requested_as_the_settings_say(chat_server: Serve, store: Store) -> None:
     server = chat_server(GOOD)
-    (row,) = painted(server.url, store, PROMPTS[:1], shown=(48, 32), size="1536x1024")
+    (row,) = generated(server.url, store, PROMPTS[:1], shown=(48, 32), size="1536x1024")
     (request,) = server.requests
     assert request == {
         "path": "/v1/images/generations",
@@ -117,48 +119,46 @@ def test_one_picture_is_asked_for_as_the_settings_say(chat_server: Serve, store:
     assert row.pixel_std and row.pixel_std > 1
 
 
-def test_the_picture_itself_is_kept_at_the_size_it_came_in(
-    chat_server: Serve, store: Store
-) -> None:
-    (row,) = painted(chat_server(GOOD).url, store, PROMPTS[:1], usd_per_image=PRICE)
-    kept = store.ledger.get(KIND, [row.image_id])[row.image_id]
-    assert kept["value"] == digest_pixels(noise())
-    assert store.images.open(kept["value"]).size == noise().size
-    assert kept["cost_usd"] == PRICE and kept["model"] == "m"
+def test_the_cached_picture_has_the_size_it_came_in(chat_server: Serve, store: Store) -> None:
+    (row,) = generated(chat_server(GOOD).url, store, PROMPTS[:1], usd_per_image=PRICE)
+    cached = store.ledger.get(REPLY_KIND, [row.image_id])[row.image_id]
+    assert cached["value"] == digest_pixels(noise())
+    assert store.images.open(cached["value"]).size == noise().size
+    assert cached["cost_usd"] == PRICE and cached["model"] == "m"
 
 
 def test_the_middle_is_cropped_and_scaled_and_nothing_is_stretched() -> None:
     pixels = np.zeros((40, 100, 3), dtype=np.uint8)
     # The filter reaches a few pixels over the edge of what is cropped.
     pixels[:, :20], pixels[:, 20:80], pixels[:, 80:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-    made = np.asarray(brought_to(Image.fromarray(pixels), (20, 20)))
+    made = np.asarray(crop_and_resize(Image.fromarray(pixels), (20, 20)))
     assert made.shape == (20, 20, 3)
     assert (made == (0, 255, 0)).all()
-    tall = brought_to(Image.fromarray(pixels.transpose(1, 0, 2)).convert("RGBA"), (20, 20))
+    tall = crop_and_resize(Image.fromarray(pixels.transpose(1, 0, 2)).convert("RGBA"), (20, 20))
     assert tall.mode == "RGB" and (np.asarray(tall) == (0, 255, 0)).all()
     same = noise(1, 64, 64)
-    assert digest_pixels(brought_to(same, (64, 64))) == digest_pixels(same)
+    assert digest_pixels(crop_and_resize(same, (64, 64))) == digest_pixels(same)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_a_picture_cut_anywhere_is_a_picture_or_no_picture_but_no_crash(kind: str) -> None:
     data = encoded(noise(2, 64, 64), kind)
-    assert read_picture(sent(data)).size == (64, 64)
+    assert decode_image(sent(data)).size == (64, 64)
     rng = np.random.default_rng(0)
-    refused_ones = 0
+    refused_count = 0
     for end in [*range(64), *rng.integers(64, len(data), 40)]:
-        with pytest.raises(Unusable):
-            read_picture(sent(data[:end]))
+        with pytest.raises(UnusableReply):
+            decode_image(sent(data[:end]))
     for _ in range(100):
         broken = bytearray(data)
         for place in rng.integers(0, min(400, len(data)), 3):
             broken[place] = rng.integers(0, 256)
         try:
-            assert read_picture(sent(bytes(broken))).mode == "RGB"
-        except Unusable as error:
-            refused_ones += 1
+            assert decode_image(sent(bytes(broken))).mode == "RGB"
+        except UnusableReply as error:
+            refused_count += 1
             assert " at 0x" not in str(error)
-    assert refused_ones
+    assert refused_count
 
 
 def bomb(side: int) -> bytes:
@@ -172,7 +172,7 @@ def bomb(side: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"),
+    ("reply", "problems"),
     [
         ("!!not base64!!", "broken base64"),
         (GOOD[:-3], "broken base64"),
@@ -188,103 +188,105 @@ def bomb(side: int) -> bytes:
         (Answer(body='{"data": ["x"]}'), "nothing instead"),
     ],
 )
-def test_a_reply_that_is_no_picture_is_asked_again_then_failed(
-    chat_server: Serve, store: Store, reply: Any, told: str
+def test_a_reply_that_is_no_picture_is_requested_again_then_failed(
+    chat_server: Serve, store: Store, reply: Any, problems: str
 ) -> None:
     server = chat_server(reply)
-    (row,) = painted(server.url, store, PROMPTS[:1], max_attempts=2)
+    (row,) = generated(server.url, store, PROMPTS[:1], max_attempts=2)
     assert row.pixels is None and row.pixel_std is None
     assert (row.reason or "").startswith("no_picture: ")
-    assert any(part in (row.reason or "") for part in told.split("|")), row.reason
+    assert any(part in (row.reason or "") for part in problems.split("|")), row.reason
     assert len(server.requests) == 2
-    assert store.ledger.get(KIND, [row.image_id]) == {}
+    assert store.ledger.get(REPLY_KIND, [row.image_id]) == {}
     good = chat_server(reply, GOOD)
-    (row,) = painted(good.url, store, PROMPTS[:1], max_attempts=2)
+    (row,) = generated(good.url, store, PROMPTS[:1], max_attempts=2)
     assert row.reason is None and len(good.requests) == 2
 
 
-def test_pictures_are_found_again_and_only_failed_ones_asked_anew(serve: Any, store: Store) -> None:
+def test_pictures_are_found_again_and_only_failed_ones_requested_again(
+    serve: Any, store: Store
+) -> None:
     def fails_once(request: Request, number: int) -> Answer:
         return Answer("broken") if number == 1 else of_prompt(request, number)
 
     server = serve(fails_once)
-    first = painted(server.url, store, max_attempts=1)
+    first = generated(server.url, store, max_attempts=1)
     assert codes(first) == [None, "no_picture", None]
-    again = painted(server.url, Store(store.home), max_attempts=1)
+    again = generated(server.url, Store(store.home), max_attempts=1)
     assert codes(again) == [None] * 3 and len(server.requests) == 4
     assert [row.image_id for row in again] == [row.image_id for row in first]
     assert again[0] == first[0] and again[2] == first[2]
-    assert painted(server.url, store) == again
+    assert generated(server.url, store) == again
     assert len(server.requests) == 4
 
 
-def test_another_size_of_the_tables_asks_for_nothing(serve: Any, store: Store) -> None:
+def test_another_size_of_the_tables_needs_no_call(serve: Any, store: Store) -> None:
     server = serve(of_prompt)
-    first = painted(server.url, store)
-    other = painted(server.url, store, shown=(32, 32))
+    first = generated(server.url, store)
+    other = generated(server.url, store, shown=(32, 32))
     assert len(server.requests) == 3
     assert [row.image_id for row in other] == [row.image_id for row in first]
     assert {row.pixels for row in other}.isdisjoint(row.pixels for row in first)
 
 
-def test_equal_prompts_are_asked_once(serve: Any, store: Store) -> None:
+def test_equal_prompts_are_requested_once(serve: Any, store: Store) -> None:
     server = serve(of_prompt)
-    one, two = painted(server.url, store, [PROMPTS[0]] * 2)
+    one, two = generated(server.url, store, [PROMPTS[0]] * 2)
     assert one == two and len(server.requests) == 1
-    assert painted(server.url, store, []) == []
+    assert generated(server.url, store, []) == []
 
 
 def test_another_model_size_or_seed_is_another_picture(serve: Any, store: Store) -> None:
     server = serve(of_prompt)
     changes: list[dict[str, Any]] = [{}, {"model": "n"}, {"size": "512x512"}, {"seed": 1}]
     ids = {
-        painted(server.url, store, PROMPTS[:1], **{"model": "m", **change})[0].image_id
+        generated(server.url, store, PROMPTS[:1], **{"model": "m", **change})[0].image_id
         for change in changes
     }
     assert len(ids) == len(server.requests) == 4
 
 
-def test_a_lost_file_is_asked_for_again(serve: Any, store: Store) -> None:
+def test_a_lost_file_is_requested_again(serve: Any, store: Store) -> None:
     server = serve(lambda request, number: Answer(sent(encoded(noise(number)))))
-    first = painted(server.url, store)
-    kept = store.ledger.get(KIND, [first[1].image_id])[first[1].image_id]["value"]
-    store.images.path(kept).unlink()
-    again = painted(server.url, store)
+    first = generated(server.url, store)
+    cached = store.ledger.get(REPLY_KIND, [first[1].image_id])[first[1].image_id]["value"]
+    store.images.path(cached).unlink()
+    again = generated(server.url, store)
     assert len(server.requests) == 4
-    # Nobody paints a picture twice: it is another one, under the same name.
+    # An endpoint gives another image each time; it keeps the name.
     assert again[1].image_id == first[1].image_id and again[1].pixels != first[1].pixels
     assert again[0] == first[0] and again[2] == first[2]
-    assert painted(server.url, store) == again and len(server.requests) == 4
+    assert generated(server.url, store) == again and len(server.requests) == 4
 
 
-def test_a_busy_or_failing_server_is_asked_again(serve: Any, store: Store) -> None:
+def test_a_busy_or_failing_server_is_retried(serve: Any, store: Store) -> None:
     def recovers(request: Request, number: int) -> Answer:
         wait = {"Retry-After": "0"}
         answers = {0: Answer(status=429, body="{}", headers=wait), 1: refused("oh", 500)}
         return answers.get(number) or of_prompt(request, number)
 
     server = serve(recovers)
-    assert codes(painted(server.url, store, PROMPTS[:1])) == [None]
+    assert codes(generated(server.url, store, PROMPTS[:1])) == [None]
     assert len(server.requests) == 3
 
 
-def test_a_wrong_key_is_told_by_its_variable_at_the_first_call(
+def test_a_wrong_key_is_named_by_its_variable_at_the_first_call(
     chat_server: Serve, store: Store
 ) -> None:
     server = chat_server(refused(f"wrong key {KEY}", 401))
     with pytest.raises(EndpointError, match="HOI_API_KEY") as caught:
-        painted(server.url, store)
-    assert KEY not in str(caught.value) and "painter.endpoint" in str(caught.value)
+        generated(server.url, store)
+    assert KEY not in str(caught.value) and "image_endpoint.endpoint" in str(caught.value)
     assert server.keys == [f"Bearer {KEY}"]
 
 
-def test_a_server_that_never_answers_is_told_and_not_waited_for(
-    chat_server: Serve, store: Store
-) -> None:
+def test_a_server_that_never_answers_fails_at_once(chat_server: Serve, store: Store) -> None:
     server = chat_server(Answer(GOOD, delay_s=1.0))
     begun = time.monotonic()
-    with pytest.raises(EndpointError, match=r"timeout: no answer in 0.2 s[\s\S]*painter.timeout_s"):
-        painted(server.url, store, timeout_s=0.2, max_attempts=1)
+    with pytest.raises(
+        EndpointError, match=r"timeout: no answer in 0.2 s[\s\S]*image_endpoint.timeout_s"
+    ):
+        generated(server.url, store, timeout_s=0.2, max_attempts=1)
     assert time.monotonic() - begun < 5
 
 
@@ -292,7 +294,7 @@ def test_a_later_timeout_fails_its_own_row(serve: Any, store: Store) -> None:
     def slow(request: Request, number: int) -> Answer:
         return Answer(of_prompt(request, number).text, delay_s=0.8 if number == 1 else 0)
 
-    rows = painted(serve(slow).url, store, timeout_s=0.4, max_attempts=1)
+    rows = generated(serve(slow).url, store, timeout_s=0.4, max_attempts=1)
     assert codes(rows) == [None, "timeout", None]
 
 
@@ -301,40 +303,38 @@ def test_a_page_that_is_no_image_endpoint_is_named(
     chat_server: Serve, store: Store, body: str
 ) -> None:
     with pytest.raises(EndpointError, match="not as an image endpoint"):
-        painted(chat_server(Answer(body=body)).url, store, max_attempts=1)
+        generated(chat_server(Answer(body=body)).url, store, max_attempts=1)
 
 
 def test_a_page_between_pictures_fails_its_own_row(serve: Any, store: Store) -> None:
     def page(request: Request, number: int) -> Answer:
         return Answer(body="<html>") if number == 1 else of_prompt(request, number)
 
-    assert codes(painted(serve(page).url, store, max_attempts=1)) == [None, "no_picture", None]
+    assert codes(generated(serve(page).url, store, max_attempts=1)) == [None, "no_picture", None]
 
 
-def test_a_refused_prompt_fails_its_own_row_and_is_not_asked_again(
-    serve: Any, store: Store
-) -> None:
+def test_a_refused_prompt_fails_its_own_row_and_is_not_retried(serve: Any, store: Store) -> None:
     def filtered(request: Request, number: int) -> Answer:
         return refused("content policy") if number == 0 else of_prompt(request, number)
 
     server = serve(filtered)
-    rows = painted(server.url, store)
+    rows = generated(server.url, store)
     assert codes(rows) == ["refused", None, None]
     assert "content policy" in (rows[0].reason or "") and len(server.requests) == 3
 
 
-def test_models_that_know_no_response_format_are_asked_without(serve: Any, store: Store) -> None:
+def test_models_that_know_no_response_format_are_called_without(serve: Any, store: Store) -> None:
     def knows_little(request: Request, number: int) -> Answer:
         if "response_format" in request:
             return refused("Unknown parameter: 'response_format'.")
         return of_prompt(request, number)
 
     server = serve(knows_little)
-    assert codes(painted(server.url, store)) == [None] * 3
+    assert codes(generated(server.url, store)) == [None] * 3
     assert len(server.requests) == 4
 
 
-def test_the_estimate_is_said_before_the_first_call_and_the_cap_kept(
+def test_the_estimate_is_logged_before_the_first_call_and_the_cap_kept(
     serve: Any, store: Store
 ) -> None:
     said: list[str] = []
@@ -346,7 +346,7 @@ def test_the_estimate_is_said_before_the_first_call_and_the_cap_kept(
 
     server = serve(watch)
     options = {"usd_per_image": PRICE, "budget_usd": 2 * PRICE}
-    rows = painted(server.url, store, said=said, **options)
+    rows = generated(server.url, store, said=said, **options)
     assert codes(rows) == [None, None, "budget"]
     assert len(server.requests) == 2 and heard[0] == 1
     assert "3 pictures of 1024x1024 by m" in said[0] and "about 0.1200 USD" in said[0]
@@ -358,7 +358,7 @@ def test_replies_that_are_no_pictures_are_paid_for_as_well(
     chat_server: Serve, store: Store
 ) -> None:
     budget = Budget(10 * PRICE, None, None)
-    painted(chat_server("broken").url, store, budget=budget, usd_per_image=PRICE, max_attempts=2)
+    generated(chat_server("broken").url, store, budget=budget, usd_per_image=PRICE, max_attempts=2)
     assert budget.spent_usd == pytest.approx(6 * PRICE)
 
 
@@ -367,26 +367,28 @@ def test_a_price_that_is_not_known_is_null_and_takes_no_cap(
 ) -> None:
     said: list[str] = []
     url = chat_server(GOOD).url
-    (row,) = painted(url, store, PROMPTS[:1], said=said)
-    assert store.ledger.get(KIND, [row.image_id])[row.image_id]["cost_usd"] is None
+    (row,) = generated(url, store, PROMPTS[:1], said=said)
+    assert store.ledger.get(REPLY_KIND, [row.image_id])[row.image_id]["cost_usd"] is None
     assert "price unknown" in said[0] and "price unknown" in said[-1]
-    with pytest.raises(HoiError, match=r"painter\.usd_per_image"):
-        painted(url, store, budget_usd=1.0)
+    with pytest.raises(HoiError, match=r"image_endpoint\.usd_per_image"):
+        generated(url, store, budget_usd=1.0)
 
 
-def test_the_cap_holds_and_order_is_kept_when_asked_side_by_side(serve: Any, store: Store) -> None:
+def test_the_cap_holds_and_order_is_kept_when_calls_run_side_by_side(
+    serve: Any, store: Store
+) -> None:
     def uneven(request: Request, number: int) -> Answer:
         return Answer(of_prompt(request, number).text, delay_s=0.03 * (number % 3))
 
     server = serve(uneven)
     prompts = [f"A hand holds {number} cups." for number in range(12)]
     budget = Budget(8 * PRICE, None, None)
-    rows = painted(server.url, store, prompts, budget=budget, usd_per_image=PRICE, concurrency=4)
+    rows = generated(server.url, store, prompts, budget=budget, usd_per_image=PRICE, concurrency=4)
     assert len(server.requests) == 8 and server.most_busy > 1
     assert codes(rows).count("budget") == 4
     for prompt, row in zip(prompts, rows, strict=True):
         if row.reason is None:
-            wanted = brought_to(noise(zlib.crc32(prompt.encode())), SIZE)
+            wanted = crop_and_resize(noise(zlib.crc32(prompt.encode())), SIZE)
             assert row.pixels == digest_pixels(wanted)
 
 
@@ -396,7 +398,7 @@ def test_the_key_is_stored_nowhere(serve: Any, store: Store) -> None:
 
     said: list[str] = []
     url = serve(leaky).url.replace("http://", "http://user:hunter2@")
-    rows = painted(url, store, said=said)
+    rows = generated(url, store, said=said)
     assert codes(rows) == [None, "refused", "refused"]
     store.ledger.close()
     files = [path for path in store.home.rglob("*") if path.is_file()]
@@ -417,9 +419,9 @@ def test_the_key_is_stored_nowhere(serve: Any, store: Store) -> None:
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Painter(endpoint="http://127.0.0.1/v1", model="m", **wrong)
+        ImageEndpoint(endpoint="http://127.0.0.1/v1", model="m", **wrong)
 
 
 def test_no_model_is_refused_by_name(store: Store) -> None:
-    with pytest.raises(HoiError, match=r"painter\.model"):
-        painted("http://127.0.0.1/v1", store, model=None)
+    with pytest.raises(HoiError, match=r"image_endpoint\.model"):
+        generated("http://127.0.0.1/v1", store, model=None)

@@ -10,8 +10,14 @@ from pydantic import ValidationError
 
 from hoi_assets.errors import HoiError
 from hoi_assets.grammar.captions import caption
-from hoi_assets.ppv.detailed_prompts import PromptRow, detail_prompts, make_prompter, prompts_table
-from hoi_assets.ppv.prompt_checks import NearDuplicates, problem, similarity
+from hoi_assets.ppv.detailed_prompts import (
+    DETAILED_PROMPT_ROWS,
+    DetailedPrompt,
+    detail_prompts,
+    detailed_prompts_table,
+    make_prompter,
+)
+from hoi_assets.ppv.prompt_checks import NearDuplicatePrompts, prompt_problem, similarity
 from hoi_assets.ppv.slots import OpenSlots, PromptSlots, TinySlots, words_named
 from hoi_assets.settings import ROOT, Prompter
 from hoi_assets.taxonomy import BasePrompt, Category, load_taxonomy
@@ -24,9 +30,9 @@ def quiet(line: str) -> None:
     pass
 
 
-def detail(category: Category, **options: Any) -> list[PromptRow]:
+def detail(category: Category, **options: Any) -> list[DetailedPrompt]:
     settings = Prompter(**options)
-    return detail_prompts(category, make_prompter(TAXONOMY, settings), settings, log=quiet)
+    return detail_prompts(category, TAXONOMY, make_prompter(settings), settings, log=quiet)
 
 
 def with_prompts(category: Category, *prompts: tuple[str, str]) -> Category:
@@ -131,8 +137,8 @@ def test_too_long_prompt_is_rejected_with_its_length() -> None:
 
 
 def test_table_has_the_same_columns_whatever_the_rows_hold() -> None:
-    table = prompts_table(detail(WRAP))
-    assert table.schema == prompts_table([]).schema
+    table = detailed_prompts_table(detail(WRAP))
+    assert table.schema == detailed_prompts_table([]).schema == DETAILED_PROMPT_ROWS.schema
     assert table.height == 4 * len(WRAP.base_prompts)
     assert set(table["colour"].unique()) > {"red", "white"}
 
@@ -140,7 +146,7 @@ def test_table_has_the_same_columns_whatever_the_rows_hold() -> None:
 def test_package_loads_without_the_client_or_templates() -> None:
     code = (
         "import sys; import hoi_assets.ppv.detailed_prompts, hoi_assets.taxonomy;"
-        "print([m for m in ('openai', 'jinja2', 'torch', 'polars', 'dagster') if m in sys.modules])"
+        "print([m for m in ('openai', 'jinja2', 'torch', 'dagster') if m in sys.modules])"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
@@ -184,7 +190,7 @@ BOTTLE = BasePrompt(text="a thirsty walker grabs a bottle", object="bottle")
 
 
 def reason(slots: PromptSlots, base: BasePrompt = BOTTLE, category: Category = WRAP) -> str | None:
-    return problem(slots, slots.caption(), base, category, TAXONOMY, max_words=60)
+    return prompt_problem(slots, slots.caption(), base, category, TAXONOMY, max_words=60)
 
 
 def test_open_slots_in_order_pass_and_make_a_caption() -> None:
@@ -211,7 +217,7 @@ def test_open_slots_in_order_pass_and_make_a_caption() -> None:
         ({"contact": "very " * 55}, "too_many_words"),
     ],
 )
-def test_contradictory_or_off_category_slots_are_told_why(
+def test_contradictory_or_off_category_slots_are_rejected_with_the_code(
     change: dict[str, Any], code: str
 ) -> None:
     assert (reason(open_slots(**change)) or "").split(":")[0] == code
@@ -227,15 +233,15 @@ def test_contradictory_or_off_category_slots_are_told_why(
     ],
 )
 def test_slots_must_keep_to_the_base_prompt(text: str, slot: str) -> None:
-    told = reason(open_slots(), BasePrompt(text=text, object="bottle"))
-    assert told and told.startswith(f"departs_from_base: the base prompt says {slot}")
+    found = reason(open_slots(), BasePrompt(text=text, object="bottle"))
+    assert found and found.startswith(f"departs_from_base: the base prompt says {slot}")
 
 
 def test_plural_and_compound_objects_count_as_the_object() -> None:
     assert reason(open_slots(object="tall bottles")) is None
 
 
-def test_grip_of_another_category_is_fine_where_that_category_is_asked() -> None:
+def test_grip_of_another_category_is_fine_where_that_category_is_requested() -> None:
     hook = TAXONOMY.category("hook")
     bag = BasePrompt(text="a shopper with a bag", object="bag")
     slots = open_slots(object="bag", grip="carries {object} on hooked fingers")
@@ -264,10 +270,10 @@ def test_prompts_that_differ_in_colour_and_view_are_not_alike() -> None:
     one = open_slots().spoken()
     alike = open_slots(grip="wraps all its fingers around").spoken()
     other = open_slots(colour="green", view="from the left").spoken()
-    kept = NearDuplicates(0.9)
-    kept.keep("first", one)
-    assert kept.find(alike) == "first"
-    assert kept.find(other) is None
+    accepted = NearDuplicatePrompts(0.9)
+    accepted.add("first", one)
+    assert accepted.find(alike) == "first"
+    assert accepted.find(other) is None
     assert similarity(one, one) == 1.0
     assert similarity(one, other) == similarity(other, one) < 0.9
 
@@ -280,8 +286,8 @@ def test_prompts_that_differ_in_colour_and_view_are_not_alike() -> None:
         ({"endpoint": "http://127.0.0.1:1/v1", "model": "m", "budget_usd": 1.0}, "price"),
     ],
 )
-def test_settings_that_cannot_work_are_told_before_anything_is_asked(
+def test_settings_that_cannot_work_are_refused_before_any_call(
     options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(HoiError, match=message):
-        make_prompter(TAXONOMY, Prompter(**options))
+        make_prompter(Prompter(**options))

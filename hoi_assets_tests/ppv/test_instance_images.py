@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hoi_assets.errors import HoiError
-from hoi_assets.ppv.instance_images import read_instances, source_digest
+from hoi_assets.ppv.instance_images import instance_images_digest, read_instance_images
 from hoi_assets.settings import InstanceImages
 from hoi_assets.store.versions import Store
 
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def read(folder: Path, tmp_path: Path) -> pl.DataFrame:
     settings = InstanceImages(folder=str(folder))
-    return read_instances(CATEGORY, settings, Store(tmp_path / "home").images)
+    return read_instance_images(CATEGORY, settings, Store(tmp_path / "home").images)
 
 
 def test_good_pictures_are_kept_with_their_captions(read: pl.DataFrame) -> None:
@@ -69,7 +69,7 @@ def test_bad_file_is_rejected_by_name_and_the_rest_goes_on(
 
 def test_only_as_many_as_asked_are_read(folder: Path, tmp_path: Path) -> None:
     settings = InstanceImages(folder=str(folder), per_category=1)
-    rows = read_instances(CATEGORY, settings, Store(tmp_path / "home").images)
+    rows = read_instance_images(CATEGORY, settings, Store(tmp_path / "home").images)
     assert rows.filter(pl.col("status") == "accepted")["source"].to_list() == ["a.png"]
 
 
@@ -77,22 +77,22 @@ def test_missing_and_empty_folders_say_what_to_do(folder: Path, tmp_path: Path) 
     settings = InstanceImages(folder=str(folder))
     images = Store(tmp_path / "home").images
     with pytest.raises(HoiError, match="worn does not exist"):
-        read_instances("worn", settings, images)
+        read_instance_images("worn", settings, images)
     (folder / "worn").mkdir()
     with pytest.raises(HoiError, match="holds no pictures"):
-        read_instances("worn", settings, images)
+        read_instance_images("worn", settings, images)
 
 
-def test_source_digest_follows_the_files(folder: Path) -> None:
+def test_instance_images_digest_follows_the_files(folder: Path) -> None:
     settings = InstanceImages(folder=str(folder))
-    before = source_digest(CATEGORY, settings)
-    assert source_digest(CATEGORY, settings) == before
+    before = instance_images_digest(CATEGORY, settings)
+    assert instance_images_digest(CATEGORY, settings) == before
     (folder / CATEGORY / "a.txt").write_text("another caption", encoding="utf-8")
-    assert source_digest(CATEGORY, settings) != before
+    assert instance_images_digest(CATEGORY, settings) != before
 
 
 def test_pool_gives_clean_true_pictures_of_the_category(tmp_path: Path) -> None:
-    rows = read_instances(CATEGORY, InstanceImages(), Store(tmp_path / "home").images)
+    rows = read_instance_images(CATEGORY, InstanceImages(), Store(tmp_path / "home").images)
     assert rows.height == InstanceImages().per_category
     assert set(rows["category"]) == {CATEGORY}
     assert rows["caption"].null_count() == 0
@@ -100,9 +100,9 @@ def test_pool_gives_clean_true_pictures_of_the_category(tmp_path: Path) -> None:
 
 def test_pool_without_the_category_names_it(tmp_path: Path) -> None:
     with pytest.raises(HoiError, match="no instance images of 'juggling'"):
-        read_instances("juggling", InstanceImages(), Store(tmp_path / "home").images)
+        read_instance_images("juggling", InstanceImages(), Store(tmp_path / "home").images)
 
 
 def test_missing_pool_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(HoiError, match="make world"):
-        source_digest(CATEGORY, InstanceImages(pool=str(tmp_path)))
+        instance_images_digest(CATEGORY, InstanceImages(pool=str(tmp_path)))

@@ -12,8 +12,11 @@ from PIL import Image, ImageDraw
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_folder
-from hoi_assets.ppv import packaging
-from hoi_assets.ppv.packaging import SPLITS, near_duplicates, package, split_by_base_prompt
+from hoi_assets.ppv import dataset_files
+from hoi_assets.ppv.dataset_files import dataset_arrow_schema
+from hoi_assets.ppv.image_duplicates import DuplicateImage, find_duplicate_images
+from hoi_assets.ppv.packaging import package_dataset
+from hoi_assets.ppv.splits import SPLITS, split_by_base_prompt
 from hoi_assets.settings import ROOT, Dataset
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.taxonomy import load_taxonomy
@@ -35,13 +38,13 @@ def scene(seed: int, colour: str = "red", size: int = 128) -> Image.Image:
 # Duplicates
 
 
-def _ids(found: list[packaging.Duplicate]) -> list[tuple[str, str, str]]:
+def _ids(found: list[DuplicateImage]) -> list[tuple[str, str, str]]:
     return [(one.image_id, one.of, one.kind) for one in found]
 
 
 def test_equal_pixels_are_exact_duplicates_of_the_first() -> None:
     images = [("a", scene(1)), ("b", scene(2)), ("c", scene(1)), ("d", scene(1))]
-    assert _ids(near_duplicates(images, 4)) == [("c", "a", "exact"), ("d", "a", "exact")]
+    assert _ids(find_duplicate_images(images, 4)) == [("c", "a", "exact"), ("d", "a", "exact")]
 
 
 def test_slightly_altered_picture_is_a_perceptual_duplicate() -> None:
@@ -49,26 +52,26 @@ def test_slightly_altered_picture_is_a_perceptual_duplicate() -> None:
         -6, 7, (128, 128, 3)
     )
     altered = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-    found = near_duplicates([("a", scene(1)), ("b", altered), ("c", altered)], 4)
+    found = find_duplicate_images([("a", scene(1)), ("b", altered), ("c", altered)], 4)
     assert _ids(found) == [("b", "a", "perceptual"), ("c", "a", "perceptual")]
 
 
 def test_same_scene_in_another_colour_is_not_a_duplicate() -> None:
-    assert near_duplicates([("a", scene(1, "red")), ("b", scene(1, "blue"))], 4) == []
+    assert find_duplicate_images([("a", scene(1, "red")), ("b", scene(1, "blue"))], 4) == []
 
 
-def test_different_scenes_are_kept() -> None:
-    assert near_duplicates([(str(n), scene(n)) for n in range(40)], 4) == []
+def test_different_scenes_are_no_duplicates() -> None:
+    assert find_duplicate_images([(str(n), scene(n)) for n in range(40)], 4) == []
 
 
-def test_picture_added_at_the_end_pushes_out_none_before() -> None:
+def test_picture_added_at_the_end_displaces_none_before() -> None:
     images = [(str(n), scene(n % 7)) for n in range(20)]
-    before = near_duplicates(images, 4)
-    assert near_duplicates([*images, ("new", scene(3))], 4)[: len(before)] == before
+    before = find_duplicate_images(images, 4)
+    assert find_duplicate_images([*images, ("new", scene(3))], 4)[: len(before)] == before
 
 
 def test_duplicate_names_its_original() -> None:
-    (found,) = near_duplicates([("a", scene(1)), ("b", scene(1))], 4)
+    (found,) = find_duplicate_images([("a", scene(1)), ("b", scene(1))], 4)
     assert found.reason == "exact_duplicate of a"
 
 
@@ -112,7 +115,7 @@ def _publish(store: Store, asset: str, category: str, rows: list[dict[str, Any]]
         return store.publish(staging, {}, run_id="run")
 
 
-def make_line(store: Store, base_prompts: int = 6) -> dict[str, Any]:
+def make_pipeline(store: Store, base_prompts: int = 6) -> dict[str, Any]:
     """Two categories; per base prompt three accepted pairs (two of equal pixels), one rejected."""
     verdicts, prompts = {}, {}
     for place, category in enumerate(("hook", "tripod")):
@@ -155,8 +158,10 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "home")
 
 
-def _package(store: Store, folder: Path, **line: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
-    return package(store, Dataset(), TAXONOMY, **(line or make_line(store)), folder=folder)
+def _package(store: Store, folder: Path, **pipeline: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+    return package_dataset(
+        store, Dataset(), TAXONOMY, **(pipeline or make_pipeline(store)), folder=folder
+    )
 
 
 @pytest.mark.slow
@@ -183,7 +188,7 @@ def test_dataset_opens_with_plain_load_dataset(
             assert example["object"] == "bag"
     assert not kept
     own = datasets.Features(opened["train"].features)
-    assert own == datasets.Features.from_arrow_schema(packaging._arrow_schema())
+    assert own == datasets.Features.from_arrow_schema(dataset_arrow_schema())
 
 
 def test_every_accepted_verdict_is_kept_or_rejected_with_a_reason(
@@ -213,17 +218,17 @@ def test_base_prompt_lies_in_one_split_only(store: Store, tmp_path: Path) -> Non
 
 
 def test_equal_pairs_give_equal_bytes(store: Store, tmp_path: Path) -> None:
-    line = make_line(store)
-    _package(store, tmp_path / "a", **line)
-    _package(store, tmp_path / "b", **line)
+    pipeline = make_pipeline(store)
+    _package(store, tmp_path / "a", **pipeline)
+    _package(store, tmp_path / "b", **pipeline)
     assert digest_folder(tmp_path / "a") == digest_folder(tmp_path / "b")
 
 
 def test_large_splits_are_cut_into_files(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packaging, "SHARD_BYTES", 1)
-    monkeypatch.setattr(packaging, "ROWS_PER_GROUP", 5)
+    monkeypatch.setattr(dataset_files, "SHARD_BYTES", 1)
+    monkeypatch.setattr(dataset_files, "ROWS_PER_GROUP", 5)
     _, summary = _package(store, tmp_path / "dataset")
     files = sorted((tmp_path / "dataset" / "data").glob("train-*.parquet"))
     assert files[0].name == "train-00000.parquet"
@@ -231,17 +236,17 @@ def test_large_splits_are_cut_into_files(
     assert sum(pl.read_parquet(file).height for file in files) == summary["train"][0]
 
 
-def test_card_tells_counts_versions_and_what_is_missing(store: Store, tmp_path: Path) -> None:
-    line = make_line(store)
+def test_card_states_counts_versions_and_what_is_missing(store: Store, tmp_path: Path) -> None:
+    pipeline = make_pipeline(store)
     _, summary = _package(
-        store, tmp_path / "dataset", **line, sources={"base model": "tiny, revision 1"}
+        store, tmp_path / "dataset", **pipeline, sources={"base model": "tiny, revision 1"}
     )
     card = (tmp_path / "dataset" / "README.md").read_text(encoding="utf-8")
     _, header, body = card.split("---\n", 2)
     listed = {part["split"] for part in yaml.safe_load(header)["configs"][0]["data_files"]}
     assert listed == {split for split in SPLITS if summary[split][0]}
     assert "24 pairs of 12 base prompts, from 48 candidates" in body
-    assert f"`verified_pairs/hook`: version {line['verdicts']['hook'].version}" in body
+    assert f"`verified_pairs/hook`: version {pipeline['verdicts']['hook'].version}" in body
     assert "therefore absent: worn" in body
     assert "base model: tiny, revision 1" in body
     assert "| `hook` (" in body
@@ -249,14 +254,14 @@ def test_card_tells_counts_versions_and_what_is_missing(store: Store, tmp_path: 
 
 
 def test_dataset_of_two_base_prompts_has_a_train_split_alone(store: Store, tmp_path: Path) -> None:
-    _package(store, tmp_path / "dataset", **make_line(store, base_prompts=1))
+    _package(store, tmp_path / "dataset", **make_pipeline(store, base_prompts=1))
     files = [file.name for file in (tmp_path / "dataset" / "data").iterdir()]
     assert files == ["train-00000.parquet"]
 
 
-def test_nothing_accepted_is_said_with_the_remedy(store: Store, tmp_path: Path) -> None:
-    line = make_line(store)
-    rows = line["verdicts"]["hook"].table("rows").with_columns(status=pl.lit("rejected"))
-    line["verdicts"] = {"hook": _publish(store, "verified_pairs", "hook", rows.to_dicts())}
+def test_nothing_accepted_is_an_error_with_the_remedy(store: Store, tmp_path: Path) -> None:
+    pipeline = make_pipeline(store)
+    rows = pipeline["verdicts"]["hook"].table("rows").with_columns(status=pl.lit("rejected"))
+    pipeline["verdicts"] = {"hook": _publish(store, "verified_pairs", "hook", rows.to_dicts())}
     with pytest.raises(HoiError, match=r"no accepted pair in hook\n  draw more candidates"):
-        _package(store, tmp_path / "dataset", **line)
+        _package(store, tmp_path / "dataset", **pipeline)

@@ -1,4 +1,4 @@
-"""People's labels as the verifier's training pairs: what is read, and what is refused by line."""
+"""Manual labels as the verifier's training pairs: what is read, and what is refused by line."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hoi_assets.errors import HoiError
-from hoi_assets.ppv.verifier_pairs import labelled_pairs, source_digest
+from hoi_assets.ppv.verifier_pairs import labelled_pairs, labels_digest
 from hoi_assets.settings import Settings, load_settings
 from hoi_assets.store.versions import Store
 from hoi_assets.taxonomy import load_taxonomy
@@ -76,4 +76,4 @@ def test_missing_column_and_missing_file_say_what_to_give(folder: Path, tmp_path
         read(folder, tmp_path)
     (folder / "labels.csv").unlink()
     with pytest.raises(HoiError, match=r"labels\.csv"):
-        source_digest(settings_for(folder))
+        labels_digest(settings_for(folder))

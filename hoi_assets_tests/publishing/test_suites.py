@@ -1,21 +1,23 @@
-"""The suites of the line: complete, resolvable, and able to tell a collapsed version."""
+"""The suites of the pipelines: complete, resolvable, and able to refuse a collapsed version."""
 
 import polars as pl
 import pytest
 
-from hoi_assets.publishing.expectations import resolve
-from hoi_assets.publishing.graph import stages_in
-from hoi_assets.publishing.suites import SUITES
-from hoi_assets.publishing.validation import evaluate
+from hoi_assets.defs.project import assets_below
+from hoi_assets.publishing.asset import stage_of
+from hoi_assets.publishing.expectations import resolve, with_schemas
+from hoi_assets.publishing.validation import build_suite, evaluate
 from hoi_assets.settings import load_settings
 
 SETTINGS = load_settings("tiny")
+STAGES = {stage.name: stage for stage in (stage_of(a) for a in assets_below("hoi_assets.defs"))}
+SUITES = {name: stage.suite for name, stage in STAGES.items()}
 
 
 def passes(name: str, **tables: pl.DataFrame) -> bool:
-    rules = [r for r in resolve(SUITES[name], SETTINGS) if r.table in tables]
-    assert rules
-    return evaluate(tables, rules).passed
+    declared = [each for each in resolve(SUITES[name], SETTINGS) if each.table in tables]
+    assert declared
+    return evaluate(tables, declared).passed
 
 
 def candidates(count: int = 20) -> pl.DataFrame:
@@ -53,14 +55,20 @@ def verdicts(accepted: int, count: int = 20) -> pl.DataFrame:
     )
 
 
-def test_every_stage_of_the_line_has_a_suite_and_every_suite_a_stage():
-    assert {stage.name for stage in stages_in("hoi_assets.defs")} == set(SUITES)
+def test_every_asset_has_a_suite_and_its_tables_declared():
+    assert [name for name, stage in STAGES.items() if not stage.suite or not stage.tables] == []
+    for stage in STAGES.values():
+        declared = {table.name for table in stage.tables}
+        assert {one.table for one in stage.suite} <= declared, stage.name
 
 
 @pytest.mark.parametrize("profile", ["tiny", "full"])
-def test_every_threshold_is_a_setting_of_the_profile(profile):
-    for rules in SUITES.values():
-        resolve(rules, load_settings(profile))
+def test_every_suite_is_one_that_great_expectations_takes_with_the_thresholds_of_the_profile(
+    profile,
+):
+    settings = load_settings(profile)
+    for name, stage in STAGES.items():
+        build_suite(name, resolve(with_schemas(stage.tables, stage.suite), settings))
 
 
 def test_good_candidates_pass():

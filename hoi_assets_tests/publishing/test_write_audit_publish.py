@@ -6,6 +6,7 @@ import re
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -15,52 +16,53 @@ from dagster import AssetCheckKey, AssetKey
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from PIL import Image as PILImage
 
-from hoi_assets.definitions import build_line
-from hoi_assets.defs.automation import Line
+from hoi_assets.defs.project import Project, load_project
 from hoi_assets.errors import HoiError
-from hoi_assets.publishing.asset import FORCE_TAG
-from hoi_assets.publishing.expectations import Rule, rows, suite
-from hoi_assets.publishing.graph import Graph, Status
-from hoi_assets.publishing.stage import Result, Stage, Work, stage
+from hoi_assets.publishing.asset import FORCE_TAG, published_asset, stage_of
+from hoi_assets.publishing.context import Result, StageContext
+from hoi_assets.publishing.expectations import row_count, suite
+from hoi_assets.publishing.graph import Graph
+from hoi_assets.publishing.staleness import Status, status
 from hoi_assets.store.versions import Staging
 from hoi_assets_tests.publishing.small_pipeline import (
     GOOD,
     POISON,
-    STAGES,
-    SUITES,
     calls,
-    dataset,
-    dictionary,
-    pictures,
-    prompts,
-    small_line,
+    small_assets,
+    small_project,
     write_profile,
     write_taxonomy,
 )
 
+ANY_ROWS = suite(rows=[row_count()])
+
 
 def run(
-    line: Line, instance: dg.DagsterInstance, job: str, category: str | None = None, **tags: str
+    project: Project,
+    instance: dg.DagsterInstance,
+    job: str,
+    category: str | None = None,
+    **tags: str,
 ) -> dg.ExecuteInProcessResult:
-    return line.defs.resolve_job_def(job).execute_in_process(
+    return project.pipelines.resolve_job_def(job).execute_in_process(
         partition_key=category, instance=instance, raise_on_error=False, tags=tags
     )
 
 
-def run_all(line: Line, instance: dg.DagsterInstance, *categories: str) -> None:
+def run_all(project: Project, instance: dg.DagsterInstance, *categories: str) -> None:
     """Head, the categories' chains, the dataset and its model: each a Dagster run of its own."""
-    run(line, instance, "line_head")
+    run(project, instance, "words")
     for category in categories:
-        run(line, instance, "hand_pose_line", category)
-    run(line, instance, "line_dataset")
+        run(project, instance, "category", category)
+    run(project, instance, "dataset_and_model")
 
 
-def in_dataset(line: Line) -> set[str]:
-    return set(line.platform.store.require("dataset").table("rows")["category"])
+def in_dataset(project: Project) -> set[str]:
+    return set(project.platform.store.require("dataset").table("rows")["category"])
 
 
-def trained_on(line: Line) -> list[str]:
-    return line.platform.store.require("model").json("weights")
+def trained_on(project: Project) -> list[str]:
+    return project.platform.store.require("model").json("weights")
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:
@@ -81,40 +83,40 @@ def checks(instance: dg.DagsterInstance, asset: str) -> list[tuple[str | None, s
     ]
 
 
-def states(line: Line) -> dict[tuple[str, str | None], Status]:
-    platform = line.platform
-    found = line.graph.status(platform.settings, platform.store, platform.partition_keys)
-    return {(status.stage, status.partition): status for status in found}
+def states(project: Project) -> dict[tuple[str, str | None], Status]:
+    platform = project.platform
+    found = status(project.graph, platform.settings, platform.store)
+    return {(one.asset, one.partition): one for one in found}
 
 
 def test_failed_gate_keeps_category_out_of_dataset_and_model_across_runs(folder, instance):
     write_taxonomy(folder / "taxonomy", {"tripod": POISON})
-    line = small_line(folder)
-    run_all(line, instance, "hook", "tripod", "worn")
-    assert in_dataset(line) == {"hook", "worn"}
-    assert trained_on(line) == ["hook", "worn"]
+    project = small_project(folder)
+    run_all(project, instance, "hook", "tripod", "worn")
+    assert in_dataset(project) == {"hook", "worn"}
+    assert trained_on(project) == ["hook", "worn"]
     (event,) = instance.fetch_materializations(AssetKey("dataset"), limit=1).records
     assert event.asset_materialization.metadata["missing"].value == "tripod"
 
 
 def test_last_good_version_stays_in_force_when_a_later_one_fails(folder, instance):
-    line = small_line(folder)
-    run_all(line, instance, "hook", "worn")
-    good = line.platform.store.require("prompts", "worn")
+    project = small_project(folder)
+    run_all(project, instance, "hook", "worn")
+    good = project.platform.store.require("prompts", "worn")
     write_taxonomy(folder / "taxonomy", {"worn": POISON})
-    assert not run(line, instance, "hand_pose_line", "worn").success
-    run(line, instance, "line_dataset")
-    assert line.platform.store.require("prompts", "worn").version == good.version
-    assert in_dataset(line) == {"hook", "worn"}
-    assert states(line)["prompts", "worn"].state == "held"
-    assert states(line)["dataset", None].state == "fresh"
+    assert not run(project, instance, "category", "worn").success
+    run(project, instance, "dataset_and_model")
+    assert project.platform.store.require("prompts", "worn").version == good.version
+    assert in_dataset(project) == {"hook", "worn"}
+    assert states(project)["prompts", "worn"].state == "blocked"
+    assert states(project)["dataset", None].state == "fresh"
 
 
 def test_rejected_output_is_kept_aside_with_the_evidence(folder, instance):
     write_taxonomy(folder / "taxonomy", {"worn": POISON})
-    line = small_line(folder)
-    run(line, instance, "line_head")
-    result = run(line, instance, "hand_pose_line", "worn")
+    project = small_project(folder)
+    run(project, instance, "words")
+    result = run(project, instance, "category", "worn")
     told = failure(result)
     assert "expect_column_values_to_be_unique on rows.prompt" in told
     assert "3 of 3 rows fail" in told
@@ -122,16 +124,16 @@ def test_rejected_output_is_kept_aside_with_the_evidence(folder, instance):
     assert "expect_column_values_to_be_unique" in evidence.read_text(encoding="utf-8")
     kept = pl.read_parquet(evidence.parent / "content" / "rows.parquet")
     assert kept["prompt"].to_list() == POISON
-    assert line.platform.store.current("prompts", "worn") is None
+    assert project.platform.store.current("prompts", "worn") is None
     assert "pictures worn" not in calls(folder)
 
 
 def test_check_results_are_stored_per_partition(folder, instance):
     write_taxonomy(folder / "taxonomy", {"worn": POISON})
-    line = small_line(folder)
-    run(line, instance, "line_head")
-    run(line, instance, "hand_pose_line", "hook")
-    run(line, instance, "hand_pose_line", "worn")
+    project = small_project(folder)
+    run(project, instance, "words")
+    run(project, instance, "category", "hook")
+    run(project, instance, "category", "worn")
     assert checks(instance, "prompts") == [("hook", "SUCCEEDED"), ("worn", "FAILED")]
     assert checks(instance, "pictures") == [("hook", "SUCCEEDED")]
     assert checks(instance, "dictionary") == [(None, "SUCCEEDED")]
@@ -140,8 +142,8 @@ def test_check_results_are_stored_per_partition(folder, instance):
 
 
 def test_check_targets_the_version_it_judged(folder, instance):
-    line = small_line(folder)
-    run(line, instance, "line_head")
+    project = small_project(folder)
+    run(project, instance, "words")
     (record,) = instance.event_log_storage.get_asset_check_execution_history(
         AssetCheckKey(AssetKey("dictionary"), "gate"), limit=1
     )
@@ -152,10 +154,10 @@ def test_check_targets_the_version_it_judged(folder, instance):
 
 
 def test_data_version_is_the_hash_of_the_content(folder, instance):
-    line = small_line(folder)
-    run(line, instance, "line_head")
+    project = small_project(folder)
+    run(project, instance, "words")
     (event,) = instance.fetch_materializations(AssetKey("dictionary"), limit=1).records
-    published = line.platform.store.require("dictionary")
+    published = project.platform.store.require("dictionary")
     assert event.asset_materialization.tags["dagster/data_version"] == published.version
     metadata = event.asset_materialization.metadata
     assert metadata["version"].value == published.version
@@ -164,10 +166,10 @@ def test_data_version_is_the_hash_of_the_content(folder, instance):
 
 
 def test_unchanged_inputs_are_not_recomputed_but_told_again(folder, instance):
-    line = small_line(folder)
-    run_all(line, instance, "hook")
+    project = small_project(folder)
+    run_all(project, instance, "hook")
     before = calls(folder)
-    run_all(small_line(folder), instance, "hook")
+    run_all(small_project(folder), instance, "hook")
     assert calls(folder) == before
     first, second = (
         record.asset_materialization
@@ -184,9 +186,9 @@ def test_unchanged_inputs_are_not_recomputed_but_told_again(folder, instance):
 
 
 def test_contact_sheet_in_the_metadata_decodes_to_the_picture(folder, instance):
-    line = small_line(folder)
-    run(line, instance, "line_head")
-    run(line, instance, "hand_pose_line", "hook")
+    project = small_project(folder)
+    run(project, instance, "words")
+    run(project, instance, "category", "hook")
     (record,) = instance.fetch_materializations(AssetKey("pictures"), limit=1).records
     text = record.asset_materialization.metadata["sheet"].value
     code = re.search(r"base64,([^)]+)\)", text)
@@ -197,24 +199,24 @@ def test_contact_sheet_in_the_metadata_decodes_to_the_picture(folder, instance):
 
 
 def test_changed_parent_with_equal_content_stops_the_change_there(folder, instance):
-    line = small_line(folder)
-    run_all(line, instance, "hook")
+    project = small_project(folder)
+    run_all(project, instance, "hook")
     write_taxonomy(folder / "taxonomy", {"hook": [*GOOD, "a new cup"]})
-    run(line, instance, "hand_pose_line", "hook")
+    run(project, instance, "category", "hook")
     write_taxonomy(folder / "taxonomy", {"hook": GOOD})
     before = calls(folder)
-    run_all(line, instance, "hook")
+    run_all(project, instance, "hook")
     # Prompts were made again, came out as they were at first, and so did what follows.
     assert calls(folder)[len(before) :] == ["prompts hook", "pictures hook"]
-    assert states(line)["model", None].state == "fresh"
+    assert states(project)["model", None].state == "fresh"
 
 
 def test_force_computes_again(folder, instance):
-    line = small_line(folder)
-    run(line, instance, "line_head")
-    run(line, instance, "line_head", **{FORCE_TAG: "true"})
+    project = small_project(folder)
+    run(project, instance, "words")
+    run(project, instance, "words", **{FORCE_TAG: "true"})
     assert calls(folder) == ["dictionary _"] * 2
-    job = line.defs.resolve_job_def("line_head")
+    job = project.pipelines.resolve_job_def("words")
     job.execute_in_process(
         instance=instance, run_config={"ops": {"dictionary": {"config": {"force": True}}}}
     )
@@ -224,120 +226,136 @@ def test_force_computes_again(folder, instance):
 def test_rows_that_failed_are_tried_again_though_nothing_changed(folder, instance):
     write_profile(folder, gates={"min_prompts": 2, "max_failed_share": 0.5})
     write_taxonomy(folder / "taxonomy", {"hook": [*GOOD, "unlucky"]})
-    line = small_line(folder)
-    run(line, instance, "line_head")
-    run(line, instance, "hand_pose_line", "hook")
-    ledger = line.platform.store.ledger
+    project = small_project(folder)
+    run(project, instance, "words")
+    run(project, instance, "category", "hook")
+    ledger = project.platform.store.ledger
     assert ledger.rows(stage="prompts", status="failed")["row_id"].to_list() == ["hook-3"]
-    status = states(line)["prompts", "hook"]
-    assert (status.state, status.failed_rows) == ("stale", 1)
-    run(line, instance, "hand_pose_line", "hook")
+    now = states(project)["prompts", "hook"]
+    assert (now.state, now.failed_rows) == ("stale", 1)
+    run(project, instance, "category", "hook")
     assert calls(folder).count("prompts hook") == 2
     assert ledger.rows(stage="prompts", status="failed")["attempts"].to_list() == [2]
 
 
 def test_stricter_gate_judges_the_version_in_force_without_making_it_again(folder, instance):
-    line = small_line(folder)
-    run_all(line, instance, "hook")
+    project = small_project(folder)
+    run_all(project, instance, "hook")
     before = calls(folder)
     write_profile(folder, gates={"min_prompts": 3})
-    line = small_line(folder)
-    assert run(line, instance, "hand_pose_line", "hook").success
+    project = small_project(folder)
+    assert run(project, instance, "category", "hook").success
     write_profile(folder, gates={"min_prompts": 4})
-    line = small_line(folder)
-    assert "observed 3" in failure(run(line, instance, "hand_pose_line", "hook"))
+    project = small_project(folder)
+    assert "observed 3" in failure(run(project, instance, "category", "hook"))
     assert calls(folder) == before
 
 
 def test_unpublished_parent_is_named_with_the_remedy(folder, instance):
-    line = small_line(folder)
-    told = failure(run(line, instance, "hand_pose_line", "hook"))
+    project = small_project(folder)
+    told = failure(run(project, instance, "category", "hook"))
     assert "dictionary" in told and "materialise dictionary" in told
-    run(line, instance, "line_head")
-    told = failure(run(line, instance, "line_dataset"))
-    assert "pictures is not published for any category" in told
+    run(project, instance, "words")
+    told = failure(run(project, instance, "dataset_and_model"))
+    assert "no partition" in told or "pictures is not published for any partition" in told
 
 
-def line_of(folder: Path, *stages: Stage, suites: dict[str, list[Rule]]) -> Line:
-    return build_line(str(folder / "small.yaml"), folder / "home", stages, suites)
+HOOK = dg.StaticPartitionsDefinition(["hook"])
+
+
+def project_of(folder: Path, *assets: dg.AssetsDefinition) -> Project:
+    """A project of these assets alone, all in the job `job`."""
+    names = [stage_of(asset).name for asset in assets]
+    return load_project(
+        str(folder / "small.yaml"),
+        folder / "home",
+        assets,
+        [dg.define_asset_job("job", selection=names)],
+    )
 
 
 def test_exception_in_the_gate_is_a_failed_check_with_evidence(folder, instance):
-    @stage("torn", code_version="1")
-    def torn(work: Work, out: Staging) -> Result:
-        out.write_bytes("rows.parquet", b"not a table")
+    @published_asset(code_version="1", suite=ANY_ROWS)
+    def torn(context: StageContext, staging: Staging) -> Result:
+        staging.write_bytes("rows.parquet", b"not a table")
         return Result()
 
-    line = line_of(folder, torn, suites={"torn": rows("rows")})
-    result = run(line, instance, "line_head")
+    project = project_of(folder, torn)
+    result = run(project, instance, "job")
     assert "the gate runs" in failure(result)
     assert checks(instance, "torn") == [(None, "FAILED")]
-    assert line.platform.store.current("torn") is None
+    assert project.platform.store.current("torn") is None
     assert len(list((folder / "home" / "quarantine").rglob("evidence.json"))) == 1
 
 
-def test_exception_in_a_stage_publishes_nothing_and_is_shown_as_held(folder, instance):
-    @stage("broken", code_version="1")
-    def broken(work: Work, out: Staging) -> Result:
-        out.write_text("half", "half")
+def test_exception_in_a_stage_publishes_nothing_and_is_shown_as_blocked(folder, instance):
+    @published_asset(code_version="1", suite=ANY_ROWS)
+    def broken(context: StageContext, staging: Staging) -> Result:
+        staging.write_text("half", "half")
         raise ZeroDivisionError("division by zero")
 
-    line = line_of(folder, broken, suites={"broken": rows("rows")})
-    assert not run(line, instance, "line_head").success
-    assert line.platform.store.current("broken") is None
+    project = project_of(folder, broken)
+    assert not run(project, instance, "job").success
+    assert project.platform.store.current("broken") is None
     assert list((folder / "home" / "staging").iterdir()) == []
-    status = states(line)["broken", None]
-    assert (status.state, status.reasons) == ("held", ("ZeroDivisionError: division by zero",))
+    broken_now = states(project)["broken", None]
+    assert (broken_now.state, broken_now.reasons) == (
+        "blocked",
+        ("ZeroDivisionError: division by zero",),
+    )
 
 
-def test_a_warning_is_told_and_does_not_hold_back(folder, instance):
-    @stage("meagre", code_version="1")
-    def meagre(work: Work, out: Staging) -> Result:
-        out.write_table("rows", pl.DataFrame({"n": [1]}))
+def test_a_warning_is_shown_and_does_not_block(folder, instance):
+    wish = replace(row_count(5), blocking=False)
+
+    @published_asset(code_version="1", suite=suite(rows=[wish]))
+    def meagre(context: StageContext, staging: Staging) -> Result:
+        staging.write_table("rows", pl.DataFrame({"n": [1]}))
         return Result()
 
-    wish = Rule("rows", "expect_table_row_count_to_be_between", {"min_value": 5}, blocking=False)
-    line = line_of(folder, meagre, suites={"meagre": [wish]})
-    result = run(line, instance, "line_head")
+    project = project_of(folder, meagre)
+    result = run(project, instance, "job")
     assert result.success
-    assert line.platform.store.current("meagre") is not None
+    assert project.platform.store.current("meagre") is not None
     (evaluation,) = result.get_asset_check_evaluations()
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
 def test_tables_given_for_audit_alone_are_judged_and_not_published(folder, instance):
-    @stage("audited", code_version="1")
-    def audited(work: Work, out: Staging) -> Result:
-        out.write_text("model.bin", "weights")
+    def audited(context: StageContext, staging: Staging) -> Result:
+        staging.write_text("model.bin", "weights")
         return Result(audit={"quality": pl.DataFrame({"auc": [0.5]})})
 
-    line = line_of(folder, audited, suites={"audited": rows("quality", 2)})
-    assert "observed 1" in failure(run(line, instance, "line_head"))
-    line = line_of(folder, audited, suites={"audited": rows("quality", 1)})
-    assert run(line, instance, "line_head").success
-    files = [p.name for p in line.platform.store.require("audited").path.iterdir()]
+    strict = published_asset(code_version="1", suite=suite(quality=[row_count(2)]))(audited)
+    project = project_of(folder, strict)
+    assert "observed 1" in failure(run(project, instance, "job"))
+    project = project_of(
+        folder, published_asset(code_version="1", suite=suite(quality=[row_count(1)]))(audited)
+    )
+    assert run(project, instance, "job").success
+    files = [p.name for p in project.platform.store.require("audited").path.iterdir()]
     assert files == ["model.bin"]
 
 
 def test_two_runs_of_one_category_never_compute_at_once(folder):
     inside: list[int] = []
 
-    @stage("slow", partitions="hand_pose", code_version="1")
-    def slow(work: Work, out: Staging) -> Result:
+    @published_asset(partitions_def=HOOK, code_version="1", suite=ANY_ROWS)
+    def slow(context: StageContext, staging: Staging) -> Result:
         inside.append(1)
         assert len(inside) == 1
         time.sleep(0.3)
         inside.pop()
-        out.write_text("done", work.category)
-        out.write_table("rows", pl.DataFrame({"n": [1]}))
+        staging.write_text("done", context.partition_key)
+        staging.write_table("rows", pl.DataFrame({"n": [1]}))
         return Result()
 
     outcomes: list[bool] = []
 
     def go() -> None:
-        line = line_of(folder, slow, suites={"slow": rows("rows")})
+        project = project_of(folder, slow)
         with dg.DagsterInstance.ephemeral() as own:
-            outcomes.append(run(line, own, "hand_pose_line", "hook", **{FORCE_TAG: "true"}).success)
+            outcomes.append(run(project, own, "job", "hook", **{FORCE_TAG: "true"}).success)
 
     threads = [threading.Thread(target=go) for _ in range(3)]
     for thread in threads:
@@ -350,17 +368,17 @@ def test_two_runs_of_one_category_never_compute_at_once(folder):
 def test_a_waiting_run_finds_what_the_other_made(folder):
     made: list[int] = []
 
-    @stage("slow", code_version="1")
-    def slow(work: Work, out: Staging) -> Result:
+    @published_asset(code_version="1", suite=ANY_ROWS)
+    def slow(context: StageContext, staging: Staging) -> Result:
         made.append(1)
         time.sleep(0.3)
-        out.write_table("rows", pl.DataFrame({"n": [1]}))
+        staging.write_table("rows", pl.DataFrame({"n": [1]}))
         return Result()
 
     def go() -> None:
-        line = line_of(folder, slow, suites={"slow": rows("rows")})
+        project = project_of(folder, slow)
         with dg.DagsterInstance.ephemeral() as own:
-            run(line, own, "line_head")
+            run(project, own, "job")
 
     threads = [threading.Thread(target=go) for _ in range(2)]
     for thread in threads:
@@ -374,15 +392,15 @@ def test_a_waiting_run_finds_what_the_other_made(folder):
 
 
 def test_status_tells_changed_inputs_in_words_and_what_follows(folder, instance):
-    line = small_line(folder)
-    run_all(line, instance, "hook", "worn")
-    assert {s.state for key, s in states(line).items() if key[0] in ("prompts", "dataset")} == {
+    project = small_project(folder)
+    run_all(project, instance, "hook", "worn")
+    assert {s.state for key, s in states(project).items() if key[0] in ("prompts", "dataset")} == {
         "fresh"
     }
     write_taxonomy(folder / "taxonomy", {"hook": [*GOOD, "a new cup"]})
-    found = states(line)
+    found = states(project)
     assert found["prompts", "hook"].state == "stale"
-    assert "stated changed" in found["prompts", "hook"].reasons[0]
+    assert "external inputs changed" in found["prompts", "hook"].reasons[0]
     assert found["pictures", "hook"].reasons == ("prompts[hook] is stale",)
     assert found["dataset", None].reasons == ("pictures[hook] is stale",)
     assert found["prompts", "worn"].state == "fresh"
@@ -390,110 +408,171 @@ def test_status_tells_changed_inputs_in_words_and_what_follows(folder, instance)
 
 
 def test_status_sees_settings_and_code_version(folder, instance):
-    line = small_line(folder)
-    run_all(line, instance, "hook")
+    project = small_project(folder)
+    run_all(project, instance, "hook")
     write_profile(folder, prompter={"seed": 7})
-    assert "settings changed" in states(small_line(folder))["prompts", "hook"].reasons[0]
+    assert "settings changed" in states(small_project(folder))["prompts", "hook"].reasons[0]
 
 
 def test_a_category_never_made_leaves_the_fan_in_fresh(folder, instance):
-    line = small_line(folder)
-    run_all(line, instance, "hook")
-    assert states(line)["dataset", None].state == "fresh"
+    project = small_project(folder)
+    run_all(project, instance, "hook")
+    assert states(project)["dataset", None].state == "fresh"
 
 
 def test_category_taken_out_of_the_taxonomy_leaves_the_dataset(folder, instance):
-    line = small_line(folder)
-    run_all(line, instance, "hook", "worn")
+    project = small_project(folder)
+    run_all(project, instance, "hook", "worn")
     (folder / "taxonomy" / "categories" / "worn.yaml").unlink()
-    line = small_line(folder)
-    assert states(line)["dataset", None].state == "stale"
-    run(line, instance, "line_dataset")
-    assert in_dataset(line) == {"hook"}
+    project = small_project(folder)
+    assert states(project)["dataset", None].state == "stale"
+    run(project, instance, "dataset_and_model")
+    assert in_dataset(project) == {"hook"}
 
 
 def test_version_deleted_by_hand_is_made_again(folder, instance):
-    line = small_line(folder)
-    run(line, instance, "line_head")
-    shutil.rmtree(line.platform.store.require("dictionary").path)
-    assert run(line, instance, "line_head").success
-    assert line.platform.store.require("dictionary").table("rows").height == 3
+    project = small_project(folder)
+    run(project, instance, "words")
+    shutil.rmtree(project.platform.store.require("dictionary").path)
+    assert run(project, instance, "words").success
+    assert project.platform.store.require("dictionary").table("rows").height == 3
 
 
 # --- the graph ---------------------------------------------------------------------------------
 
-
-def test_phases_alternate_between_all_and_one_category():
-    phases = Graph(STAGES, SUITES).phases()
-    assert [(p.number, p.partitions, [s.name for s in p.stages]) for p in phases] == [
-        (0, None, ["dictionary"]),
-        (1, "hand_pose", ["prompts", "pictures"]),
-        (2, None, ["dataset", "model"]),
-        (3, "hand_pose", ["evaluation"]),
-        (4, None, ["report"]),
-    ]
+SCENARIO = dg.StaticPartitionsDefinition(["functional", "compositional", "multi_subject"])
 
 
-@stage("drawings", partitions="scenario", code_version="1")
-def drawings(work: Work, out: Staging) -> Result:
-    out.write_table("rows", pl.DataFrame({"scenario": [work.scenario]}))
+@published_asset(partitions_def=SCENARIO, code_version="1", suite=ANY_ROWS)
+def drawings(context: StageContext, staging: Staging) -> Result:
+    staging.write_table("rows", pl.DataFrame({"scenario": [context.partition_key]}))
     return Result()
 
 
-@stage("card", deps=["drawings", "pictures"], code_version="1")
-def card(work: Work, out: Staging) -> Result:
-    seen = [*work.published("drawings"), *work.published("pictures")]
-    missing = len(work.missing("drawings"))
-    out.write_table("rows", pl.DataFrame({"seen": seen, "missing": [missing] * len(seen)}))
+@published_asset(deps=["drawings", "dictionary"], code_version="1", suite=ANY_ROWS)
+def card(context: StageContext, staging: Staging) -> Result:
+    seen = list(context.published("drawings"))
+    missing = context.missing("drawings")
+    staging.write_table("rows", pl.DataFrame({"seen": seen, "missing": [len(missing)] * len(seen)}))
     return Result()
 
 
-BOTH = {**SUITES, "drawings": suite(rows("rows")), "card": suite(rows("rows"))}
-
-
-def test_two_kinds_of_partitions_are_phases_of_their_own_and_meet_in_a_fan_in():
-    phases = Graph([*STAGES, drawings, card], BOTH).phases()
-    assert [(p.number, p.partitions) for p in phases] == [
-        (0, None),
-        (1, "hand_pose"),
-        (1, "scenario"),
-        (2, None),
-        (3, "hand_pose"),
-        (4, None),
-    ]
-    assert {s.name for p in phases for s in p.stages if p.partitions == "scenario"} == {"drawings"}
-
-
-def test_a_fan_in_of_scenarios_reads_what_is_published_and_names_the_rest(folder, instance):
-    line = line_of(folder, drawings, card, dictionary, prompts, pictures, suites=BOTH)
-    assert run(line, instance, "scenario_line", "functional").success
-    assert run(line, instance, "line_dataset").success
-    made = line.platform.store.require("card").table("rows")
+def test_a_fan_in_reads_what_is_published_and_names_the_rest(folder, instance):
+    dictionary = small_assets(["hook"])[-1]
+    project = load_project(
+        str(folder / "small.yaml"),
+        folder / "home",
+        [drawings, card, dictionary],
+        [
+            dg.define_asset_job("scenario", selection=["drawings"]),
+            dg.define_asset_job("summary", selection=["dictionary", "card"]),
+        ],
+    )
+    assert run(project, instance, "scenario", "functional").success
+    assert run(project, instance, "summary").success
+    made = project.platform.store.require("card").table("rows")
     assert made.to_dicts() == [{"seen": "functional", "missing": 2}]
-    assert line.platform.store.current("drawings", "functional") is not None
 
 
-@pytest.mark.parametrize(
-    ("stages", "suites", "told"),
-    [
-        ([dataset], SUITES, "wait for parents that never come"),
-        ([*STAGES, stage("model", code_version="1")(dataset.function)], SUITES, "two stages"),
-        (STAGES, {**SUITES, "model": []}, "no gate for model"),
-    ],
-)
-def test_a_graph_that_cannot_run_is_refused(stages, suites, told):
-    with pytest.raises(HoiError, match=told):
-        Graph(stages, suites)
+def small_stages():
+    return [stage_of(asset) for asset in small_assets(["hook"])]
 
 
-def test_a_stage_reads_only_what_it_declares(folder):
-    @stage("sly", code_version="1")
-    def sly(work: Work, out: Staging) -> Result:
-        work.parent("dictionary")
+def test_a_graph_that_cannot_run_is_refused():
+    with pytest.raises(HoiError, match="unresolved or cyclic"):
+        Graph(small_stages()[:1])
+    with pytest.raises(HoiError, match="two assets"):
+        Graph([*small_stages(), stage_of(small_assets(["hook"])[0])])
+    with pytest.raises(HoiError, match="no expectation suite for drawings"):
+        Graph([replace(stage_of(drawings), suite=())])
+
+
+def test_upstream_follows_what_is_required_and_downstream_all_that_reads():
+    graph = Graph(small_stages())
+    assert graph.upstream(["dataset"]) == {"dataset", "pictures", "prompts", "dictionary"}
+    assert graph.downstream(["model"]) == {"model", "evaluation", "report"}
+
+
+def test_an_asset_reads_only_what_it_declares(folder):
+    @published_asset(code_version="1", suite=ANY_ROWS)
+    def sly(context: StageContext, staging: Staging) -> Result:
+        context.parent("dictionary")
         return Result()
 
-    line = line_of(folder, sly, suites={"sly": rows("rows")})
-    platform = line.platform
-    work = line.graph.work(sly, None, platform.settings, platform.store, platform.partition_keys)
-    with platform.store.stage("sly") as out, pytest.raises(TypeError, match="not among the deps"):
-        sly(work, out)
+    project = project_of(folder, sly)
+    platform, stage = project.platform, project.graph["sly"]
+    context = project.graph.context(stage, None, platform.settings, platform.store)
+    with platform.store.stage("sly") as staging, pytest.raises(TypeError, match="not among"):
+        stage(context, staging)
+
+
+# --- what the decorator passes on --------------------------------------------------------------
+
+
+def test_every_keyword_of_dagsters_asset_is_passed_on_unchanged():
+    @published_asset(
+        code_version="1",
+        suite=ANY_ROWS,
+        key_prefix=None,
+        group_name="pictures",
+        kinds={"torch"},
+        owners=["team:vision"],
+        tags={"cost": "high"},
+        pool="gpu",
+        metadata={"note": "kept"},
+        automation_condition=dg.AutomationCondition.eager(),
+        retry_policy=dg.RetryPolicy(max_retries=2),
+        op_tags={"hoi/test": "1"},
+        check_specs=[dg.AssetCheckSpec("by_hand", asset="kept")],
+    )
+    def kept(context: StageContext, staging: Staging) -> Result:
+        """What people read in the UI."""
+        return Result()
+
+    (spec,) = kept.specs
+    assert spec.group_name == "pictures" and spec.owners == ["team:vision"]
+    assert spec.kinds == {"torch"} and spec.tags["cost"] == "high"
+    assert spec.automation_condition == dg.AutomationCondition.eager()
+    assert spec.description == "What people read in the UI."
+    assert spec.metadata["note"] == "kept"
+    assert kept.op.pool == "gpu" and kept.op.tags["hoi/test"] == "1"
+    assert kept.op.retry_policy == dg.RetryPolicy(max_retries=2)
+    assert {check.name for check in kept.check_specs} == {"gate", "by_hand"}
+
+
+def test_code_references_link_to_the_assets_own_function():
+    (spec,) = drawings.specs
+    (reference,) = spec.metadata["dagster/code_references"].code_references
+    assert reference.file_path == __file__
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    assert "published_asset" in lines[reference.line_number - 1]
+    assert "def drawings" in lines[reference.line_number]
+
+
+def test_pool_is_asked_for_on_a_gpu_only(folder):
+    @published_asset(code_version="1", suite=ANY_ROWS, pool="gpu")
+    def trained(context: StageContext, staging: Staging) -> Result:
+        return Result()
+
+    def pool() -> str | None:
+        (asset,) = project_of(folder, trained).assets
+        return asset.op.pool
+
+    assert pool() is None
+    write_profile(folder, device="cuda")
+    assert pool() == "gpu"
+
+
+def test_code_version_shown_to_dagster_follows_settings_and_gate(folder):
+    def shown() -> dict[str, str | None]:
+        project = small_project(folder)
+        return {
+            spec.key.to_user_string(): spec.code_version for a in project.assets for spec in a.specs
+        }
+
+    before = shown()
+    write_profile(folder, prompter={"seed": 7})
+    after = shown()
+    assert {name for name in before if before[name] != after[name]} == {"prompts"}
+    write_profile(folder, prompter={"seed": 7}, gates={"min_prompts": 3})
+    assert {name for name in after if after[name] != shown()[name]} == {"prompts"}

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hoi_assets.rating.raters import links
-from hoi_assets.rating.study import Mode, Picture, make_study
+from hoi_assets.rating.raters import make_links
+from hoi_assets.rating.study import Mode
+from hoi_assets.rating.study_making import StudyImage, make_study
 
 METHODS = ("zephyr", "quartz")
 PROMPTS = 12
@@ -19,7 +20,7 @@ def picture(number: int, size: int = 8) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def offers(folder: Path, prompts: int = PROMPTS, size: int = 8) -> list[Picture]:
+def offers(folder: Path, prompts: int = PROMPTS, size: int = 8) -> list[StudyImage]:
     """One picture of each method for each prompt, as files."""
     made = []
     for number in range(prompts):
@@ -28,7 +29,7 @@ def offers(folder: Path, prompts: int = PROMPTS, size: int = 8) -> list[Picture]
             path.parent.mkdir(parents=True, exist_ok=True)
             picture(2 * number + place, size).save(path)
             scenario = ("functional", "compositional")[number % 2]
-            made.append(Picture(f"hand {number} holds a cup", method, path, scenario=scenario))
+            made.append(StudyImage(f"hand {number} holds a cup", method, path, scenario=scenario))
     return made
 
 
@@ -46,4 +47,4 @@ def pairwise(tmp_path: Path) -> Path:
 
 def tokens(folder: Path, *raters: str) -> list[str]:
     """The path `/r/{token}/` of each rater's new link."""
-    return ["/" + link.split("/", 3)[3] for link in links(folder, raters).values()]
+    return ["/" + link.split("/", 3)[3] for link in make_links(folder, raters).values()]

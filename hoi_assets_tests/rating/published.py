@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from hoi_assets.detailscribe.benchmark_images import SCHEMA as BENCHMARK
+from hoi_assets.detailscribe.image_rows import IMAGE_ROWS
 from hoi_assets.ppv.candidates import SCHEMA as CANDIDATES
 from hoi_assets.ppv.evaluation_images import METHODS
 from hoi_assets.ppv.evaluation_images import SCHEMA as EVALUATION
@@ -63,7 +63,7 @@ def publish_interacting(store: Store) -> None:
                 "method": method,
                 "seed": 7,
                 "pixels": store.images.put(picture(first + 10 * place + 2 * row + chosen)),
-                "passes": 28,
+                "denoiser_evaluations": 28,
                 "selected": bool(chosen),
                 "status": "accepted",
             }
@@ -71,7 +71,7 @@ def publish_interacting(store: Store) -> None:
             for row in range(3)
             for chosen in (0, 1)
         ]
-        publish(store, asset, "functional", pl.DataFrame(rows, schema=BENCHMARK))
+        publish(store, asset, "functional", pl.DataFrame(rows, schema=IMAGE_ROWS.schema))
 
 
 def publish_candidates(store: Store, prompts: int) -> None:

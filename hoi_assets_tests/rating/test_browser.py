@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from hoi_assets.evaluation.human_agreement import rater_agreement, win_rates
-from hoi_assets.rating.raters import links
-from hoi_assets.rating.study import Picture, make_study
-from hoi_assets.rating.votes import votes_table
+from hoi_assets.rating.raters import make_links
+from hoi_assets.rating.study_making import StudyImage, make_study
+from hoi_assets.rating.vote_tables import votes_table
 from hoi_assets_tests.rating.conftest import METHODS, offers
 from hoi_assets_tests.rating.server import Server
 
@@ -28,7 +28,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 def folder(tmp_path: Path) -> Path:
     place = tmp_path / "which method is better"
     given = [
-        Picture(
+        StudyImage(
             f"A left hand presses the button of a red box number {number // 2} with its index "
             "finger while the other hand holds a blue cup",
             one.method,
@@ -103,7 +103,7 @@ def test_two_raters_vote_by_keys_leave_resume_and_lose_nothing_in_a_crash(
     folder: Path, server: Server, browser: Any
 ) -> None:
     seen: list[str] = []
-    anna, ben = links(folder, ["anna", "ben"], server.url).values()
+    anna, ben = make_links(folder, ["anna", "ben"], server.url).values()
     first, second = open_page(browser, anna, seen), open_page(browser, ben, seen)
     shows(first, 0), shows(second, 0)
 
@@ -169,7 +169,7 @@ def test_two_raters_vote_by_keys_leave_resume_and_lose_nothing_in_a_crash(
 def test_unseen_pictures_cannot_be_voted_on_and_held_keys_vote_once(
     folder: Path, server: Server, browser: Any
 ) -> None:
-    (link,) = links(folder, ["anna"], server.url).values()
+    (link,) = make_links(folder, ["anna"], server.url).values()
     page = open_page(browser, link, [])
     shows(page, 0)
     for _ in range(5):

@@ -8,8 +8,8 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 
-from hoi_assets.rating.raters import links
-from hoi_assets.rating.votes import votes_table
+from hoi_assets.rating.raters import make_links
+from hoi_assets.rating.vote_tables import votes_table
 from hoi_assets_tests.rating.conftest import study_of
 from hoi_assets_tests.rating.server import Server
 
@@ -20,7 +20,7 @@ VOTES_BETWEEN = 15
 def test_every_confirmed_vote_outlives_kills_in_the_middle_of_voting(tmp_path: Path) -> None:
     folder = study_of(tmp_path, "rating")
     server = Server(folder)
-    urls = links(folder, ["anna", "ben"], server.url)
+    urls = make_links(folder, ["anna", "ben"], server.url)
     confirmed: dict[str, list[tuple[int, int]]] = {rater: [] for rater in urls}
     stop = threading.Event()
 

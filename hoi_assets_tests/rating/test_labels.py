@@ -9,7 +9,7 @@ import pytest
 from hoi_assets.errors import HoiError
 from hoi_assets.ppv.verifier_pairs import labelled_pairs
 from hoi_assets.rating.labels import write_labels
-from hoi_assets.rating.raters import links
+from hoi_assets.rating.raters import make_links
 from hoi_assets.rating.study import read_study
 from hoi_assets.settings import load_settings
 from hoi_assets.store.versions import Store
@@ -19,7 +19,7 @@ from hoi_assets_tests.rating.conftest import study_of
 
 def say(folder: Path, answers: dict[tuple[str, int, str], int]) -> None:
     """Votes by (rater, number of the item, question)."""
-    links(folder, {rater for rater, _, _ in answers})
+    make_links(folder, {rater for rater, _, _ in answers})
     items = read_study(folder).items
     with (folder / "votes.jsonl").open("w", encoding="utf-8") as file:
         for (rater, number, question), answer in answers.items():

@@ -16,9 +16,9 @@ from starlette.testclient import TestClient
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.rating.page import Desk, build_app, serve
-from hoi_assets.rating.raters import links
+from hoi_assets.rating.raters import make_links
 from hoi_assets.rating.study import read_study, showings
-from hoi_assets.rating.votes import votes_table
+from hoi_assets.rating.vote_tables import votes_table
 from hoi_assets_tests.rating.conftest import METHODS, PROMPTS, study_of, tokens
 from hoi_assets_tests.store.conftest import file_size_limit
 
@@ -74,7 +74,7 @@ def test_nothing_served_names_a_method_or_the_study(tmp_path: Path, mode: Any) -
 
 
 def test_without_a_link_there_is_nothing(pairwise: Path) -> None:
-    links(pairwise, ["anna"])
+    make_links(pairwise, ["anna"])
     with served(pairwise) as client:
         for path in ("/r/guess/", "/r/guess/state", "/r/guess/pictures/1/left"):
             reply = client.get(path)

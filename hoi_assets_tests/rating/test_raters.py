@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hoi_assets.errors import HoiError
-from hoi_assets.rating.raters import links, rater_of, read_raters
+from hoi_assets.rating.raters import find_rater, make_links, read_raters
 
 
 def token(link: str) -> str:
@@ -13,9 +13,9 @@ def token(link: str) -> str:
 
 
 def test_link_leads_to_its_rater_and_its_secret_is_not_kept(pairwise: Path) -> None:
-    made = links(pairwise, ["anna", "ben"], "http://127.0.0.1:9000/")
+    made = make_links(pairwise, ["anna", "ben"], "http://127.0.0.1:9000/")
     assert all(link.startswith("http://127.0.0.1:9000/r/") for link in made.values())
-    assert {rater_of(pairwise, token(link)): name for name, link in made.items()} == {
+    assert {find_rater(pairwise, token(link)): name for name, link in made.items()} == {
         "anna": "anna",
         "ben": "ben",
     }
@@ -25,30 +25,30 @@ def test_link_leads_to_its_rater_and_its_secret_is_not_kept(pairwise: Path) -> N
 
 
 def test_unknown_tokens_lead_nowhere(pairwise: Path) -> None:
-    assert rater_of(pairwise, "anything") is None
-    links(pairwise, ["anna"])
+    assert find_rater(pairwise, "anything") is None
+    make_links(pairwise, ["anna"])
     known = read_raters(pairwise)
     for guess in ("", "anna", known["anna"], "é"):
-        assert rater_of(pairwise, guess) is None
+        assert find_rater(pairwise, guess) is None
 
 
 def test_new_link_replaces_the_lost_one_only(pairwise: Path) -> None:
-    first = links(pairwise, ["anna", "ben"])
-    second = links(pairwise, ["anna"])
-    assert rater_of(pairwise, token(first["anna"])) is None
-    assert rater_of(pairwise, token(second["anna"])) == "anna"
-    assert rater_of(pairwise, token(first["ben"])) == "ben"
+    first = make_links(pairwise, ["anna", "ben"])
+    second = make_links(pairwise, ["anna"])
+    assert find_rater(pairwise, token(first["anna"])) is None
+    assert find_rater(pairwise, token(second["anna"])) == "anna"
+    assert find_rater(pairwise, token(first["ben"])) == "ben"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "x" * 41, "anna@example.org", "a\n"])
 def test_names_that_are_no_pseudonyms_are_refused(pairwise: Path, name: str) -> None:
     with pytest.raises(HoiError, match="not a pseudonym"):
-        links(pairwise, [name])
+        make_links(pairwise, [name])
     assert read_raters(pairwise) == {}
 
 
 def test_links_need_a_study_and_a_rater(pairwise: Path, tmp_path: Path) -> None:
     with pytest.raises(HoiError, match="no study at"):
-        links(tmp_path / "nowhere", ["anna"])
+        make_links(tmp_path / "nowhere", ["anna"])
     with pytest.raises(HoiError, match="no rater"):
-        links(pairwise, [])
+        make_links(pairwise, [])

@@ -9,16 +9,14 @@ from PIL import Image
 from hoi_assets.errors import HoiError
 from hoi_assets.rating.study import (
     REPEAT_GAP,
-    Picture,
     Question,
-    equal_pairs,
-    make_study,
     read_study,
     showings,
     study_folder,
     study_folders,
     study_images,
 )
+from hoi_assets.rating.study_making import StudyImage, make_study
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.rating.conftest import METHODS, PROMPTS, offers, picture, study_of
 
@@ -57,19 +55,18 @@ def test_equal_pictures_are_judged_once_for_all_their_methods(tmp_path: Path) ->
     same, other = tmp_path / "same.png", tmp_path / "other.png"
     picture(1).save(same)
     picture(2).save(other)
-    given = [Picture("p", "x", same), Picture("p", "y", same), Picture("p", "z", other)]
+    given = [StudyImage("p", "x", same), StudyImage("p", "y", same), StudyImage("p", "z", other)]
     rating = make_study(tmp_path / "rating", "rating", given)
     assert [item.pictures[0].methods for item in rating.items] == [("x", "y"), ("z",)]
     pairs = make_study(tmp_path / "pairs", "pairwise", given)
     (item,) = pairs.items
     assert sorted(shown.methods for shown in item.pictures) == [("x", "y"), ("z",)]
-    tied = equal_pairs(pairs).select("method_a", "method_b").rows()
-    assert tied == [("x", "y")]
+    assert [(pair.method_a, pair.method_b) for pair in pairs.equal] == [("x", "y")]
 
 
 def test_pairs_and_prompts_can_be_limited(tmp_path: Path) -> None:
     given = offers(tmp_path / "drawn")
-    third = [Picture(one.prompt, "third", one.image) for one in offers(tmp_path / "more")[::2]]
+    third = [StudyImage(one.prompt, "third", one.image) for one in offers(tmp_path / "more")[::2]]
     study = make_study(
         tmp_path / "study", "pairwise", given + third, pairs=[METHODS], prompts=5, repeat_share=0
     )
@@ -85,15 +82,15 @@ def test_what_cannot_be_shown_is_named_and_the_rest_goes_on(tmp_path: Path) -> N
     picture(1).save(good)
     text.write_text("no picture", encoding="utf-8")
     bad = [
-        (Picture("p", "x", text), "not a readable picture"),
-        (Picture("p", "x", tmp_path / "absent.png"), "not a readable picture"),
-        (Picture("p", "x", "0" * 64), "is not in"),
-        (Picture("  ", "x", good), "prompt is empty"),
-        (Picture("word " * 10_000, "x", good), "50000 characters"),
-        (Picture("a\x00b", "x", good), "control characters"),
-        (Picture("p", "", good), "no name"),
+        (StudyImage("p", "x", text), "not a readable picture"),
+        (StudyImage("p", "x", tmp_path / "absent.png"), "not a readable picture"),
+        (StudyImage("p", "x", "0" * 64), "is not in"),
+        (StudyImage("  ", "x", good), "prompt is empty"),
+        (StudyImage("word " * 10_000, "x", good), "50000 characters"),
+        (StudyImage("a\x00b", "x", good), "control characters"),
+        (StudyImage("p", "", good), "no name"),
     ]
-    given = [offer for offer, _ in bad] + [Picture("p", "x", good)]
+    given = [offer for offer, _ in bad] + [StudyImage("p", "x", good)]
     study = make_study(tmp_path / "study", "rating", given, images=Store(tmp_path / "home").images)
     assert len(study.items) == 1
     assert [one.number for one in study.left_out] == list(range(1, len(bad) + 1))
@@ -103,7 +100,7 @@ def test_what_cannot_be_shown_is_named_and_the_rest_goes_on(tmp_path: Path) -> N
 
 def test_study_without_a_usable_picture_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(HoiError, match="number 1: the prompt is empty"):
-        make_study(tmp_path / "study", "rating", [Picture("", "x", "y")])
+        make_study(tmp_path / "study", "rating", [StudyImage("", "x", "y")])
     with pytest.raises(HoiError, match="at least two methods"):
         make_study(tmp_path / "study", "pairwise", offers(tmp_path / "drawn")[::2])
     assert [path.name for path in tmp_path.iterdir()] == ["drawn"]
@@ -111,7 +108,7 @@ def test_study_without_a_usable_picture_is_refused_and_leaves_nothing(tmp_path: 
 
 def test_two_pictures_of_one_method_are_no_pair(tmp_path: Path) -> None:
     given = offers(tmp_path / "drawn", prompts=2)
-    twice = Picture(given[0].prompt, given[0].method, given[2].image)
+    twice = StudyImage(given[0].prompt, given[0].method, given[2].image)
     with pytest.raises(HoiError, match="two pictures by 'zephyr'"):
         make_study(tmp_path / "study", "pairwise", [*given, twice])
 
@@ -138,7 +135,7 @@ def test_pictures_come_from_the_store_by_id_and_outlive_it(tmp_path: Path) -> No
     store = Store(tmp_path / "home")
     image = store.images.put(picture(5))
     folder = tmp_path / "study"
-    study = make_study(folder, "rating", [Picture("p", "x", image)], images=store.images)
+    study = make_study(folder, "rating", [StudyImage("p", "x", image)], images=store.images)
     store.images.path(image).unlink()
     assert study_images(folder).open(study.items[0].pictures[0].image) is not None
 
@@ -150,7 +147,7 @@ def test_files_tell_nothing_of_the_method(tmp_path: Path) -> None:
     about.add_text("method", "zephyr")
     picture(1).save(path, pnginfo=about)
     folder = tmp_path / "study"
-    make_study(folder, "rating", [Picture("p", "zephyr", path)])
+    make_study(folder, "rating", [StudyImage("p", "zephyr", path)])
     (copy,) = (folder / "images").rglob("*.png")
     assert b"zephyr" not in copy.read_bytes() and "zephyr" not in str(copy.relative_to(folder))
     with Image.open(copy) as opened:

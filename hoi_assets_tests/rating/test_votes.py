@@ -8,17 +8,17 @@ import polars as pl
 import pytest
 
 from hoi_assets.errors import HoiError
-from hoi_assets.rating.raters import links
-from hoi_assets.rating.study import Picture, make_study, read_study, study_folder
-from hoi_assets.rating.votes import (
-    VOTES,
-    Vote,
-    VoteFile,
-    collect,
-    progress,
+from hoi_assets.rating.raters import make_links
+from hoi_assets.rating.study import read_study, study_folder
+from hoi_assets.rating.study_making import StudyImage, make_study
+from hoi_assets.rating.vote_tables import (
+    VOTE_ROWS,
+    collect_votes,
+    count_answers,
     votes_digest,
     votes_table,
 )
+from hoi_assets.rating.votes import Vote, VoteFile
 from hoi_assets.store.disk import DiskFull
 from hoi_assets_tests.rating.conftest import picture, study_of
 from hoi_assets_tests.store.conftest import file_size_limit
@@ -41,14 +41,14 @@ def vote(folder: Path, number: int = 0, answer: Any = "a", **changes: Any) -> di
 
 
 def write(folder: Path, *lines: Any) -> None:
-    links(folder, ["anna", "ben"])
+    make_links(folder, ["anna", "ben"])
     text = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     (folder / "votes.jsonl").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
 def test_study_without_votes_has_an_empty_table(pairwise: Path) -> None:
     table = votes_table(pairwise)
-    assert table.height == 0 and dict(table.schema) == VOTES
+    assert table.height == 0 and dict(table.schema) == VOTE_ROWS.schema
 
 
 def test_last_vote_counts_and_history_is_kept(pairwise: Path) -> None:
@@ -90,7 +90,7 @@ def test_table_names_methods_pictures_and_scenario(pairwise: Path) -> None:
 def test_score_of_equal_pictures_counts_for_each_method(tmp_path: Path) -> None:
     path, folder = tmp_path / "same.png", tmp_path / "study"
     picture(1).save(path)
-    make_study(folder, "rating", [Picture("p", "x", path), Picture("p", "y", path)])
+    make_study(folder, "rating", [StudyImage("p", "x", path), StudyImage("p", "y", path)])
     write(folder, vote(folder, answer=4))
     table = votes_table(folder)
     assert table.select("line", "method_a", "score").rows() == [(1, "x", 4), (1, "y", 4)]
@@ -163,7 +163,7 @@ def test_torn_line_costs_no_later_vote(pairwise: Path) -> None:
 
 
 def test_full_disk_refuses_the_vote_and_harms_no_other(pairwise: Path) -> None:
-    links(pairwise, ["anna"])
+    make_links(pairwise, ["anna"])
     votes = VoteFile(pairwise)
     votes.add(Vote(**vote(pairwise)))
     size = (pairwise / "votes.jsonl").stat().st_size
@@ -186,14 +186,14 @@ def test_study_is_served_once_at_a_time(pairwise: Path) -> None:
 def test_votes_of_all_studies_are_one_table_whose_digest_follows_every_vote(
     tmp_path: Path,
 ) -> None:
-    assert collect(tmp_path).votes.height == 0
+    assert collect_votes(tmp_path).votes.height == 0
     first = study_of(tmp_path / "one", "rating").rename(_place(tmp_path, "first"))
     second = study_of(tmp_path / "two", "pairwise").rename(_place(tmp_path, "second"))
     digests = [votes_digest(tmp_path)]
     for folder, answer in ((second, "tie"), (first, 2)):
         write(folder, vote(folder, answer=answer))
         digests.append(votes_digest(tmp_path))
-    table = collect(tmp_path).votes
+    table = collect_votes(tmp_path).votes
     assert table.select("study", "choice", "score").rows() == [
         ("first", None, 2),
         ("second", "tie", None),
@@ -210,7 +210,7 @@ def test_damaged_study_is_told_and_the_others_are_read(tmp_path: Path, raters: s
     before = votes_digest(tmp_path)
     (study_folder(tmp_path, "lost") / "raters.json").write_text(raters, encoding="utf-8")
     assert votes_digest(tmp_path) != before
-    found = collect(tmp_path)
+    found = collect_votes(tmp_path)
     assert found.votes["study"].unique().to_list() == ["good"]
     rows = {row["study"]: row for row in found.studies.to_dicts()}
     assert rows["good"] == {
@@ -230,7 +230,7 @@ def test_damaged_study_is_told_and_the_others_are_read(tmp_path: Path, raters: s
 def test_progress_counts_answers_that_stand_of_all_that_are_asked(tmp_path: Path) -> None:
     folder = study_of(tmp_path, "rating")
     write(folder, vote(folder, answer=1), vote(folder, answer=2), vote(folder, 1, answer=None))
-    found = progress(folder).select("rater", "answered", "of").rows()
+    found = count_answers(folder).select("rater", "answered", "of").rows()
     assert found == [("anna", 1, 48), ("ben", 0, 48)]
 
 

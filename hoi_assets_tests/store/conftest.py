@@ -32,6 +32,23 @@ def publish(
         return store.publish(staging, dict(inputs or {}), run_id="run", parents=parents)
 
 
+def table(rows: int = 70_000) -> pl.DataFrame:
+    """A table with columns of all types that stages write."""
+    numbers = pl.int_range(rows, eager=True)
+    return pl.DataFrame(
+        {
+            "number": numbers,
+            "share": (numbers * 0.1).sin(),
+            "text": ("word " + (numbers % 97).cast(pl.String)),
+            "gap": pl.select(pl.when(numbers % 3 == 0).then(numbers)).to_series(),
+            "list": (numbers % 40).cast(pl.String).str.split("3"),
+            "flag": numbers % 2 == 0,
+            "bytes": numbers.cast(pl.String).cast(pl.Binary),
+            "nothing": pl.Series([None] * rows, dtype=pl.Null),
+        }
+    )
+
+
 @contextmanager
 def file_size_limit(limit: int) -> Iterator[None]:
     """Inside, no file of this process grows beyond `limit` bytes: a full disk for any user."""

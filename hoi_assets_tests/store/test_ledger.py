@@ -147,7 +147,7 @@ def test_four_processes_agree_on_winners_and_lose_no_attempt(tmp_path: Path) -> 
 
 def test_ledger_opened_before_a_fork_works_on_both_sides(ledger: Ledger) -> None:
     ledger.put("image", {"before": 0})
-    child = FORK.Process(target=ledger.make, args=("image", {"child": 1}))
+    child = FORK.Process(target=ledger.put, args=("image", {"child": 1}))
     child.start()
     ledger.put("image", {"parent": 2})
     child.join(60)

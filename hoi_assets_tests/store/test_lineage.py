@@ -2,6 +2,7 @@ import pytest
 
 from hoi_assets.errors import HoiError
 from hoi_assets.store.lineage import lineage
+from hoi_assets.store.pruning import prune
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.store.conftest import publish
 
@@ -54,7 +55,7 @@ def test_pruned_ancestors_are_listed_still(store: Store) -> None:
     first = publish(store, "prompts", "hook", {"taxonomy": root.version}, rows={"x": [1]})
     publish(store, "taxonomy", None, rows={"x": [2]})
     publish(store, "prompts", "hook", rows={"x": [2]})
-    assert len(store.prune()) == 2
+    assert len(prune(store)) == 2
     found = lineage(store, "prompts", "hook", first.version)
     assert found == [first, root]
     assert not any(published.path.exists() for published in found)

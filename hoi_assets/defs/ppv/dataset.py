@@ -2,45 +2,98 @@
 
 import polars as pl
 
-from hoi_assets.publishing.stage import Image, Markdown, Result, Work, stage
+from hoi_assets.defs.automation import follow_changed_parents, follow_in_one_run
+from hoi_assets.defs.groups import OWNERS, PPV
+from hoi_assets.defs.suites import ACCEPTED
+from hoi_assets.ppv.finetuning import FINETUNING_LOG, FINETUNING_SUMMARY
+from hoi_assets.ppv.packaging import DATASET_ROWS, DATASET_SUMMARY
+from hoi_assets.publishing.asset import GPU_POOL, published_asset
+from hoi_assets.publishing.context import Result, StageContext
+from hoi_assets.publishing.expectations import (
+    between,
+    in_set,
+    measure,
+    not_null,
+    row_count,
+    suite,
+    unexpected_rows,
+    unique,
+)
+from hoi_assets.publishing.metadata import Image, Markdown
 from hoi_assets.settings import ModelRef
 from hoi_assets.store.versions import Staging
 
-GROUP = "prompt_propose_verify"
+SHOWN_PAIRS = 36
+
+DATASET_SUITE = suite(
+    rows=[
+        unique("image_id"),
+        not_null("image_id", "prompt", "category", "pixels"),
+        in_set("status", ["accepted", "rejected"]),
+        measure("accepted_pairs", ACCEPTED, "${gates.min_dataset_rows}"),
+        measure(
+            "categories",
+            "count(distinct case when status = 'accepted' then category end)",
+            "${dataset.min_categories}",
+        ),
+        unexpected_rows(
+            "accepted_outside_splits",
+            "status = 'accepted' and (split is null or split not in "
+            "('train', 'validation', 'test'))",
+        ),
+        measure(
+            "pictures_repeated",
+            f"{ACCEPTED} - count(distinct case when status = 'accepted' then pixels end)",
+            max_value=0,
+        ),
+        measure(
+            "base_prompts_in_two_splits",
+            "count(distinct case when status = 'accepted' then concat(base_prompt_id, ' ',"
+            " split) end)"
+            " - count(distinct case when status = 'accepted' then base_prompt_id end)",
+            max_value=0,
+        ),
+    ],
+    summary=[row_count(1, 1)],
+)
 
 
-@stage(
-    "hoi_dataset",
+@published_asset(
     deps=["base_prompt_taxonomy", "detailed_prompts", "verified_pairs"],
+    group_name=PPV,
+    owners=OWNERS,
+    kinds={"huggingface"},
+    automation_condition=follow_changed_parents,
     code_version="1",
-    recipe=["hoi_assets/ppv/packaging.py", "hoi_assets/ppv/templates/dataset_card.md.j2"],
+    suite=DATASET_SUITE,
+    tables=[DATASET_ROWS, DATASET_SUMMARY],
     settings=["dataset"],
     models=["base"],
-    group=GROUP,
-    description="The accepted pairs of all categories whose gates hold, near-duplicates removed, "
-    "split by base prompt, with a dataset card; opens with `datasets.load_dataset(folder)`.",
 )
-def hoi_dataset(work: Work, out: Staging) -> Result:
+def hoi_dataset(context: StageContext, staging: Staging) -> Result:
+    """The accepted pairs of all categories whose gates pass, near-duplicates removed, split by base
+    prompt, with a dataset card; opens with `datasets.load_dataset(folder)`."""
     from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.packaging import package
+    from hoi_assets.ppv.packaging import package_dataset
 
-    rows, summary = package(
-        work.store,
-        work.settings.dataset,
-        work.taxonomy,
-        verdicts=work.parents("verified_pairs"),
-        prompts=work.parents("detailed_prompts"),
-        missing=work.missing("verified_pairs"),
-        folder=out.path / "dataset",
-        sources={"base model": _named(work.settings.models.base)},
+    table, summary = package_dataset(
+        context.store,
+        context.settings.dataset,
+        context.taxonomy,
+        verdicts=context.partitions("verified_pairs"),
+        prompts=context.partitions("detailed_prompts"),
+        missing=context.missing("verified_pairs"),
+        folder=staging.path / "dataset",
+        sources={"base model": _named(context.settings.models.base)},
     )
-    out.write_table("rows", rows)
-    out.write_table("summary", summary)
-    work.record("image_id", rows)
-    kept = rows.filter(pl.col("status") == "accepted")
-    shown = kept.sample(n=min(36, kept.height), seed=0)
+    staging.write_table("rows", table)
+    staging.write_table("summary", summary)
+    context.record("image_id", table)
+    accepted = table.filter(pl.col("status") == "accepted")
+    shown = accepted.sample(n=min(SHOWN_PAIRS, accepted.height), seed=0)
     sheet = contact_sheet(
-        [work.store.images.open(pixels) for pixels in shown["pixels"]], shown["prompt"].to_list()
+        [context.store.images.open(pixels) for pixels in shown["pixels"]],
+        shown["prompt"].to_list(),
     )
     return Result(
         metadata={
@@ -55,28 +108,40 @@ def _named(model: ModelRef) -> str:
     return f"{model.source}, revision {model.revision}" if model.revision else model.source
 
 
-@stage(
-    "finetuned_model",
-    deps=["hoi_dataset"],
-    code_version="1",
-    recipe=[
-        "hoi_assets/engines/sdxl/lora.py",
-        "hoi_assets/engines/sdxl/denoising.py",
-        "hoi_assets/ppv/finetuning.py",
+FINETUNED_MODEL_SUITE = suite(
+    log=[row_count(1), between("loss", 0, nullable=True)],
+    summary=[
+        row_count(1, 1),
+        not_null("lora_digest", "base_digest"),
+        between("best_validation_loss", 0, "${gates.max_loss}"),
+        between("train_rows", "${finetuning.min_train_rows}"),
     ],
+)
+
+
+@published_asset(
+    deps=["hoi_dataset"],
+    group_name=PPV,
+    owners=OWNERS,
+    kinds={"pytorch", "diffusers"},
+    pool=GPU_POOL,
+    automation_condition=follow_in_one_run,
+    code_version="1",
+    suite=FINETUNED_MODEL_SUITE,
+    tables=[FINETUNING_SUMMARY, FINETUNING_LOG],
     settings=["finetuning", "sampling"],
     models=["base"],
-    group=GROUP,
-    description="SDXL fine-tuned on `hoi_dataset` (LoRA), stopped early on validation loss.",
 )
-def finetuned_model(work: Work, out: Staging) -> Result:
+def finetuned_model(context: StageContext, staging: Staging) -> Result:
+    """SDXL fine-tuned on `hoi_dataset` (LoRA), stopped early on validation loss."""
     from hoi_assets.pictures import loss_curve
     from hoi_assets.ppv.finetuning import finetune
 
-    tuned = finetune(work.store, work.settings, work.parent("hoi_dataset").table("rows"), work.log)
-    out.add_folder("lora", tuned.folder)
-    out.write_table("log", tuned.log)
-    out.write_table("summary", tuned.summary)
+    dataset = context.parent("hoi_dataset").table("rows")
+    tuned = finetune(context.store, context.settings, dataset, context.log)
+    staging.add_folder("lora", tuned.folder)
+    staging.write_table("log", tuned.log)
+    staging.write_table("summary", tuned.summary)
     return Result(
         metadata={
             **tuned.summary.row(0, named=True),

@@ -2,44 +2,72 @@
 
 import polars as pl
 
-from hoi_assets.ppv.detailed_prompts import detail_prompts, make_prompter, prompts_table
-from hoi_assets.publishing.stage import Markdown, Result, Work, stage
+from hoi_assets.defs.groups import OWNERS, PPV
+from hoi_assets.defs.partitions import hand_pose
+from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, ONE_CATEGORY
+from hoi_assets.ppv.detailed_prompts import (
+    DETAILED_PROMPT_ROWS,
+    detail_prompts,
+    detailed_prompts_table,
+    make_prompter,
+)
+from hoi_assets.ppv.taxonomy_tables import (
+    CATEGORY_ROWS,
+    TAXONOMY_PROMPT_ROWS,
+    categories_table,
+    taxonomy_prompts_table,
+)
+from hoi_assets.publishing.asset import published_asset
+from hoi_assets.publishing.context import Result, StageContext
+from hoi_assets.publishing.expectations import (
+    between,
+    in_set,
+    measure,
+    not_null,
+    row_count,
+    suite,
+    unexpected_rows,
+    unique,
+)
+from hoi_assets.publishing.metadata import Markdown
 from hoi_assets.store.versions import Staging
 
-GROUP = "prompt_propose_verify"
+SHOWN_PROMPTS = 20
 
-
-@stage(
-    "base_prompt_taxonomy",
-    code_version="1",
-    recipe=["hoi_assets/taxonomy.py", "hoi_assets/yaml_file.py"],
-    inputs=lambda work: {"taxonomy": work.taxonomy.digest},
-    group=GROUP,
-    description="Hand-pose categories in GRASP-taxonomy terms, their objects and base prompts, "
-    "read from `data/taxonomy/` and validated.",
+TAXONOMY_SUITE = suite(
+    categories=[
+        row_count(1),
+        unique("category"),
+        unique("identifier"),
+        not_null("category", "name", "definition", "grasp_taxonomy", "grip_phrase"),
+        between("hands", 1, 2),
+        between("base_prompts", 1),
+    ],
+    prompts=[
+        row_count(1),
+        unique("base_prompt_id"),
+        not_null("base_prompt_id", "text"),
+        in_set("kind", ["base", "evaluation", "general"]),
+    ],
 )
-def base_prompt_taxonomy(work: Work, out: Staging) -> Result:
-    taxonomy = work.taxonomy
-    categories = pl.DataFrame(
-        [
-            {
-                "category": category.key,
-                "name": category.name,
-                "grasp_taxonomy": category.grasp_taxonomy,
-                "definition": category.definition,
-                "contact_surface": category.contact_surface,
-                "thumb": category.thumb,
-                "identifier": category.identifier,
-                "grip_phrase": category.grip_phrase,
-                "hands": category.hands,
-                "base_prompts": len(category.base_prompts),
-                "evaluation_prompts": len(category.evaluation_prompts),
-            }
-            for category in taxonomy.categories.values()
-        ]
-    )
-    out.write_table("categories", categories)
-    out.write_table("prompts", pl.DataFrame(taxonomy.prompt_rows(), infer_schema_length=None))
+
+
+@published_asset(
+    group_name=PPV,
+    owners=OWNERS,
+    kinds={"yaml"},
+    code_version="1",
+    suite=TAXONOMY_SUITE,
+    tables=[CATEGORY_ROWS, TAXONOMY_PROMPT_ROWS],
+    external_inputs=lambda context: {"taxonomy": context.taxonomy.digest},
+)
+def base_prompt_taxonomy(context: StageContext, staging: Staging) -> Result:
+    """Hand-pose categories in GRASP-taxonomy terms, their objects and base prompts, read from
+    `data/taxonomy/` and validated."""
+    taxonomy = context.taxonomy
+    categories = categories_table(taxonomy)
+    staging.write_table("categories", categories)
+    staging.write_table("prompts", taxonomy_prompts_table(taxonomy))
     listing = "\n".join(
         f"| `{row['category']}` | {row['name']} | {row['definition']} | {row['base_prompts']} |"
         for row in categories.iter_rows(named=True)
@@ -54,51 +82,59 @@ def base_prompt_taxonomy(work: Work, out: Staging) -> Result:
     )
 
 
-@stage(
-    "detailed_prompts",
-    partitions="hand_pose",
-    deps=["base_prompt_taxonomy"],
-    code_version="1",
-    recipe=[
-        "hoi_assets/llm/budget.py",
-        "hoi_assets/llm/client.py",
-        "hoi_assets/ppv/prompt_checks.py",
-        "hoi_assets/ppv/detailed_prompts.py",
-        "hoi_assets/ppv/endpoint_prompter.py",
-        "hoi_assets/ppv/slot_grammar.py",
-        "hoi_assets/ppv/prompter.py",
-        "hoi_assets/ppv/slots.py",
-        "hoi_assets/llm/prompt_templates.py",
-        "hoi_assets/llm/templates/again.j2",
-        "hoi_assets/ppv/templates/system.j2",
-        "hoi_assets/ppv/templates/user.j2",
-        "hoi_assets/grammar/captions.py",
-        "hoi_assets/grammar/vocabulary.py",
+DETAILED_PROMPTS_SUITE = suite(
+    rows=[
+        unique("prompt_id"),
+        not_null("prompt_id", "base_prompt_id", "category"),
+        in_set("status", ["accepted", "rejected", "failed"]),
+        ONE_CATEGORY,
+        FAILED_SHARE,
+        measure("accepted_prompts", ACCEPTED, "${gates.min_prompts}"),
+        measure(
+            "accepted_prompts_repeated",
+            f"{ACCEPTED} - count(distinct case when status = 'accepted' then prompt end)",
+            max_value=0,
+        ),
+        unexpected_rows("accepted_without_text", "status = 'accepted' and prompt is null"),
     ],
-    settings=["prompter"],
-    group=GROUP,
-    description="Each base prompt in several detailed prompts with typed slots (grip, contact, "
-    "view, light, background, skin tone). Contradictory, off-category and near-duplicate ones "
-    "are rejected with a reason.",
 )
-def detailed_prompts(work: Work, out: Staging) -> Result:
-    prompter = make_prompter(work.taxonomy, work.settings.prompter)
-    rows = detail_prompts(
-        work.taxonomy.categories[work.category],
-        prompter,
-        work.settings.prompter,
-        cache=work.store.ledger,
-        log=work.log,
+
+
+@published_asset(
+    partitions_def=hand_pose,
+    deps=["base_prompt_taxonomy"],
+    group_name=PPV,
+    owners=OWNERS,
+    kinds={"polars"},
+    code_version="1",
+    suite=DETAILED_PROMPTS_SUITE,
+    tables=[DETAILED_PROMPT_ROWS],
+    settings=["prompter"],
+)
+def detailed_prompts(context: StageContext, staging: Staging) -> Result:
+    """Each base prompt in several detailed prompts with typed slots (grip, contact, view, light,
+    background, skin tone). Contradictory, off-category and near-duplicate ones are rejected with a
+    reason."""
+    table = detailed_prompts_table(
+        detail_prompts(
+            context.taxonomy.categories[context.partition_key],
+            context.taxonomy,
+            make_prompter(context.settings.prompter),
+            context.settings.prompter,
+            cache=context.store.ledger,
+            log=context.log,
+        )
     )
-    table = prompts_table(rows)
-    out.write_table("rows", table)
-    work.record("prompt_id", table)
-    kept = table.filter(pl.col("status") == "accepted")
+    staging.write_table("rows", table)
+    context.record("prompt_id", table)
+    accepted = table.filter(pl.col("status") == "accepted")
     return Result(
         metadata={
-            "accepted": kept.height,
+            "accepted": accepted.height,
             "rejected": table.filter(pl.col("status") == "rejected").height,
             "failed": table.filter(pl.col("status") == "failed").height,
-            "prompts": Markdown("\n".join(f"- {text}" for text in kept["prompt"].head(20))),
+            "prompts": Markdown(
+                "\n".join(f"- {text}" for text in accepted["prompt"].head(SHOWN_PROMPTS))
+            ),
         }
     )

@@ -1,85 +1,140 @@
 """From instance images to candidates: one DreamBooth LoRA per hand-pose category proposes."""
 
 import polars as pl
+from pydantic import Field
 
-from hoi_assets.publishing.stage import Image, Markdown, Result, Work, stage
+from hoi_assets.defs.groups import OWNERS, PPV
+from hoi_assets.defs.partitions import hand_pose
+from hoi_assets.defs.suites import (
+    ACCEPTED_WITHOUT_PIXELS,
+    FAILED_SHARE,
+    FLAT_SHARE,
+    ONE_CATEGORY,
+    REPEATED_PICTURES,
+)
+from hoi_assets.ppv.candidates import CANDIDATE_ROWS
+from hoi_assets.ppv.instance_images import INSTANCE_IMAGE_ROWS
+from hoi_assets.ppv.proposer import LORA_LOG, LORA_SAMPLES, LORA_SUMMARY
+from hoi_assets.publishing.asset import GPU_POOL, published_asset
+from hoi_assets.publishing.config import PublishConfig
+from hoi_assets.publishing.context import Result, StageContext
+from hoi_assets.publishing.expectations import (
+    between,
+    in_set,
+    measure,
+    not_null,
+    row_count,
+    suite,
+    unique,
+)
+from hoi_assets.publishing.metadata import Image, Markdown
+from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Staging
 
-GROUP = "prompt_propose_verify"
+SHOWN_IMAGES = 36
 
-
-@stage(
-    "instance_images",
-    partitions="hand_pose",
-    deps=["base_prompt_taxonomy"],
-    code_version="2",
-    recipe=["hoi_assets/ppv/instance_images.py"],
-    settings=["instance_images"],
-    inputs=lambda work: {"source": _source_digest(work)},
-    group=GROUP,
-    description="The DreamBooth reference pictures of the category and their captions: renders of "
-    "the tiny world, or the user's own folder. Unreadable files are rejected with a reason.",
+INSTANCE_IMAGES_SUITE = suite(
+    rows=[
+        not_null("source", "category"),
+        in_set("status", ["accepted", "rejected"]),
+        ONE_CATEGORY,
+        measure(
+            "distinct_pictures",
+            "count(distinct case when status = 'accepted' then pixels end)",
+            "${gates.min_instance_images}",
+        ),
+        ACCEPTED_WITHOUT_PIXELS,
+        REPEATED_PICTURES,
+    ],
 )
-def instance_images(work: Work, out: Staging) -> Result:
-    from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.instance_images import read_instances
 
-    table = read_instances(work.category, work.settings.instance_images, work.store.images)
-    out.write_table("rows", table)
-    work.record("source", table)
-    kept = table.filter(pl.col("status") == "accepted")
+
+@published_asset(
+    partitions_def=hand_pose,
+    deps=["base_prompt_taxonomy"],
+    group_name=PPV,
+    owners=OWNERS,
+    kinds={"polars"},
+    code_version="2",
+    suite=INSTANCE_IMAGES_SUITE,
+    tables=[INSTANCE_IMAGE_ROWS],
+    settings=["instance_images"],
+    external_inputs=lambda context: {"source": _source_digest(context)},
+)
+def instance_images(context: StageContext, staging: Staging) -> Result:
+    """The DreamBooth reference images of the category and their captions: renders of the tiny
+    world, or the user's own folder. Unreadable files are rejected with a reason."""
+    from hoi_assets.pictures import contact_sheet, to_webp
+    from hoi_assets.ppv.instance_images import read_instance_images
+
+    images = context.store.images
+    table = read_instance_images(context.partition_key, context.settings.instance_images, images)
+    staging.write_table("rows", table)
+    context.record("source", table)
+    accepted = table.filter(pl.col("status") == "accepted")
     sheet = contact_sheet(
-        [work.store.images.open(pixels) for pixels in kept["pixels"]], kept["caption"].to_list()
+        [images.open(pixels) for pixels in accepted["pixels"]], accepted["caption"].to_list()
     )
     return Result(
         metadata={
-            "accepted": kept.height,
-            "rejected": table.height - kept.height,
+            "accepted": accepted.height,
+            "rejected": table.height - accepted.height,
             "contact_sheet": Image(to_webp(sheet), "image/webp"),
         }
     )
 
 
-def _source_digest(work: Work) -> str:
-    from hoi_assets.ppv.instance_images import source_digest
+def _source_digest(context: StageContext) -> str:
+    from hoi_assets.ppv.instance_images import instance_images_digest
 
-    return source_digest(work.category, work.settings.instance_images)
+    return instance_images_digest(context.partition_key, context.settings.instance_images)
 
 
-@stage(
-    "category_loras",
-    partitions="hand_pose",
-    deps=["instance_images"],
-    code_version="1",
-    recipe=[
-        "hoi_assets/engines/sdxl/lora.py",
-        "hoi_assets/engines/sdxl/denoising.py",
-        "hoi_assets/ppv/proposer.py",
+CATEGORY_LORAS_SUITE = suite(
+    log=[row_count(1), unique("step"), between("loss", 0)],
+    summary=[
+        row_count(1, 1),
+        not_null("lora_digest", "base_digest", "identifier"),
+        between("last_loss", 0, "${gates.max_loss}"),
+        between("instance_images", 1),
     ],
+    samples=[row_count(1), not_null("pixels")],
+)
+
+
+@published_asset(
+    partitions_def=hand_pose,
+    deps=["instance_images"],
+    group_name=PPV,
+    owners=OWNERS,
+    kinds={"pytorch", "diffusers"},
+    pool=GPU_POOL,
+    code_version="1",
+    suite=CATEGORY_LORAS_SUITE,
+    tables=[LORA_SUMMARY, LORA_LOG, LORA_SAMPLES],
     settings=["lora", "sampling"],
     models=["base"],
-    group=GROUP,
-    description="A DreamBooth LoRA of SDXL's UNet for the category, with prior preservation, in "
-    "diffusers' layout: `pipe.load_lora_weights(folder)` opens it.",
 )
-def category_loras(work: Work, out: Staging) -> Result:
+def category_loras(context: StageContext, staging: Staging) -> Result:
+    """A DreamBooth LoRA of SDXL's UNet for the category, with prior preservation, in diffusers'
+    layout: `pipe.load_lora_weights(folder)` opens it."""
     from hoi_assets.pictures import contact_sheet, loss_curve, to_webp
     from hoi_assets.ppv.proposer import train_proposer
 
     proposer = train_proposer(
-        work.store,
-        work.settings,
-        work.taxonomy.categories[work.category],
-        work.parent("instance_images").table("rows"),
-        work.log,
+        context.store,
+        context.settings,
+        context.taxonomy.categories[context.partition_key],
+        context.parent("instance_images").table("rows"),
+        context.log,
     )
-    out.add_folder("lora", proposer.folder)
-    out.write_table("log", proposer.log)
-    out.write_table("summary", proposer.summary)
-    out.write_table("samples", proposer.samples)
+    staging.add_folder("lora", proposer.folder)
+    staging.write_table("log", proposer.log)
+    staging.write_table("summary", proposer.summary)
+    staging.write_table("samples", proposer.samples)
     samples = proposer.samples.sort("seed", "method")
     sheet = contact_sheet(
-        [work.store.images.open(pixels) for pixels in samples["pixels"]],
+        [context.store.images.open(pixels) for pixels in samples["pixels"]],
         samples["method"].to_list(),
         columns=4,
     )
@@ -90,48 +145,89 @@ def category_loras(work: Work, out: Staging) -> Result:
             "samples_before_and_after": Image(to_webp(sheet), "image/webp"),
             "use": Markdown(
                 f"```python\npipe.load_lora_weights('<path>/lora')\n```\n"
-                f"Prompts begin with `{proposer.trigger}`."
+                f"Prompts begin with `{proposer.identifier}`."
             ),
         }
     )
 
 
-@stage(
-    "candidate_images",
-    partitions="hand_pose",
-    deps=["detailed_prompts", "category_loras", "verifier"],
+class CandidateConfig(PublishConfig):
+    """What can be set for one run of `candidate_images`."""
+
+    per_prompt: int | None = Field(
+        default=None, ge=1, description="Candidates per prompt; else candidates.per_prompt."
+    )
+    seed: int | None = Field(
+        default=None, description="Seed of the noise; else candidates.seed of the profile."
+    )
+
+    def apply(self, settings: Settings) -> Settings:
+        given = {"per_prompt": self.per_prompt, "seed": self.seed}
+        changes = {name: value for name, value in given.items() if value is not None}
+        candidates = settings.candidates.model_copy(update=changes)
+        return settings.model_copy(update={"candidates": candidates})
+
+
+CANDIDATE_IMAGES_SUITE = suite(
+    rows=[
+        row_count(1),
+        unique("image_id"),
+        not_null("image_id", "prompt_id", "prompt", "seed", "base_digest", "lora_digest"),
+        in_set("status", ["accepted", "failed"]),
+        ONE_CATEGORY,
+        between("width", "${sampling.width}", "${sampling.width}"),
+        between("height", "${sampling.height}", "${sampling.height}"),
+        FAILED_SHARE,
+        ACCEPTED_WITHOUT_PIXELS,
+        FLAT_SHARE,
+        REPEATED_PICTURES,
+    ],
+)
+
+
+@published_asset(
+    partitions_def=hand_pose,
+    deps=["detailed_prompts", "category_loras"],
+    # Only a goal of accepted images asks for verdicts while images are proposed.
+    deps_when={"verifier": lambda settings: settings.candidates.accepted_goal is not None},
+    group_name=PPV,
+    owners=OWNERS,
+    kinds={"pytorch", "diffusers"},
+    pool=GPU_POOL,
     code_version="1",
-    recipe=["hoi_assets/engines/sdxl/sampling.py", "hoi_assets/ppv/candidates.py"],
+    suite=CANDIDATE_IMAGES_SUITE,
+    tables=[CANDIDATE_ROWS],
     settings=["sampling", "candidates"],
     models=["base"],
-    group=GROUP,
-    description="Images proposed by the category's LoRA, one noise seed each; a row holds what it "
-    "takes to draw its image again alone (`hoi replay IMAGE_ID`).",
+    config=CandidateConfig,
 )
-def candidate_images(work: Work, out: Staging) -> Result:
+def candidate_images(context: StageContext, staging: Staging) -> Result:
+    """Images proposed by the category's LoRA, one noise seed each; a row holds what it takes to
+    draw its image again alone (`hoi replay IMAGE_ID`)."""
     from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.candidates import propose
+    from hoi_assets.ppv.candidates import propose_candidates
 
-    table = propose(
-        work.store,
-        work.settings,
-        work.taxonomy.categories[work.category],
-        prompts=work.parent("detailed_prompts").table("rows"),
-        lora=work.parent("category_loras"),
-        verifier=work.parent("verifier"),
-        log=work.log,
+    table = propose_candidates(
+        context.store,
+        context.settings,
+        context.taxonomy.categories[context.partition_key],
+        prompts=context.parent("detailed_prompts").table("rows"),
+        lora=context.parent("category_loras"),
+        verifier=context.parent("verifier") if "verifier" in context.parents else None,
+        log=context.log,
     )
-    out.write_table("rows", table)
-    work.record("image_id", table)
-    made = table.filter(pl.col("status") == "accepted")
-    shown = made.head(36)
+    staging.write_table("rows", table)
+    context.record("image_id", table)
+    drawn = table.filter(pl.col("status") == "accepted")
+    shown = drawn.head(SHOWN_IMAGES)
     sheet = contact_sheet(
-        [work.store.images.open(pixels) for pixels in shown["pixels"]], shown["prompt"].to_list()
+        [context.store.images.open(pixels) for pixels in shown["pixels"]],
+        shown["prompt"].to_list(),
     )
     return Result(
         metadata={
-            "candidates": made.height,
-            "failed": table.height - made.height,
+            "candidates": drawn.height,
+            "failed": table.height - drawn.height,
             "contact_sheet": Image(to_webp(sheet), "image/webp"),
         }
     )

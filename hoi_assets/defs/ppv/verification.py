@@ -2,36 +2,83 @@
 
 import polars as pl
 
-from hoi_assets.publishing.stage import Image, Result, Table, Work, stage
+from hoi_assets.defs.groups import OWNERS, PPV
+from hoi_assets.defs.partitions import hand_pose
+from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, ONE_CATEGORY
+from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY
+from hoi_assets.ppv.verifier_pairs import VERIFIER_PAIR_ROWS
+from hoi_assets.ppv.verifier_training import (
+    VERIFIER_LOG,
+    VERIFIER_QUALITY,
+    VERIFIER_RELIABILITY,
+    VERIFIER_SUMMARY,
+)
+from hoi_assets.publishing.asset import GPU_POOL, published_asset
+from hoi_assets.publishing.context import Result, StageContext
+from hoi_assets.publishing.expectations import (
+    between,
+    in_set,
+    measure,
+    not_null,
+    row_count,
+    suite,
+    unexpected_rows,
+    unique,
+)
+from hoi_assets.publishing.metadata import Image, Table
 from hoi_assets.store.versions import Staging
 
-GROUP = "prompt_propose_verify"
+SHOWN_PAIRS, SHOWN_VERDICTS = 24, 36
+
+TRAINING_PAIRS_SUITE = suite(
+    rows=[
+        row_count(1),
+        unique("pair_id"),
+        not_null("pixels", "prompt", "fidelity", "alignment"),
+        in_set("split", ["train", "validation", "test"]),
+        measure("splits", "count(distinct split)", 3, 3),
+        # Both answers of both heads, or there is nothing to learn.
+        measure("whole_share", "avg(case when fidelity then 1.0 else 0.0 end)", 0.05, 0.95),
+        measure("aligned_share", "avg(case when alignment then 1.0 else 0.0 end)", 0.05, 0.95),
+        # A scene in two splits is counted twice on the left.
+        measure(
+            "scenes_in_two_splits",
+            "count(distinct concat(scene_id, ' ', split)) - count(distinct scene_id)",
+            max_value=0,
+        ),
+    ],
+)
 
 
-@stage(
-    "verifier_training_pairs",
+@published_asset(
     deps=["base_prompt_taxonomy"],
+    group_name=PPV,
+    owners=OWNERS,
+    kinds={"pytorch", "diffusers"},
+    pool=GPU_POOL,
     code_version="1",
-    recipe=["hoi_assets/ppv/verifier_pairs.py", "hoi_assets/engines/sdxl/img2img.py"],
+    suite=TRAINING_PAIRS_SUITE,
+    tables=[VERIFIER_PAIR_ROWS],
     settings=["verifier", "sampling"],
     models=["base"],
-    inputs=lambda work: {"labels": _labels_digest(work)},
-    group=GROUP,
-    description="Pictures with a prompt and two labels, fidelity and alignment: renders with known "
-    "truth, shown plain and as the generator shows them, or people's labels.",
+    external_inputs=lambda context: {"labels": _labels_digest(context)},
 )
-def verifier_training_pairs(work: Work, out: Staging) -> Result:
+def verifier_training_pairs(context: StageContext, staging: Staging) -> Result:
+    """Images with a prompt and two labels, fidelity and alignment: renders with known truth, shown
+    plain and as the generator shows them, or people's labels."""
     from hoi_assets.pictures import contact_sheet, to_webp
     from hoi_assets.ppv.verifier_pairs import labelled_pairs
 
-    table = labelled_pairs(work.store, work.settings, work.taxonomy, work.log)
-    out.write_table("rows", table)
-    shown = table.sample(n=min(24, table.height), seed=0)
+    table = labelled_pairs(context.store, context.settings, context.taxonomy, context.log)
+    staging.write_table("rows", table)
+    shown = table.sample(n=min(SHOWN_PAIRS, table.height), seed=0)
     labels = [
-        ("whole" if row["fidelity"] else "faulty") + ", " + ("true" if row["alignment"] else "lie")
+        ("whole" if row["fidelity"] else "faulty")
+        + ", "
+        + ("true" if row["alignment"] else "false caption")
         for row in shown.iter_rows(named=True)
     ]
-    sheet = contact_sheet([work.store.images.open(pixels) for pixels in shown["pixels"]], labels)
+    sheet = contact_sheet([context.store.images.open(pixels) for pixels in shown["pixels"]], labels)
     counts = table.group_by("split", "fidelity", "alignment").len().sort(pl.all())
     return Result(
         metadata={
@@ -42,80 +89,122 @@ def verifier_training_pairs(work: Work, out: Staging) -> Result:
     )
 
 
-def _labels_digest(work: Work) -> str:
-    from hoi_assets.ppv.verifier_pairs import source_digest
+def _labels_digest(context: StageContext) -> str:
+    from hoi_assets.ppv.verifier_pairs import labels_digest
 
-    return source_digest(work.settings)
+    return labels_digest(context.settings)
 
 
-@stage(
-    "verifier",
-    deps=["verifier_training_pairs"],
-    code_version="2",
-    recipe=[
-        "hoi_assets/ppv/verifier_training.py",
-        "hoi_assets/engines/vilt/training.py",
-        "hoi_assets/engines/vilt/calibration.py",
-        "hoi_assets/engines/vilt/verifier.py",
-        "hoi_assets/engines/batching.py",
+VERIFIER_SUITE = suite(
+    summary=[
+        row_count(1, 1),
+        between("auc_fidelity", "${gates.min_auc_fidelity}", 1),
+        between("auc_alignment", "${gates.min_auc_alignment}", 1),
+        between("threshold_fidelity", 0, 1),
+        between("threshold_alignment", 0, 1),
+        between("test_pairs", 1),
+        measure(
+            "target_precision_met",
+            "avg(case when target_met then 1.0 else 0.0 end)",
+            1,
+            blocking=False,
+        ),
     ],
+    quality=[row_count(1)],
+    reliability=[row_count(1)],
+)
+
+
+@published_asset(
+    deps=["verifier_training_pairs"],
+    group_name=PPV,
+    owners=OWNERS,
+    kinds={"pytorch", "transformers"},
+    pool=GPU_POOL,
+    code_version="2",
+    suite=VERIFIER_SUITE,
+    tables=[VERIFIER_SUMMARY, VERIFIER_QUALITY, VERIFIER_RELIABILITY, VERIFIER_LOG],
     settings=["verifier"],
     models=["verifier"],
-    group=GROUP,
-    description="ViLT with a fidelity and an alignment head; thresholds chosen on the validation "
-    "split for a stated precision, calibrated, measured on scenes it never saw.",
 )
-def verifier(work: Work, out: Staging) -> Result:
+def verifier(context: StageContext, staging: Staging) -> Result:
+    """ViLT with a fidelity and an alignment head; thresholds chosen on the validation split for a
+    stated precision, calibrated, measured on scenes it never saw."""
     from hoi_assets.pictures import loss_curve, reliability_diagram
-    from hoi_assets.ppv.verifier_training import fit_verifier
+    from hoi_assets.ppv.verifier_training import train_calibrated_verifier
 
-    fitted = fit_verifier(
-        work.store, work.settings, work.parent("verifier_training_pairs").table("rows"), work.log
-    )
-    out.add_folder("model", fitted.folder)
-    out.write_table("log", fitted.log)
-    out.write_table("quality", fitted.quality)
-    out.write_table("reliability", fitted.reliability)
-    out.write_table("summary", fitted.summary)
+    pairs = context.parent("verifier_training_pairs").table("rows")
+    trained = train_calibrated_verifier(context.store, context.settings, pairs, context.log)
+    staging.add_folder("model", trained.folder)
+    staging.write_table("log", trained.log)
+    staging.write_table("quality", trained.quality)
+    staging.write_table("reliability", trained.reliability)
+    staging.write_table("summary", trained.summary)
     return Result(
         metadata={
-            **fitted.summary.row(0, named=True),
-            "reliability": Image(reliability_diagram(fitted.reliability), "image/png"),
-            "loss_curve": Image(loss_curve(fitted.log), "image/png"),
-            "quality": Table(fitted.quality.to_dicts()),
+            **trained.summary.row(0, named=True),
+            "reliability": Image(reliability_diagram(trained.reliability), "image/png"),
+            "loss_curve": Image(loss_curve(trained.log), "image/png"),
+            "quality": Table(trained.quality.to_dicts()),
         }
     )
 
 
-@stage(
-    "verified_pairs",
-    partitions="hand_pose",
-    deps=["candidate_images", "verifier"],
-    code_version="1",
-    recipe=["hoi_assets/engines/vilt/verifier.py", "hoi_assets/ppv/verdicts.py"],
-    settings=["candidates"],
-    group=GROUP,
-    description="One verdict per candidate: accepted, or rejected with the reason and both "
-    "probabilities. Nothing vanishes.",
+VERIFIED_PAIRS_SUITE = suite(
+    rows=[
+        row_count(1),
+        unique("image_id"),
+        not_null("image_id", "prompt", "verifier_version"),
+        in_set("status", ["accepted", "rejected", "failed"]),
+        ONE_CATEGORY,
+        between("p_fidelity", 0, 1, nullable=True),
+        between("p_alignment", 0, 1, nullable=True),
+        unexpected_rows(
+            "judged_without_probability",
+            "status <> 'failed' and (p_fidelity is null or p_alignment is null)",
+        ),
+        unexpected_rows("dropped_without_reason", "status <> 'accepted' and reason is null"),
+        FAILED_SHARE,
+        measure("accepted_pairs", ACCEPTED, "${gates.min_accepted_per_category}"),
+    ],
+    summary=[row_count(1, 1)],
 )
-def verified_pairs(work: Work, out: Staging) -> Result:
-    from hoi_assets.pictures import contact_sheet, to_webp
-    from hoi_assets.ppv.verdicts import summarise, verify
 
-    table = verify(
-        work.store,
-        work.settings,
-        work.parent("candidate_images").table("rows"),
-        work.parent("verifier"),
-        work.log,
+
+@published_asset(
+    partitions_def=hand_pose,
+    deps=["candidate_images", "verifier"],
+    group_name=PPV,
+    owners=OWNERS,
+    kinds={"pytorch", "transformers"},
+    pool=GPU_POOL,
+    code_version="1",
+    suite=VERIFIED_PAIRS_SUITE,
+    tables=[VERDICT_ROWS, VERDICT_SUMMARY],
+    settings=["candidates"],
+)
+def verified_pairs(context: StageContext, staging: Staging) -> Result:
+    """One verdict per candidate: accepted, or rejected with the reason and both probabilities.
+    Nothing vanishes."""
+    from hoi_assets.pictures import contact_sheet, to_webp
+    from hoi_assets.ppv.verdicts import summarise_verdicts, verify_candidates
+
+    table = verify_candidates(
+        context.store,
+        context.settings,
+        context.parent("candidate_images").table("rows"),
+        context.parent("verifier"),
+        context.log,
     )
-    summary = summarise(table, work.category, work.settings.candidates.accepted_goal)
-    out.write_table("rows", table)
-    out.write_table("summary", summary)
-    work.record("image_id", table)
-    shown = table.filter(pl.col("pixels").is_not_null()).sort("p_pair", descending=True).head(36)
+    goal = context.settings.candidates.accepted_goal
+    summary = summarise_verdicts(table, context.partition_key, goal)
+    staging.write_table("rows", table)
+    staging.write_table("summary", summary)
+    context.record("image_id", table)
+    shown = table.filter(pl.col("pixels").is_not_null())
+    shown = shown.sort("p_pair", descending=True).head(SHOWN_VERDICTS)
     sheet = contact_sheet(
-        [work.store.images.open(pixels) for pixels in shown["pixels"]],
+        [context.store.images.open(pixels) for pixels in shown["pixels"]],
         [row["reason"] or "accepted" for row in shown.iter_rows(named=True)],
         good=[status == "accepted" for status in shown["status"]],
     )

@@ -95,7 +95,7 @@ def variant_evaluations(
     )
 
 
-def images_within_budget(row: ImageSpec, budget: int) -> int:
+def affordable_images(row: ImageSpec, budget: int) -> int:
     """Number of plain images like `row` within a budget of denoiser evaluations; at least one."""
     return max(1, budget // denoiser_evaluations(row))
 

@@ -1,5 +1,5 @@
 """Make the tiny weights: `init` writes untrained ones, `train` trains, `examine` measures,
-`pages` draws what is labelled by eye."""
+`pages` generates pictures for manual labels."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ROOT
-from hoi_assets.tinyworld.weights.eye import FOLDER, draw_pages
+from hoi_assets.tinyworld.weights.manual_labels import FOLDER, generate_pages
 from hoi_assets.tinyworld.weights.store import TRAINING, WEIGHTS, WORLD, write_fresh
 
 
@@ -30,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument(
         "--interactions", type=Path, help="folder of the interaction scenes, default the world"
     )
-    examine = commands.add_parser("examine", help="measure what the stored SDXL draws")
-    pages = commands.add_parser("pages", help="draw pictures to be labelled by eye")
+    examine = commands.add_parser("examine", help="measure the pictures of the stored SDXL")
+    pages = commands.add_parser("pages", help="generate pictures for manual labels")
     pages.add_argument("--pool", type=Path, default=ROOT / "data" / "pool", help="of the captions")
     pages.add_argument("--folder", type=Path, default=FOLDER, help="where pages and table go")
     pages.add_argument("--count", type=int, default=192)
@@ -47,9 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
             write_fresh(options.out, options.seed, log)
             return 0
         if options.command == "pages":
-            draw_pages(options.weights, options.pool, options.folder, options.count)
+            generate_pages(options.weights, options.pool, options.folder, options.count)
             return 0
-        from hoi_assets.tinyworld.weights.train import Run, add_truth_rates
+        from hoi_assets.tinyworld.weights.run import Run
+        from hoi_assets.tinyworld.weights.train import add_truth_rates
         from hoi_assets.tinyworld.weights.train import train as train_models
 
         if options.command == "examine":

@@ -59,8 +59,8 @@ def save(model: Any, folder: Path) -> None:
 
 
 def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
-    """The loss of a step: contrastive over the batch; each picture also tells its caption from a
-    lying one."""
+    """The loss of a step: contrastive over the batch; each picture's caption
+    also stands against a false one."""
     import random
 
     import torch
@@ -77,7 +77,7 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
         seeds = [rng.randrange(2**31) for _ in chosen]
         texts = [pictures.true_caption(i, s) for i, s in zip(chosen, seeds, strict=True)]
-        texts += [pictures.lying_caption(i, s) for i, s in zip(chosen, seeds, strict=True)]
+        texts += [pictures.false_caption(i, s) for i, s in zip(chosen, seeds, strict=True)]
         if rng.random() < recipe["prefix_share"]:
             texts = [CLIP_PREFIX + text for text in texts]
         pixels = jitter(as_float(pictures.pixels[chosen]), generator)
@@ -95,14 +95,13 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
 
 
 def measure(model: Any, pictures: Any, seed: int = 0, count: int = 400) -> dict[str, float]:
-    """Retrieval of a picture's caption among `count`, and of the true one from two, per lie."""
+    """Retrieval of a picture's caption among `count`, and of the true one from two, per kind."""
     import random
 
     import torch
 
     from hoi_assets.engines.clip_score import CLIP_PREFIX
-    from hoi_assets.grammar.captions import lies_for
-    from hoi_assets.grammar.vocabulary import LIES
+    from hoi_assets.tinyworld.scenes.false_captions import FALSE_CLAIMS, false_claims_for
     from hoi_assets.tinyworld.weights.pictures import as_float
     from hoi_assets.tinyworld.weights.tokenizers import token_ids
 
@@ -129,19 +128,22 @@ def measure(model: Any, pictures: Any, seed: int = 0, count: int = 400) -> dict[
         found = {
             f"recall_at_{k}_of_{len(chosen)}": float((rank < k).float().mean()) for k in (1, 10)
         }
-        for kind in LIES:
-            told = [n for n, i in enumerate(chosen) if kind in lies_for(pictures.slots(i))]
-            lies = text_features([_lie(pictures, chosen[n], kind) for n in told])
-            beaten = own[told] > (images[told] * lies).sum(dim=-1)
+        for kind in FALSE_CLAIMS:
+            claimed = [
+                n for n, i in enumerate(chosen) if kind in false_claims_for(pictures.slots(i))
+            ]
+            lies = text_features([_false_caption(pictures, chosen[n], kind) for n in claimed])
+            beaten = own[claimed] > (images[claimed] * lies).sum(dim=-1)
             found[f"{kind}_accuracy"] = float(beaten.float().mean())
     return found
 
 
-def _lie(pictures: Any, index: int, kind: str) -> str:
-    """A lie in the standard wording, so that only the lie differs."""
+def _false_caption(pictures: Any, index: int, kind: str) -> str:
+    """A false caption in the standard wording, so that only the false claim differs."""
     import random
 
-    from hoi_assets.grammar.captions import caption, lie
+    from hoi_assets.grammar.captions import caption
+    from hoi_assets.tinyworld.scenes.false_captions import with_false_claim
 
     grips = list(pictures.grips.values())
-    return caption(lie(pictures.slots(index), kind, random.Random(index), grips))
+    return caption(with_false_claim(pictures.slots(index), kind, random.Random(index), grips))

@@ -81,7 +81,7 @@ def save(model: Any, folder: Path, mean: float = 0.0, std: float = 1.0) -> None:
 
 
 def trainable(model: Any) -> Any:
-    """`model` and two throw-away heads: one reads the picture's truth from the vision feature, one
+    """`model` and two auxiliary heads: one reads the picture's truth from the vision feature, one
     reads picture and text from the feature that is rewarded."""
     from torch import nn
 
@@ -93,17 +93,19 @@ def trainable(model: Any) -> Any:
 
 def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
     """The loss of a step: of two pairs the one with fewer faults is preferred (Xu et al. 2023,
-    eq. 1), over all couples of the batch; and the throw-away head's."""
+    eq. 1), over all couples of the batch; and the auxiliary head's."""
     import torch
     from torch.nn import functional
 
     from hoi_assets.engines.image_reward import reward
-    from hoi_assets.tinyworld.weights.pairs import Dealer
+    from hoi_assets.tinyworld.weights.pairs import PairSampler
     from hoi_assets.tinyworld.weights.pictures import as_float, jitter
     from hoi_assets.tinyworld.weights.tokenizers import token_ids
     from hoi_assets.tinyworld.weights.truth import reader_loss, targets, truth_loss
 
-    dealer = Dealer(pictures, spoilt_share=recipe["spoilt_share"], lie_share=recipe["lie_share"])
+    sampler = PairSampler(
+        pictures, spoilt_share=recipe["spoilt_share"], lie_share=recipe["lie_share"]
+    )
     tokenizer, truth = bert_tokenizer(), targets(pictures.rows)
     seen: dict[str, Any] = {}
     blip, head = model["reward"]["blip"], model["reward"]["head"]
@@ -115,7 +117,7 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
     )
 
     def loss(generator: Any) -> Any:
-        pairs = dealer.deal(recipe.batch_size, generator)
+        pairs = sampler.sample(recipe.batch_size, generator)
         pixels = jitter(as_float(pictures.pixels[pairs.chosen]), generator)
         ids, mask = token_ids(tokenizer, pairs.texts)
         value = reward(blip, head, pixels, ids, mask).float()
@@ -153,10 +155,10 @@ def measure(model: Any, pictures: Any, seed: int = 0, count: int = 1200) -> dict
     """Share of couples in the right order, by their faults; mean and deviation of the rewards."""
     import torch
 
-    from hoi_assets.tinyworld.weights.pairs import Dealer
+    from hoi_assets.tinyworld.weights.pairs import PairSampler
 
-    dealer = Dealer(pictures, spoilt_share=0.4, lie_share=0.4)
-    pairs = dealer.deal(count, torch.Generator().manual_seed(seed))
+    sampler = PairSampler(pictures, spoilt_share=0.4, lie_share=0.4)
+    pairs = sampler.sample(count, torch.Generator().manual_seed(seed))
     value = rewards(model, pictures, pairs.chosen, pairs.texts)
     faults = torch.tensor(pairs.faults)
     right = value[:, None] > value[None, :]

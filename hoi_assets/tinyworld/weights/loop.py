@@ -15,7 +15,7 @@ from hoi_assets.tinyworld.weights.recipes import Recipe
 
 CHECKPOINT_S = 120.0
 EDITION_S = 300.0
-SAY_S = 20.0
+LOG_INTERVAL_S = 20.0
 COMPILE_FROM_STEPS = 1000
 STATE_FILE = "state.pt"
 
@@ -98,8 +98,8 @@ def fit(
         average = [p.detach().clone() for p in parameters]
     first, spent, recent = _restore(folder, recipe, model, optimizers, average)
     if first:
-        log(f"{recipe.name}: goes on at step {first}")
-    start = said = saved = shown = time.monotonic()
+        log(f"{recipe.name}: resumes at step {first}")
+    start = last_log = last_save = last_edition = time.monotonic()
     step = first
     while step < recipe.steps:
         now = time.monotonic()
@@ -130,19 +130,19 @@ def fit(
             )
         recent = value if step == 1 else 0.98 * recent + 0.02 * value
         now = time.monotonic()
-        if now - said >= SAY_S or step == recipe.steps:
-            said = now
+        if now - last_log >= LOG_INTERVAL_S or step == recipe.steps:
+            last_log = now
             rate = (step - first) / (now - start)
             left = (recipe.steps - step) / rate / 60
             log(
                 f"{recipe.name}: step {step}/{recipe.steps}, {rate:.2f}/s, loss {recent:.4f}, "
                 f"{left:.1f} min left"
             )
-        if now - saved >= checkpoint_s:
-            saved = now
+        if now - last_save >= checkpoint_s:
+            last_save = now
             _save(folder, recipe, model, optimizers, average, (step, spent + now - start, recent))
-        if edition is not None and now - shown >= EDITION_S and step < recipe.steps:
-            shown = now
+        if edition is not None and now - last_edition >= EDITION_S and step < recipe.steps:
+            last_edition = now
             _swap(parameters, average)
             edition(Trained(step, recipe.steps, (spent + now - start) / 60, recent))
             _swap(parameters, average)

@@ -1,12 +1,13 @@
-"""Pairs of a picture and a caption that may lie: what verifier and reward model learn from."""
+"""Pairs of a picture and a caption, true or false: what verifier and reward model learn from."""
 
 import random
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from hoi_assets.grammar.captions import caption, lies_for
+from hoi_assets.grammar.captions import caption
 from hoi_assets.statistics import auc
+from hoi_assets.tinyworld.scenes.false_captions import false_claims_for
 from hoi_assets.tinyworld.weights.pictures import Pictures
 
 OTHER = "other_picture"
@@ -14,12 +15,13 @@ OTHER = "other_picture"
 
 @dataclass(frozen=True)
 class Pairs:
-    """A batch: numbers of pictures, what is said of them, and which lie it holds (None: none).
+    """A batch: numbers of pictures, their texts, and each text's false claim (None: none).
 
-    An empty text says nothing, hence neither lies nor agrees.
+    An empty text claims nothing: it is neither true nor false.
 
     Attributes:
-        claims: what each text says, as rows that `truth.targets` reads; of an empty text the truth.
+        claims: what each text claims, as rows that `truth.targets` reads; the truth where the text
+            is empty.
     """
 
     chosen: list[int]
@@ -29,8 +31,8 @@ class Pairs:
     spoilt: list[bool]
 
     @property
-    def said(self) -> list[bool]:
-        """Whether there is a text at all."""
+    def has_text(self) -> list[bool]:
+        """Whether the text is not empty."""
         return [bool(text) for text in self.texts]
 
     @property
@@ -43,12 +45,12 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Dealer:
-    """Deals batches of pairs.
+class PairSampler:
+    """Samples batches of pairs.
 
     Attributes:
         spoilt_share: of pictures with a planted defect.
-        lie_share: of captions with one lie; `other_share`: captions of another picture;
+        lie_share: of captions with one false claim; `other_share`: captions of another picture;
         blank_share: empty texts.
     """
 
@@ -66,7 +68,7 @@ class Dealer:
     def _clean(self) -> list[int]:
         return [i for i, row in enumerate(self.pictures.rows) if row["fidelity"]]
 
-    def deal(self, size: int, generator: Any) -> Pairs:
+    def sample(self, size: int, generator: Any) -> Pairs:
         """A batch of `size` pairs that depends on `generator` alone."""
         import torch
 
@@ -75,7 +77,7 @@ class Dealer:
         for _ in range(size):
             spoilt = bool(self._spoilt) and rng.random() < self.spoilt_share
             index = rng.choice(self._spoilt if spoilt else self._clean)
-            slots, lie = self._say(index, rng)
+            slots, lie = self._draw_slots(index, rng)
             seed, silent = rng.randrange(2**31), rng.random() < self.blank_share
             chosen.append(index)
             texts.append("" if silent else caption(slots, seed))
@@ -84,12 +86,12 @@ class Dealer:
         faulty = [not self.pictures.rows[i]["fidelity"] for i in chosen]
         return Pairs(chosen, texts, claims, lies, faulty)
 
-    def _say(self, index: int, rng: random.Random) -> tuple[dict[str, Any], str | None]:
-        """Slots to put into words, and the lie among them."""
+    def _draw_slots(self, index: int, rng: random.Random) -> tuple[dict[str, Any], str | None]:
+        """Slots to put into words, and the kind of false claim among them."""
         seed, chance = rng.randrange(2**31), rng.random()
         if chance < self.lie_share:
-            kind = rng.choice(lies_for(self.pictures.slots(index)))
-            return self.pictures.lying_slots(index, seed, kind), kind
+            kind = rng.choice(false_claims_for(self.pictures.slots(index)))
+            return self.pictures.false_slots(index, seed, kind), kind
         if chance < self.lie_share + self.other_share:
             other = rng.randrange(len(self.pictures))
             if self.pictures.slots(other) != self.pictures.slots(index):
@@ -98,11 +100,11 @@ class Dealer:
 
     def _claim(self, slots: dict[str, Any]) -> dict[str, Any]:
         category = {grip: key for key, grip in self.pictures.grips.items()}.get(slots["grip"])
-        said = {name: slots[name] for name in ("object", "colour", "side")}
-        return {"category": category, **said}
+        claim = {name: slots[name] for name in ("object", "colour", "side")}
+        return {"category": category, **claim}
 
 
-def area(truth: Any, scores: Any) -> float:
+def roc_area(truth: Any, scores: Any) -> float:
     """Area under the ROC curve; 0.5 when a class is missing."""
     value = auc(truth, scores).value
     return 0.5 if value is None else value

@@ -15,10 +15,10 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from hoi_assets.grammar.captions import caption, lie, lies_for
+from hoi_assets.grammar.captions import caption
 from hoi_assets.hashing import digest
-from hoi_assets.store.scene_pool import open_image, read_pool
-from hoi_assets.tinyworld.scenes.pool import MASKS
+from hoi_assets.store.scene_pool import MASKS, open_image, read_pool
+from hoi_assets.tinyworld.scenes.false_captions import false_claims_for, with_false_claim
 from hoi_assets.tinyworld.weights.truth import MIRROR
 from hoi_assets.tinyworld.weights.words import grip_phrases
 
@@ -34,7 +34,7 @@ class Pictures:
     """Rows of a world and their pixels.
 
     Attributes:
-        rows: as `hoi_assets.tinyworld.scenes.pool.read_pool` gives them.
+        rows: as `hoi_assets.store.scene_pool.read_pool` gives them.
         pixels: uint8 tensor (N, 3, H, W).
         grips: grip phrase by category.
     """
@@ -90,15 +90,15 @@ class Pictures:
         """What the picture shows, in a wording drawn from `seed`."""
         return caption(self.slots(index), seed)
 
-    def lying_slots(self, index: int, seed: int, kind: str | None = None) -> dict[str, Any]:
-        """Slots with exactly one lie; `kind` None draws one of those that apply."""
+    def false_slots(self, index: int, seed: int, kind: str | None = None) -> dict[str, Any]:
+        """Slots with exactly one false claim; `kind` None draws one of those that apply."""
         slots, rng = self.slots(index), random.Random(seed)
-        kind = kind or rng.choice(lies_for(slots))
-        return lie(slots, kind, rng, list(self.grips.values()))
+        kind = kind or rng.choice(false_claims_for(slots))
+        return with_false_claim(slots, kind, rng, list(self.grips.values()))
 
-    def lying_caption(self, index: int, seed: int) -> str:
-        """A caption with exactly one lie."""
-        return caption(self.lying_slots(index, seed), seed)
+    def false_caption(self, index: int, seed: int) -> str:
+        """A caption with exactly one false claim."""
+        return caption(self.false_slots(index, seed), seed)
 
     @cached_property
     def digest(self) -> str:

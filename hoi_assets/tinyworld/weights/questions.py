@@ -7,18 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from hoi_assets.grammar.interactions import (
-    Noun,
-    Plan,
-    Triple,
-    holds,
-    noun_of,
-    plan_from_json,
-    question,
-    read_noun,
-    spoil,
-    triples,
-)
+from hoi_assets.grammar.faults import spoil
+from hoi_assets.grammar.plans import Plan, plan_from_json
+from hoi_assets.grammar.questions import fits, holds, question
+from hoi_assets.grammar.sentences import Noun, Triple, noun_of, read_noun, triples
 from hoi_assets.tinyworld.weights.pictures import Pictures
 
 SWAPPED_SHARE = 0.3
@@ -26,7 +18,7 @@ PARTS = ("subject", "object", "relation")
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionBatch:
     """A batch: numbers of pictures, a component asked about each, and whether it holds."""
 
     chosen: list[int]
@@ -40,14 +32,14 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Asker:
-    """Asks about pictures of interactions, yes and no equally often.
+class QuestionSampler:
+    """Samples questions about pictures of interactions, yes and no equally often.
 
-    What is asked with the answer no is as near as can be: where a picture is spoilt, what its own
-    sentence tells; else what a spoilt twin would show, or the same hands exchanged.
+    A question with the answer no is a near miss: about the picture's own sentence where the picture
+    is spoilt; else about what a spoilt twin would show, or the same hands exchanged.
 
     Attributes:
-        stranger_share: of the answers no, to what another picture of the scenario shows.
+        stranger_share: of the answers no, to questions about another picture of the scenario.
     """
 
     pictures: Pictures
@@ -65,7 +57,7 @@ class Asker:
             found.setdefault(plan.scenario, []).append(number)
         return found
 
-    def ask(self, size: int, generator: Any) -> Asked:
+    def sample(self, size: int, generator: Any) -> QuestionBatch:
         """A batch of `size` questions that depends on `generator` alone."""
         import torch
 
@@ -80,7 +72,7 @@ class Asker:
         answers = [
             holds(triple, self.plans[index]) for index, triple in zip(chosen, asked, strict=True)
         ]
-        return Asked(chosen, asked, answers)
+        return QuestionBatch(chosen, asked, answers)
 
     def _false(self, index: int, rng: random.Random) -> Triple:
         """A component that does not hold."""
@@ -105,7 +97,7 @@ class Asker:
         return triples(spoil(plan, rng.randrange(2**31)).plan)
 
 
-def parts(triple: Triple, plan: Plan) -> tuple[bool, bool, bool]:
+def shown_parts(triple: Triple, plan: Plan) -> tuple[bool, bool, bool]:
     """What of a component is there: its subject, its object, and its relation between things of
     these kinds, whatever their colour, side and number."""
     refs = [f"hand{number}" for number in range(len(plan.hands))]
@@ -122,11 +114,7 @@ def parts(triple: Triple, plan: Plan) -> tuple[bool, bool, bool]:
 
 
 def _is(asked: Noun | None, shown: Noun) -> bool:
-    return asked is not None and (
-        asked.head == shown.head
-        and asked.adjective in (None, shown.adjective)
-        and asked.count in (None, shown.count)
-    )
+    return asked is not None and fits(asked, shown)
 
 
 def _bare(noun: Noun | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hoi_assets.engines.sd3.loading import TOKENS_WITHOUT_T5
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import Noun, parse
+from hoi_assets.grammar.sentences import Noun, parse
 from hoi_assets.grammar.vocabulary import COUNTS, OBJECTS, RELATIONS, SHAPES
 from hoi_assets.tinyworld.weights import sdxl
 from hoi_assets.tinyworld.weights.sdxl import WIDTH_1, WIDTH_2
@@ -175,7 +175,7 @@ def stored(folder: Path) -> Any:
     pipeline = build_pipeline()
     if found.tokenizer.get_vocab() != pipeline.tokenizer.get_vocab():
         raise HoiError(
-            f"{folder} was trained with other words than hoi_assets/scenes has now",
+            f"{folder} was trained with other words than hoi_assets/grammar has now",
             "train it anew: python -m hoi_assets.tinyworld.weights train sd3",
         )
     for part in ("vae", "transformer", "text_encoder", "text_encoder_2"):
@@ -212,20 +212,20 @@ def trainable(pipeline: Any) -> Any:
     )
 
 
-def wordings(pictures: Any, count: int) -> list[list[str]]:
-    """Per picture `count` texts, its caption first; a lie stays as told.
+def prompt_variants(pictures: Any, count: int) -> list[list[str]]:
+    """Per picture `count` texts, its caption first; a false caption stays as it is.
 
-    An interaction is said again with some of its components repeated at the end, in any order, as
-    in a corrected prompt; any other picture in other words.
+    An interaction's caption is repeated with some of its components at the end, in any order, as in
+    a corrected prompt; any other picture's is reworded.
     """
     return [
-        _corrected(row, count) or sdxl.wordings(pictures.take([index]), count)[0]
+        _corrected(row, count) or sdxl.caption_variants(pictures.take([index]), count)[0]
         for index, row in enumerate(pictures.rows)
     ]
 
 
 def _corrected(row: dict[str, Any], count: int) -> list[str]:
-    """Wordings of an interaction; none for another picture."""
+    """Variants of an interaction's caption; none for another picture."""
     components = parse(row["caption"])
     if components is None:
         return []
@@ -248,11 +248,11 @@ def loss_of(model: Any, pipeline: Any, pictures: Any, recipe: Any) -> Any:
     from hoi_assets.tinyworld.weights.vae import encode
 
     count = int(recipe["wordings"])
-    flat = [text for texts in wordings(pictures, count) for text in texts]
+    flat = [text for texts in prompt_variants(pictures, count) for text in texts]
     ids, _ = token_ids(pipeline.tokenizer, [*flat, ""], MAX_LENGTH)
     ids_2, _ = token_ids(pipeline.tokenizer_2, [*flat, ""], MAX_LENGTH)
     clean = encode(pipeline.vae, pictures.pixels)[0] * pipeline.vae.config.scaling_factor
-    draw = _draws(pictures, recipe)
+    draw = _picture_sampler(pictures, recipe)
 
     def loss(generator: Any) -> Any:
         chosen = draw(generator)
@@ -282,7 +282,7 @@ def loss_of(model: Any, pipeline: Any, pictures: Any, recipe: Any) -> Any:
     return loss
 
 
-def _draws(pictures: Any, recipe: Any) -> Any:
+def _picture_sampler(pictures: Any, recipe: Any) -> Any:
     """Which pictures a step learns from: a stated share of the recipe's own split, the rest of any
     other."""
     import torch
@@ -302,7 +302,7 @@ def _draws(pictures: Any, recipe: Any) -> Any:
     return draw
 
 
-def draw(
+def generate(
     pipeline: Any, prompts: list[str], seed: int = 0, guidance_scale: float = 4.5
 ) -> list[Any]:
     """One PIL picture per prompt, 28 steps, noise from (seed, place)."""

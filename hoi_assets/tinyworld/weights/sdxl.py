@@ -158,8 +158,8 @@ def trainable(pipeline: Any) -> Any:
     )
 
 
-def wordings(pictures: Any, count: int) -> list[list[str]]:
-    """Per picture its caption as it stands and `count - 1` more wordings; a lie stays as told."""
+def caption_variants(pictures: Any, count: int) -> list[list[str]]:
+    """Per picture its caption and `count - 1` rewordings of it; a false caption stays as it is."""
     texts = []
     for index, row in enumerate(pictures.rows):
         again = range(1, count) if row["alignment"] else ()
@@ -182,7 +182,7 @@ def loss_of(model: Any, pipeline: Any, pictures: Any, recipe: Any) -> Any:
     from hoi_assets.tinyworld.weights.vae import encode
 
     count = int(recipe["wordings"])
-    flat = [text for texts in wordings(pictures, count) for text in texts]
+    flat = [text for texts in caption_variants(pictures, count) for text in texts]
     ids, _ = token_ids(pipeline.tokenizer, flat)
     ids_2, _ = token_ids(pipeline.tokenizer_2, flat)
     clean = encode(pipeline.vae, pictures.pixels)[0] * pipeline.vae.config.scaling_factor
@@ -220,7 +220,7 @@ def _alphas_cumprod(pipeline: Any) -> Any:
     return pipeline.scheduler.alphas_cumprod.float().numpy()
 
 
-def draw(
+def generate(
     pipeline: Any, prompts: list[str], seed: int = 0, guidance_scale: float = 4.0
 ) -> list[Any]:
     """One PIL picture per prompt, 16 steps of DPM++ 2M, noise from (seed, place)."""

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hoi_assets.grammar.interactions import Plan
-from hoi_assets.grammar.vocabulary import COLOURS, DEFECTS, OBJECTS, RELATIONS, SHAPES, SIDES
+from hoi_assets.grammar.plans import Plan
+from hoi_assets.grammar.vocabulary import COLOURS, OBJECTS, RELATIONS, SHAPES, SIDES
 from hoi_assets.settings import ROOT
 from hoi_assets.taxonomy import category_keys
+from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS
 
 NONE = "none"
 CLEAN = "clean"
@@ -90,7 +91,7 @@ def truth_loss(logits: Any, truth: dict[str, Any], chosen: Sequence[int]) -> Any
 
 
 def reader(width: int) -> Any:
-    """A throw-away head that reads from a joint feature what is shown and what is said."""
+    """An auxiliary head that reads what picture and text claim from a joint feature."""
     from torch import nn
 
     return nn.Linear(width, len(label_names()) + claim_width())

@@ -48,7 +48,7 @@ def save(model: Any, folder: Path) -> None:
 
 
 def trainable(model: Any) -> Any:
-    """ViLT and a throw-away head that reads picture and text: both are learnt sooner."""
+    """ViLT and an auxiliary head that reads picture and text: both are learnt sooner."""
     from torch import nn
 
     from hoi_assets.tinyworld.weights.truth import reader
@@ -57,17 +57,17 @@ def trainable(model: Any) -> Any:
 
 
 def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
-    """The loss of a step: both heads' binary cross-entropy, and the throw-away head's."""
+    """The loss of a step: both heads' binary cross-entropy, and the auxiliary head's."""
     import torch
     from torch.nn import functional
 
     from hoi_assets.engines.vilt.verifier import pair_logits
-    from hoi_assets.tinyworld.weights.pairs import Dealer
+    from hoi_assets.tinyworld.weights.pairs import PairSampler
     from hoi_assets.tinyworld.weights.pictures import as_float, jitter
     from hoi_assets.tinyworld.weights.tokenizers import token_ids
     from hoi_assets.tinyworld.weights.truth import reader_loss, targets
 
-    dealer = Dealer(
+    sampler = PairSampler(
         pictures,
         spoilt_share=recipe["spoilt_share"],
         lie_share=recipe["lie_share"],
@@ -80,15 +80,15 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
     )
 
     def loss(generator: Any) -> Any:
-        pairs = dealer.deal(recipe.batch_size, generator)
+        pairs = sampler.sample(recipe.batch_size, generator)
         pixels = jitter(as_float(pictures.pixels[pairs.chosen]), generator)
         ids, mask = token_ids(tokenizer, pairs.texts)
         logits = pair_logits(model["vilt"], pixels, ids, mask).float()
         wanted = torch.tensor([not spoilt for spoilt in pairs.spoilt]).float()
         fidelity = functional.binary_cross_entropy_with_logits(logits[:, 0], wanted)
-        told = torch.tensor([lie is None for lie in pairs.lies]).float()
-        said = torch.tensor(pairs.said).float()
-        alignment = functional.binary_cross_entropy_with_logits(logits[:, 1], told, weight=said)
+        true = torch.tensor([lie is None for lie in pairs.lies]).float()
+        has_text = torch.tensor(pairs.has_text).float()
+        alignment = functional.binary_cross_entropy_with_logits(logits[:, 1], true, weight=has_text)
         read = reader_loss(model["reader"](pooled["now"]), truth, pairs.chosen, pairs.claims)
         return fidelity + alignment + recipe["reader_weight"] * read
 
@@ -96,17 +96,17 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
 
 
 def measure(model: Any, pictures: Any, seed: int = 0, count: int = 1200) -> dict[str, float]:
-    """AUC of both heads on `count` pairs, and alignment's for each kind of lie."""
+    """AUC of both heads on `count` pairs, and alignment's for each kind of false claim."""
     import numpy as np
     import torch
 
     from hoi_assets.engines.vilt.verifier import pair_logits
-    from hoi_assets.tinyworld.weights.pairs import OTHER, Dealer, area
+    from hoi_assets.tinyworld.weights.pairs import OTHER, PairSampler, roc_area
     from hoi_assets.tinyworld.weights.pictures import as_float
     from hoi_assets.tinyworld.weights.tokenizers import token_ids
 
-    dealer = Dealer(pictures, spoilt_share=0.4, lie_share=0.5)
-    pairs = dealer.deal(count, torch.Generator().manual_seed(seed))
+    sampler = PairSampler(pictures, spoilt_share=0.4, lie_share=0.5)
+    pairs = sampler.sample(count, torch.Generator().manual_seed(seed))
     ids, mask = token_ids(bert_tokenizer(), pairs.texts)
     rows = []
     with torch.inference_mode():
@@ -117,11 +117,11 @@ def measure(model: Any, pictures: Any, seed: int = 0, count: int = 1200) -> dict
     logits = torch.cat(rows).numpy()
     lies = np.array([lie or "" for lie in pairs.lies])
     found = {
-        "fidelity_auc": area([not spoilt for spoilt in pairs.spoilt], logits[:, 0]),
-        "alignment_auc": area(lies == "", logits[:, 1]),
+        "fidelity_auc": roc_area([not spoilt for spoilt in pairs.spoilt], logits[:, 0]),
+        "alignment_auc": roc_area(lies == "", logits[:, 1]),
     }
     for kind in sorted(set(lies) - {""}):
         among = (lies == "") | (lies == kind)
         name = "other_caption" if kind == OTHER else kind
-        found[f"{name}_auc"] = area(lies[among] == "", logits[among, 1])
+        found[f"{name}_auc"] = roc_area(lies[among] == "", logits[among, 1])
     return found

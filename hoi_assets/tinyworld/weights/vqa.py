@@ -109,7 +109,7 @@ def save(model: Any, folder: Path) -> None:
 
 
 def trainable(model: Any) -> Any:
-    """ViLT and a throw-away head that reads the scene, and what of the question is there: both are
+    """ViLT and an auxiliary head that reads the scene, and what of the question is there: both are
     learnt sooner."""
     from torch import nn
 
@@ -123,24 +123,24 @@ def trainable(model: Any) -> Any:
 
 
 def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
-    """The loss of a step: cross-entropy of yes and no, and the throw-away head's."""
+    """The loss of a step: cross-entropy of yes and no, and the auxiliary head's."""
     import torch
     from torch.nn import functional
 
     from hoi_assets.engines.vilt.verifier import pair_logits
     from hoi_assets.tinyworld.weights.pictures import as_float, jitter
-    from hoi_assets.tinyworld.weights.questions import PARTS, Asker, parts
+    from hoi_assets.tinyworld.weights.questions import PARTS, QuestionSampler, shown_parts
     from hoi_assets.tinyworld.weights.truth import plan_loss, plan_targets
 
-    asker = Asker(pictures, stranger_share=recipe["stranger_share"])
-    words, truth = tokenizer(), plan_targets(asker.plans)
+    sampler = QuestionSampler(pictures, stranger_share=recipe["stranger_share"])
+    words, truth = tokenizer(), plan_targets(sampler.plans)
     pooled: dict[str, Any] = {}
     model["vilt"].vilt.pooler.register_forward_hook(
         lambda module, inputs, output: pooled.update(now=output)
     )
 
     def loss(generator: Any) -> Any:
-        asked = asker.ask(recipe.batch_size, generator)
+        asked = sampler.sample(recipe.batch_size, generator)
         pixels = jitter(as_float(pictures.pixels[asked.chosen]), generator)
         ids, mask = token_ids(words, asked.texts, QUESTION_LENGTH)
         logits = pair_logits(model["vilt"], pixels, ids, mask).float()
@@ -149,7 +149,7 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
         read = model["reader"](pooled["now"]).float()
         there = torch.tensor(
             [
-                parts(triple, asker.plans[index])
+                shown_parts(triple, sampler.plans[index])
                 for index, triple in zip(asked.chosen, asked.triples, strict=True)
             ]
         )
@@ -167,7 +167,7 @@ def measure(model: Any, pictures: Any) -> dict[str, float]:
     import torch
 
     from hoi_assets.engines.vilt.verifier import pair_logits
-    from hoi_assets.tinyworld.weights.pairs import area
+    from hoi_assets.tinyworld.weights.pairs import roc_area
     from hoi_assets.tinyworld.weights.pictures import as_float
 
     asked = list(_questions(pictures.rows))
@@ -188,11 +188,11 @@ def measure(model: Any, pictures: Any) -> dict[str, float]:
         "questions": float(len(asked)),
         "yes_share": float(truth.mean()),
         "accuracy": float(right.mean()),
-        "auc": area(truth, score),
+        "auc": roc_area(truth, score),
     }
     for kind in sorted(set(kinds)):
         found[f"{kind}_accuracy"] = float(right[kinds == kind].mean())
-        found[f"{kind}_auc"] = area(truth[kinds == kind], score[kinds == kind])
+        found[f"{kind}_auc"] = roc_area(truth[kinds == kind], score[kinds == kind])
     return found
 
 

@@ -13,8 +13,8 @@ from hoi_assets.engines.diffusion_pipeline import prompt_embeddings, tensor_to_i
 from hoi_assets.engines.image_spec import ImageSpec, Lora, image_key
 from hoi_assets.engines.sd3.compute import (
     ComputeCost,
+    affordable_images,
     denoiser_evaluations,
-    images_within_budget,
     initial_image_spec,
     multi_seed_specs,
     variant_evaluations,
@@ -238,8 +238,8 @@ def test_claimed_passes_are_those_that_the_transformer_runs(
 def test_published_setting_costs_210_passes_beside_the_initial_56() -> None:
     row = initial_image_spec("a red ball", 0, 0, 1)
     assert (denoiser_evaluations(row), variant_evaluations(row)) == (56, 210)
-    assert images_within_budget(row, 56 + 210) == 4
-    assert images_within_budget(row, 1) == 1
+    assert affordable_images(row, 56 + 210) == 4
+    assert affordable_images(row, 1) == 1
     assert ComputeCost(1, 0.5) + ComputeCost(2, 0.25) == ComputeCost(3, 0.75)
 
 

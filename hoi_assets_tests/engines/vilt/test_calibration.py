@@ -99,7 +99,9 @@ def test_head_without_skill_rejects_nothing_and_the_other_keeps_the_target() -> 
     assert thresholds.idle_head == "fidelity"
     assert thresholds.fidelity == 0 < thresholds.alignment
     assert labels[p[:, 1] >= thresholds.alignment, 1].mean() >= 0.8
-    assert said and said[0].startswith("verifier: the fidelity head does not distinguish good from bad")
+    assert said and said[0].startswith(
+        "verifier: the fidelity head does not distinguish good from bad"
+    )
 
 
 def test_no_good_pair_at_all_still_gives_thresholds() -> None:

@@ -14,12 +14,14 @@ import pytest
 from PIL import Image
 
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.vocabulary import COLOURS, DEFECTS, FINGERS, LIES
+from hoi_assets.grammar.vocabulary import COLOURS
 from hoi_assets.hashing import digest_pixels
-from hoi_assets.store.scene_pool import SCHEMA, open_image, read_mask, read_pool
+from hoi_assets.store.scene_pool import SCENES, open_image, read_mask, read_pool
 from hoi_assets.taxonomy import load_taxonomy
-from hoi_assets.tinyworld.scenes.pool import TAXONOMY
-from hoi_assets.tinyworld.scenes.sample import REFERENCE_PICTURES, STORED_COUNTS
+from hoi_assets.tinyworld.scenes.false_captions import FALSE_CLAIMS
+from hoi_assets.tinyworld.scenes.groups import REFERENCE_PICTURES, STORED_COUNTS
+from hoi_assets.tinyworld.scenes.shards import TAXONOMY
+from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS, FINGERS
 
 POOL = TAXONOMY.parent / "pool"
 MAX_POOL_BYTES = 6_000_000
@@ -48,7 +50,7 @@ def test_pool_is_read_without_the_renderer():
         "import sys\n"
         "for name in ('mitsuba', 'anny', 'trimesh', 'torch', 'dagster'): sys.modules[name] = None\n"
         "from pathlib import Path\n"
-        "from hoi_assets.tinyworld.scenes.pool import open_image, read_pool\n"
+        "from hoi_assets.store.scene_pool import open_image, read_pool\n"
         f"rows = read_pool(Path({str(POOL)!r}), 'instance')\n"
         f"print(len(rows), open_image(Path({str(POOL)!r}), rows.row(0, named=True)).size)\n"
     )
@@ -59,7 +61,7 @@ def test_pool_is_read_without_the_renderer():
 
 
 def test_pool_has_the_promised_columns_splits_and_size(pool, taxonomy):
-    assert dict(pool.schema) == SCHEMA
+    assert dict(pool.schema) == SCENES.schema
     counts = {
         (split, category): n
         for split, category, n in pool.group_by("split", "category").len().iter_rows()
@@ -102,7 +104,7 @@ def test_judges_see_every_defect_and_lie_about_as_often(pool, split):
     rows = pool.filter(pl.col("split") == split)
     bad = 1 - (rows["fidelity"] & rows["alignment"]).mean()
     assert 0.38 <= bad <= 0.52
-    for column, kinds in (("defects", DEFECTS), ("lies", LIES)):
+    for column, kinds in (("defects", DEFECTS), ("lies", FALSE_CLAIMS)):
         counts = rows[column].explode().value_counts().drop_nulls()
         found = dict(counts.iter_rows())
         assert set(found) == set(kinds)
@@ -156,7 +158,7 @@ def _grow():
 
 
 def test_camera_projects_the_stored_joints_where_the_row_says(pool):
-    from hoi_assets.tinyworld.scenes.render import Camera
+    from hoi_assets.tinyworld.scenes.camera import Camera
 
     for row in pool.filter(pl.col("hands") > 0).sample(40, seed=4).iter_rows(named=True):
         numbers = [float(value) for value in row["camera"]]
@@ -184,7 +186,7 @@ def test_visible_fingers_are_fingers_and_most_pictures_show_some(pool):
 
 
 def test_object_pixels_are_nearest_to_the_asked_colour(pool):
-    from hoi_assets.tinyworld.scenes.render import COLOUR_SRGB
+    from hoi_assets.tinyworld.scenes.materials import COLOUR_SRGB
 
     tones = np.array([COLOUR_SRGB[name] for name in COLOURS], dtype=float)
     rows = pool.filter(
@@ -225,8 +227,9 @@ def test_unreadable_picture_names_file_and_scene(tmp_path):
 RENDER = """
 import sys
 from pathlib import Path
-from hoi_assets.tinyworld.scenes.pool import Drawing, render_stream
-render_stream(Path(sys.argv[1]), "pretrain", 15, int(sys.argv[2]), Drawing(32, 1), shard_scenes=5)
+from hoi_assets.tinyworld.scenes.shards import RenderSettings, render_stream
+settings = RenderSettings(32, 1)
+render_stream(Path(sys.argv[1]), "pretrain", 15, int(sys.argv[2]), settings, shard_scenes=5)
 """
 
 
@@ -279,16 +282,18 @@ def test_stored_scene_is_drawn_again_with_equal_pixels(pool):
     pytest.importorskip("anny")
     import io
 
-    from hoi_assets.tinyworld.scenes import sample
-    from hoi_assets.tinyworld.scenes.pool import WEBP_OPTIONS
+    from hoi_assets.tinyworld.scenes.groups import plan_stored
+    from hoi_assets.tinyworld.scenes.sample import render_group
+    from hoi_assets.tinyworld.scenes.shards import WEBP_OPTIONS
+    from hoi_assets.tinyworld.scenes.solving import load_world
 
-    world = sample.load_world(TAXONOMY)
+    world = load_world(TAXONOMY)
     group = next(
         group
-        for group in sample.plan_stored(world.taxonomy)
+        for group in plan_stored(world.taxonomy)
         if group.split == "judge_val" and group.category == "platform"
     )
-    scene = next(sample.draw_group(world, group))
+    scene = next(render_group(world, group))
     row = pool.filter(pl.col("scene_id") == scene.row["scene_id"]).row(0, named=True)
     buffer = io.BytesIO()
     scene.image.save(buffer, "WEBP", **WEBP_OPTIONS)
@@ -298,13 +303,13 @@ def test_stored_scene_is_drawn_again_with_equal_pixels(pool):
 
 def test_streams_stay_close_to_their_stated_shares(taxonomy):
     pytest.importorskip("mitsuba")
-    from hoi_assets.tinyworld.scenes import sample
+    from hoi_assets.tinyworld.scenes.groups import plan_stream
 
-    groups = sample.plan_stream(taxonomy, "pretrain", 0, 8000)
+    groups = plan_stream(taxonomy, "pretrain", 0, 8000)
     plans = [plan for group in groups for plan in group.plans]
     assert len(plans) == 8000
     assert 0.12 < plans.count("defect") / 8000 < 0.17
-    assert 0.07 < plans.count("lie") / 8000 < 0.12
+    assert 0.07 < plans.count("false_caption") / 8000 < 0.12
     alone = sum(len(group.plans) for group in groups if group.category is None)
     assert 0.06 < alone / 8000 < 0.10
     held_out = {

@@ -3,15 +3,13 @@
 import random
 from pathlib import Path
 
-import polars as pl
 from PIL import Image, ImageDraw
 
-from hoi_assets.grammar.captions import caption, lie, lies_for
-from hoi_assets.grammar.interactions import plan_interactions, sentence
+from hoi_assets.grammar.captions import caption
+from hoi_assets.grammar.sentences import sentence
 from hoi_assets.grammar.vocabulary import (
     BACKGROUNDS,
     COLOURS,
-    DEFECTS,
     LIGHTS,
     MATERIALS,
     OBJECTS,
@@ -19,7 +17,10 @@ from hoi_assets.grammar.vocabulary import (
     VIEWS,
 )
 from hoi_assets.hashing import digest_pixels
-from hoi_assets.store.scene_pool import INTERACTION_SCHEMA, SCHEMA
+from hoi_assets.store.scene_pool import INTERACTION_SCENES, SCENES
+from hoi_assets.tinyworld.scenes.false_captions import false_claims_for, with_false_claim
+from hoi_assets.tinyworld.scenes.interactions.stream import plan_interactions
+from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS
 from hoi_assets.tinyworld.weights.words import grip_phrases
 
 
@@ -46,15 +47,15 @@ def write_shapes(folder: Path, split: str, count: int) -> None:
         if category and rng.random() < 0.3:
             defects = [rng.choice(DEFECTS)]
         elif rng.random() < 0.2:
-            lies = [rng.choice(lies_for(slots))]
-            told = lie(slots, lies[0], rng, list(grips.values()))
+            lies = [rng.choice(false_claims_for(slots))]
+            told = with_false_claim(slots, lies[0], rng, list(grips.values()))
         image = Image.new("RGB", (128, 128), slots["background"].split()[0])
         x = 20 if slots["side"] == "left" else 50
         ImageDraw.Draw(image).ellipse((x, 30, x + 50, 90), fill=slots["colour"])
         name = f"{split}-{number:06d}"
         image.save(pictures / f"{name}.webp", "WEBP")
         rows.append(
-            {column: None for column in SCHEMA}
+            {column: None for column in SCENES.schema}
             | {k: v for k, v in slots.items() if k != "grip"}
             | {
                 "scene_id": name,
@@ -73,7 +74,7 @@ def write_shapes(folder: Path, split: str, count: int) -> None:
                 "digest": digest_pixels(image),
             }
         )
-    pl.DataFrame(rows, schema=SCHEMA).write_parquet(folder / f"{split}-00000.parquet")
+    SCENES.frame(rows).write_parquet(folder / f"{split}-00000.parquet")
 
 
 def write_plans(folder: Path, split: str, count: int) -> None:
@@ -95,7 +96,7 @@ def write_plans(folder: Path, split: str, count: int) -> None:
             pen.rectangle((x, 80 + 20 * place, x + 28, 95 + 20 * place), fill="tan")
         image.save(pictures / f"{name}.webp", "WEBP")
         rows.append(
-            {column: None for column in INTERACTION_SCHEMA}
+            {column: None for column in INTERACTION_SCENES.schema}
             | item.row()
             | {
                 "file": f"images/{pictures.name}/{name}.webp",
@@ -106,5 +107,5 @@ def write_plans(folder: Path, split: str, count: int) -> None:
                 "digest": digest_pixels(image),
             }
         )
-    table = pl.DataFrame(rows, schema=INTERACTION_SCHEMA)
+    table = INTERACTION_SCENES.frame(rows)
     table.write_parquet(folder / f"{split}-00000.parquet")

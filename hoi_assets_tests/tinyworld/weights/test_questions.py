@@ -6,23 +6,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from hoi_assets.grammar.interactions import Triple, component_kind, holds, plan_interactions
+from hoi_assets.grammar.questions import component_kind, holds
+from hoi_assets.grammar.sentences import Triple
+from hoi_assets.tinyworld.scenes.interactions.stream import plan_interactions
 from hoi_assets.tinyworld.weights.pictures import Pictures, read_pictures
-from hoi_assets.tinyworld.weights.questions import Asked, Asker, parts
+from hoi_assets.tinyworld.weights.questions import QuestionBatch, QuestionSampler, shown_parts
 
 
 @pytest.fixture(scope="module")
-def asker() -> Asker:
+def sampler() -> QuestionSampler:
     rows = [
         item.row() | {"plan": item.drawn.as_json()}
         for item in plan_interactions("interactions", 0, 1200)
     ]
-    return Asker(Pictures(rows, None, {}))
+    return QuestionSampler(Pictures(rows, None, {}))
 
 
 @pytest.fixture(scope="module")
-def asked(asker: Asker) -> Asked:
-    return asker.ask(12000, torch.Generator().manual_seed(0))
+def asked(sampler: QuestionSampler) -> QuestionBatch:
+    return sampler.sample(12000, torch.Generator().manual_seed(0))
 
 
 def _yes_shares(keys: list[str], answers: list[bool]) -> dict[str, float]:
@@ -32,12 +34,14 @@ def _yes_shares(keys: list[str], answers: list[bool]) -> dict[str, float]:
     return {key: sum(yes) / len(yes) for key, yes in found.items() if len(yes) >= 200}
 
 
-def test_answers_are_true_of_the_picture(asker: Asker, asked: Asked) -> None:
+def test_answers_are_true_of_the_picture(sampler: QuestionSampler, asked: QuestionBatch) -> None:
     for index, triple, yes in zip(asked.chosen, asked.triples, asked.answers, strict=True):
-        assert yes == holds(triple, asker.plans[index])
+        assert yes == holds(triple, sampler.plans[index])
 
 
-def test_yes_and_no_are_equally_often_the_answer_for_each_kind_and_relation(asked: Asked) -> None:
+def test_yes_and_no_are_equally_often_the_answer_for_each_kind_and_relation(
+    asked: QuestionBatch,
+) -> None:
     kinds = _yes_shares([component_kind(each) for each in asked.triples], asked.answers)
     assert len(kinds) == 4
     assert all(0.46 < share < 0.54 for share in kinds.values()), kinds
@@ -46,7 +50,7 @@ def test_yes_and_no_are_equally_often_the_answer_for_each_kind_and_relation(aske
     assert all(0.4 < share < 0.6 for share in relations.values()), relations
 
 
-def test_no_word_of_a_question_tells_the_answer(asked: Asked) -> None:
+def test_no_word_of_a_question_tells_the_answer(asked: QuestionBatch) -> None:
     words = [(word, yes) for text, yes in zip(asked.texts, asked.answers, strict=True)
              for word in set(text.split())]  # fmt: skip
     shares = _yes_shares([word for word, _ in words], [yes for _, yes in words])
@@ -54,18 +58,18 @@ def test_no_word_of_a_question_tells_the_answer(asked: Asked) -> None:
     assert all(0.35 < share < 0.65 for share in shares.values()), shares
 
 
-def test_same_generator_asks_the_same(asker: Asker) -> None:
-    first, again = (asker.ask(50, torch.Generator().manual_seed(3)) for _ in range(2))
+def test_same_generator_asks_the_same(sampler: QuestionSampler) -> None:
+    first, again = (sampler.sample(50, torch.Generator().manual_seed(3)) for _ in range(2))
     assert first == again
-    assert first != asker.ask(50, torch.Generator().manual_seed(4))
+    assert first != sampler.sample(50, torch.Generator().manual_seed(4))
 
 
 def test_what_holds_has_all_its_parts_and_some_that_fail_lack_one(
-    asker: Asker, asked: Asked
+    sampler: QuestionSampler, asked: QuestionBatch
 ) -> None:
     lacking = 0
     for index, triple, yes in zip(asked.chosen, asked.triples, asked.answers, strict=True):
-        found = parts(triple, asker.plans[index])
+        found = shown_parts(triple, sampler.plans[index])
         assert all(found) or not yes
         lacking += not all(found)
     # The rest have their parts, though not together: each hand holds the other's thing.
@@ -76,7 +80,7 @@ def test_mirrored_scene_is_asked_about_in_mirrored_words(shapes_world: Path) -> 
     pictures = read_pictures(shapes_world, "interactions")
     mirrored = pictures.mirrored()
     assert torch.equal(mirrored.pixels, pictures.pixels.flip(-1))
-    plans, other_plans = Asker(pictures).plans, Asker(mirrored).plans
+    plans, other_plans = QuestionSampler(pictures).plans, QuestionSampler(mirrored).plans
     sided = 0
     for row, other, plan, other_plan in zip(
         pictures.rows, mirrored.rows, plans, other_plans, strict=True

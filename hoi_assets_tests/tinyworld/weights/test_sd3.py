@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from hoi_assets.errors import HoiError
-from hoi_assets.grammar.interactions import SCENARIOS, make_plan, parse, sentence, triples
+from hoi_assets.grammar.plans import SCENARIOS, make_plan
+from hoi_assets.grammar.sentences import parse, sentence, triples
 from hoi_assets.tinyworld.weights import sd3, sdxl
 from hoi_assets.tinyworld.weights.pictures import Pictures
 from hoi_assets.tinyworld.weights.recipes import RECIPES
@@ -166,7 +167,7 @@ def test_transformer_that_starts_at_zero_learns(pipeline: Any) -> None:
 
 def test_wordings_of_an_interaction_are_its_caption_and_corrected_prompts() -> None:
     rows = [interaction(n, scenario) for n, scenario in enumerate(SCENARIOS * 5)]
-    texts = sd3.wordings(Pictures(rows, torch.zeros(len(rows), 3, 1, 1), {}), 4)
+    texts = sd3.prompt_variants(Pictures(rows, torch.zeros(len(rows), 3, 1, 1), {}), 4)
     for row, said in zip(rows, texts, strict=True):
         components = parse(row["caption"]) or ()
         phrases = {f"{each.subject} {each.relation} {each.object}" for each in components}
@@ -180,10 +181,10 @@ def test_a_step_takes_the_stated_share_of_interactions() -> None:
     rows = [{"split": "pretrain" if n % 2 else "interactions"} for n in range(40)]
     recipe = replace(RECIPES["sd3"], batch_size=4000)
     pictures = Pictures(rows, torch.zeros(40, 1), {})
-    chosen = sd3._draws(pictures, recipe)(torch.Generator().manual_seed(0))
+    chosen = sd3._picture_sampler(pictures, recipe)(torch.Generator().manual_seed(0))
     share = sum(rows[n]["split"] == "interactions" for n in chosen) / len(chosen)
     assert share == pytest.approx(recipe["interactions_share"], abs=0.03)
-    alone = sd3._draws(pictures.take(range(0, 40, 2)), recipe)
+    alone = sd3._picture_sampler(pictures.take(range(0, 40, 2)), recipe)
     assert set(alone(torch.Generator().manual_seed(0))) == set(range(20))
 
 
@@ -191,7 +192,8 @@ def test_interactions_are_read_from_a_folder_of_their_own(
     fresh_weights: Path, tmp_path: Path
 ) -> None:
     from hoi_assets.tinyworld.weights.card import Card, write_card
-    from hoi_assets.tinyworld.weights.train import Run, _interactions
+    from hoi_assets.tinyworld.weights.run import Run
+    from hoi_assets.tinyworld.weights.train_generators import interaction_pictures
 
     write_shapes(tmp_path / "world", "pretrain", 20)
     write_shapes(tmp_path / "scenes", "interactions", 30)
@@ -200,9 +202,9 @@ def test_interactions_are_read_from_a_folder_of_their_own(
     write_card(tmp_path / "out" / "sdxl" / "vae", card)
     run = Run(tmp_path / "world", tmp_path / "out", tmp_path / "state", lambda line: None)
     with pytest.raises(HoiError, match="no pool of scenes"):
-        _interactions(run, RECIPES["sd3"])
+        interaction_pictures(run, RECIPES["sd3"])
     run = replace(run, interactions=tmp_path / "scenes")
-    learnt, held, note = _interactions(run, RECIPES["sd3"])
+    learnt, held, note = interaction_pictures(run, RECIPES["sd3"])
     splits = [row["split"] for row in learnt.rows + held.rows]
     assert (splits.count("interactions"), splits.count("pretrain")) == (30, 20)
     assert "0123456789abcdef" in note

@@ -109,7 +109,8 @@ def test_each_recipe_goes_on_after_a_kill_with_the_same_bits(
     name: str, fresh_weights: Path, shapes_world: Path, tmp_path: Path, monkeypatch
 ) -> None:
     from hoi_assets.tinyworld.weights import loop
-    from hoi_assets.tinyworld.weights.train import Run, train
+    from hoi_assets.tinyworld.weights.run import Run
+    from hoi_assets.tinyworld.weights.train import train
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -164,7 +165,8 @@ def test_going_on_starts_from_the_stored_weights_and_the_card_says_so(
     import shutil
 
     from hoi_assets.tinyworld.weights.card import read_card
-    from hoi_assets.tinyworld.weights.train import Run, train
+    from hoi_assets.tinyworld.weights.run import Run
+    from hoi_assets.tinyworld.weights.train import train
 
     extra = (("through_vae", 4), ("renoised", 4))
     still = replace(RECIPES["examiner"], steps=1, learning_rate=0.0, batch_size=4, extra=extra)
@@ -189,11 +191,11 @@ def test_going_on_starts_from_the_stored_weights_and_the_card_says_so(
 
 
 def test_a_claim_is_what_the_text_says_and_not_what_the_picture_shows(shapes_world: Path) -> None:
-    from hoi_assets.tinyworld.weights.pairs import Dealer
+    from hoi_assets.tinyworld.weights.pairs import PairSampler
     from hoi_assets.tinyworld.weights.pictures import read_pictures
 
     pictures = read_pictures(shapes_world, "pretrain")
-    pairs = Dealer(pictures, lie_share=0.6, blank_share=0.2).deal(200, torch.Generator())
+    pairs = PairSampler(pictures, lie_share=0.6, blank_share=0.2).sample(200, torch.Generator())
     for index, text, claim, lie in zip(
         pairs.chosen, pairs.texts, pairs.claims, pairs.lies, strict=True
     ):
@@ -265,26 +267,29 @@ def test_training_goes_on_after_sigkill(tmp_path: Path) -> None:
     unbroken = run("unbroken", 0)
     assert run("killed", 4).returncode == -signal.SIGKILL
     again = run("killed", 0)
-    assert "goes on at step 3" in again.stdout
+    assert "resumes at step 3" in again.stdout
     assert again.stdout.splitlines()[-1] == unbroken.stdout.splitlines()[-1]
 
 
 def test_judges_ask_for_the_generator_first(shapes_world: Path, tmp_path: Path) -> None:
-    from hoi_assets.tinyworld.weights.train import Run, train
+    from hoi_assets.tinyworld.weights.run import Run
+    from hoi_assets.tinyworld.weights.train import train
 
     with pytest.raises(HoiError, match="no tiny sdxl"):
         train(["clip"], Run(shapes_world, tmp_path, tmp_path / "state", log=lambda line: None))
 
 
 def test_unknown_recipe_is_named(tmp_path: Path) -> None:
-    from hoi_assets.tinyworld.weights.train import Run, train
+    from hoi_assets.tinyworld.weights.run import Run
+    from hoi_assets.tinyworld.weights.train import train
 
     with pytest.raises(HoiError, match="no recipe called 'sdxxl'"):
         train(["sdxxl"], Run(tmp_path, tmp_path, tmp_path))
 
 
 def test_world_that_is_missing_is_named(tmp_path: Path) -> None:
-    from hoi_assets.tinyworld.weights.train import Run, train
+    from hoi_assets.tinyworld.weights.run import Run
+    from hoi_assets.tinyworld.weights.train import train
 
     with pytest.raises(HoiError, match="no pool of scenes"):
         train(["vae"], Run(tmp_path / "none", tmp_path, tmp_path / "state"))

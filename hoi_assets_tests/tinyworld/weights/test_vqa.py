@@ -10,7 +10,9 @@ from PIL import Image
 
 from hoi_assets.engines.vilt.verifier import load_verifier, truncated
 from hoi_assets.engines.vilt.vqa import answers, load_vqa
-from hoi_assets.grammar.interactions import SCENARIOS, make_plan, question, triples
+from hoi_assets.grammar.plans import SCENARIOS, make_plan
+from hoi_assets.grammar.questions import question
+from hoi_assets.grammar.sentences import triples
 from hoi_assets.tinyworld.weights import vqa
 from hoi_assets.tinyworld.weights.pictures import read_pictures
 from hoi_assets.tinyworld.weights.recipes import RECIPES
@@ -99,7 +101,8 @@ def test_examiner_reads_its_own_split_from_the_folder_of_interactions(
     import shutil
 
     from hoi_assets.tinyworld.weights.card import read_card
-    from hoi_assets.tinyworld.weights.train import Run, train
+    from hoi_assets.tinyworld.weights.run import Run
+    from hoi_assets.tinyworld.weights.train import train
     from hoi_assets_tests.tinyworld.weights.test_training import _cards
 
     recipe = replace(RECIPES["component_examiner"], steps=1, warmup_steps=1, batch_size=4)

@@ -1,0 +1,64 @@
+"""Commands about what is stored: sql, prune."""
+
+from typing import Annotated
+
+import typer
+
+from hoi_assets.cli.options import Profile, json_option
+from hoi_assets.cli.output import print_json
+
+PANEL = "Stored data"
+SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_CHARACTERS = 200, 50, 120
+
+commands = typer.Typer()
+
+
+@commands.command(rich_help_panel=PANEL)
+def sql(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="One reading statement.")],
+    as_json: Annotated[
+        bool, json_option("a list of all rows, objects with the query's columns")
+    ] = False,
+    profile: Profile = None,
+) -> None:
+    """Ask the catalogue, read-only, in DuckDB's SQL. `show tables` lists what there is."""
+    import polars as pl
+
+    from hoi_assets.settings import home_folder
+    from hoi_assets.store import catalogue
+    from hoi_assets.store.versions import Store
+
+    found = catalogue.query(Store(home_folder()), query)
+    if as_json:
+        print_json(found.to_dicts())
+        return
+    with pl.Config(
+        tbl_rows=SHOWN_ROWS,
+        tbl_cols=SHOWN_COLUMNS,
+        fmt_str_lengths=SHOWN_CHARACTERS,
+        tbl_hide_dataframe_shape=True,
+    ):
+        print(found)
+
+
+@commands.command(rich_help_panel=PANEL)
+def prune(
+    keep: Annotated[int, typer.Option(help="Latest versions to keep of each.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+    as_json: Annotated[
+        bool, json_option("an object with versions (paths of folders), count and dry_run")
+    ] = False,
+    profile: Profile = None,
+) -> None:
+    """Remove old versions that nothing in force needs."""
+    from hoi_assets.settings import home_folder
+    from hoi_assets.store.pruning import prune as remove_versions
+    from hoi_assets.store.versions import Store
+
+    removed = remove_versions(Store(home_folder()), keep=keep, dry_run=dry_run)
+    if as_json:
+        print_json({"versions": removed, "count": len(removed), "dry_run": dry_run})
+        return
+    for path in removed:
+        print(path)
+    print(f"{len(removed)} versions {'would go' if dry_run else 'removed'}")

@@ -1,0 +1,206 @@
+"""The commands' only door to `hoi_assets.defs`, `definitions` and `publishing`.
+
+Imports nothing heavy at the top: Dagster takes a second.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+    from hoi_assets.defs.project import Project as Pipelines
+    from hoi_assets.publishing.staleness import Status
+
+Only = Literal["all", "stale", "failed", "missing"]  # = warm_loop.Only
+FRESH = "fresh"
+
+
+@dataclass(frozen=True)
+class AssetStatus:
+    """How one asset stands in one partition.
+
+    Attributes:
+        partition: None where the asset has none.
+        reasons: why it is not fresh.
+        failed_rows: rows of the version in force that failed and can be tried again.
+        version: the version in force; None where nothing is published.
+    """
+
+    asset: str
+    partition: str | None
+    state: str
+    reasons: tuple[str, ...]
+    failed_rows: int
+    version: str | None
+
+    @property
+    def fresh(self) -> bool:
+        return self.state == FRESH
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Attributes:
+    table: what was done, as text.
+    blocked: partitions (or jobs without partitions) that a failed step or gate blocks.
+    """
+
+    table: str
+    blocked: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """Attributes:
+    ids: of Dagster's backfills.
+    daemon_alive: whether a daemon that runs them reported lately.
+    """
+
+    ids: tuple[str, ...]
+    daemon_alive: bool
+
+
+class Project:
+    """Both pipelines over the profile and home of the environment, loaded at first use."""
+
+    @cached_property
+    def _pipelines(self) -> "Pipelines":
+        from hoi_assets.defs.project import load_project
+
+        return load_project()
+
+    def default_partitions(self) -> tuple[str, ...]:
+        """What a run without names makes: the profile's categories and scenarios."""
+        return self._pipelines.run_keys()
+
+    def chosen(self, names: Sequence[str], all_partitions: bool) -> tuple[str, ...]:
+        """The named categories and scenarios in their order; all; or the default ones.
+
+        Raises:
+            HoiError: a name that is neither a category nor a scenario.
+        """
+        if all_partitions:
+            return self._pipelines.all_keys
+        return self._pipelines.chosen(names) or self.default_partitions()
+
+    def by_kind(self, partitions: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The categories among `partitions`, and the scenarios."""
+        categories, scenarios = (
+            [key for key in keys if key in partitions] for keys in partition_names()
+        )
+        return categories, scenarios
+
+    def statuses(self) -> list[AssetStatus]:
+        """How every asset stands in every partition, in the order in which they run."""
+        return [
+            AssetStatus(
+                asset=one.asset,
+                partition=one.partition,
+                state=one.state,
+                reasons=one.reasons,
+                failed_rows=one.failed_rows,
+                version=None if one.published is None else one.published.version,
+            )
+            for one in self._statuses()
+        ]
+
+    def asked_for(self, partitions: Sequence[str], only: Only) -> tuple[str, ...]:
+        """Those of `partitions` in which some asset stands as `only` says."""
+        from hoi_assets.defs.warm_loop import matches
+
+        if only == "all":
+            return tuple(partitions)
+        wanted = {one.partition for one in self._statuses() if matches(one, only)}
+        return tuple(key for key in partitions if key in wanted)
+
+    def run(self, partitions: Sequence[str], only: Only, force: bool) -> RunResult:
+        """Run the pipelines over `partitions` in this process."""
+        from hoi_assets.defs.warm_loop import run_pipelines
+
+        with _instance() as instance:
+            report = run_pipelines(self._pipelines, instance, partitions, only=only, force=force)
+        blocked = dict.fromkeys(done.partition or done.job for done in report.blocked)
+        return RunResult(report.table(), tuple(blocked))
+
+    def backfill(self, partitions: Sequence[str]) -> Backfill:
+        """Ask Dagster's daemon for one run per partition."""
+        from hoi_assets.defs.backfills import launch_backfills
+        from hoi_assets.defs.runs import daemon_alive
+
+        with _instance() as instance:
+            ids = launch_backfills(self._pipelines, instance, partitions, {})
+            return Backfill(tuple(ids), daemon_alive(instance))
+
+    def _statuses(self) -> list["Status"]:
+        from hoi_assets.publishing.staleness import status
+
+        platform = self._pipelines.platform
+        return status(self._pipelines.graph, platform.settings, platform.store)
+
+
+def partition_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """All categories of the profile's taxonomy, and all scenarios; without Dagster.
+
+    Raises:
+        HoiError: the profile or the taxonomy's folder cannot be read.
+    """
+    from hoi_assets.grammar.plans import SCENARIOS
+    from hoi_assets.settings import load_settings
+    from hoi_assets.taxonomy import category_keys
+
+    return category_keys(load_settings().taxonomy_folder), SCENARIOS
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text in columns; the first row is the head."""
+    from hoi_assets.defs.warm_loop import aligned
+
+    return aligned(rows)
+
+
+def use_dagster_home() -> Path:
+    """Set DAGSTER_HOME to `<home>/dagster`, with this repository's config, unless the user did."""
+    from hoi_assets.defs.resources import prepare_dagster_home
+    from hoi_assets.settings import home_folder
+
+    if not os.environ.get("DAGSTER_HOME"):
+        os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(home_folder()))
+    return Path(os.environ["DAGSTER_HOME"])
+
+
+def locked_assets() -> tuple[str, ...]:
+    """Names of the assets whose code versions are locked; empty where there is no lock file."""
+    from hoi_assets.publishing.code_versions import read_lock
+
+    return tuple(read_lock())
+
+
+def lock_code_versions(same_output: Sequence[str]) -> tuple[Path, int]:
+    """Lock the code versions of all assets.
+
+    Args:
+        same_output: assets whose code changed without changing what they make.
+
+    Returns:
+        The lock file, and how many assets it holds.
+
+    Raises:
+        HoiError: another asset's code changed and its `code_version` did not.
+    """
+    from hoi_assets.defs.project import load_project
+    from hoi_assets.publishing.code_versions import LOCK_FILE, write_lock
+
+    return LOCK_FILE, len(write_lock(load_project().graph.stages, same_output))
+
+
+def _instance() -> AbstractContextManager["DagsterInstance"]:
+    from dagster import DagsterInstance
+
+    use_dagster_home()
+    return DagsterInstance.get()

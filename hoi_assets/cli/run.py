@@ -1,0 +1,191 @@
+"""Commands that run the pipelines and tell how they stand: run, stale, backfill, ui, summary."""
+
+import os
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from hoi_assets.cli.exit_codes import ExitCode
+from hoi_assets.cli.options import OnlyOption, Partitions, Profile, json_option
+from hoi_assets.cli.output import print_json, warn
+from hoi_assets.cli.project import (
+    AssetStatus,
+    Project,
+    partition_names,
+    text_table,
+    use_dagster_home,
+)
+from hoi_assets.errors import HoiError
+
+BUSY_MACHINE_S = 300
+REASON_WIDTH = 200
+PANEL = "Pipelines"
+
+commands = typer.Typer()
+
+
+@commands.command(rich_help_panel=PANEL)
+def run(
+    partitions: Partitions = None,
+    all_partitions: Annotated[
+        bool, typer.Option("--all", help="All categories and scenarios.")
+    ] = False,
+    only: OnlyOption = "all",
+    force: Annotated[bool, typer.Option("--force", help="Compute though nothing changed.")] = False,
+    profile: Profile = None,
+) -> None:
+    """Run the pipelines: over the profile's categories and scenarios, or those named.
+
+    Ends with 1 where a partition is blocked.
+    """
+    from hoi_assets.cli.summary import print_summary, summarise_home
+    from hoi_assets.settings import home_folder
+    from hoi_assets.store.versions import Store
+
+    project = Project()
+    chosen = project.chosen(partitions or (), all_partitions)
+    result = project.run(chosen, only, force)
+    print(f"\n{result.table}\n")
+    print_summary(summarise_home(Store(home_folder()), *project.by_kind(chosen)))
+    if result.blocked:
+        warn(
+            f"blocked: {', '.join(result.blocked)}. What was published before stays in force.\n"
+            "  see the reasons above, or `hoi ui`; then `hoi run --only failed`"
+        )
+        raise typer.Exit(ExitCode.PROBLEM)
+
+
+@commands.command(rich_help_panel=PANEL)
+def summary(
+    as_json: Annotated[
+        bool,
+        json_option(
+            "an object with categories, scenarios, scores and costs (lists of objects), and places "
+            "(paths by name)"
+        ),
+    ] = False,
+    profile: Profile = None,
+) -> None:
+    """Counts, reasons and scores of what is published."""
+    from hoi_assets.cli.summary import print_summary, summarise_home
+    from hoi_assets.settings import home_folder
+    from hoi_assets.store.versions import Store
+
+    store = Store(home_folder())
+    made = {*store.partitions("detailed_prompts"), *store.partitions("interacting_prompts")}
+    categories, scenarios = ([key for key in own if key in made] for own in partition_names())
+    found = summarise_home(store, categories, scenarios)
+    if as_json:
+        print_json(found)
+    else:
+        print_summary(found)
+
+
+@commands.command(rich_help_panel=PANEL)
+def stale(
+    show_all: Annotated[bool, typer.Option("--all", help="Fresh ones as well.")] = False,
+    as_json: Annotated[
+        bool,
+        json_option(
+            "an object with total and fresh (counts), runs_by_default (partitions), and assets, a "
+            "list of objects with asset, partition, state, reasons, failed_rows and version; the "
+            "fresh ones with --all only"
+        ),
+    ] = False,
+    profile: Profile = None,
+) -> None:
+    """List what is out of date, missing or blocked."""
+    project = Project()
+    found = project.statuses()
+    shown = [status for status in found if show_all or not status.fresh]
+    fresh = sum(status.fresh for status in found)
+    default = project.default_partitions()
+    if as_json:
+        print_json(
+            {
+                "total": len(found),
+                "fresh": fresh,
+                "runs_by_default": default,
+                "assets": [_as_json(status) for status in shown],
+            }
+        )
+        return
+    if shown:
+        rows = [
+            (s.asset, s.partition or "", s.state, _first_line("; ".join(s.reasons))) for s in shown
+        ]
+        print(text_table([("asset", "partition", "state", "why"), *rows]))
+    print(f"{fresh} of {len(found)} are fresh")
+    others = [s for s in found if not s.fresh and s.partition and s.partition not in default]
+    if fresh < len(found):
+        print(f"  `hoi run --only stale` runs the profile's partitions: {', '.join(default)}")
+    if others:
+        print(f"  {len(others)} are of other partitions: name these, or add --all")
+
+
+@commands.command(rich_help_panel=PANEL)
+def backfill(
+    partitions: Partitions = None,
+    all_partitions: Annotated[
+        bool, typer.Option("--all", help="All categories and scenarios.")
+    ] = False,
+    only: OnlyOption = "all",
+    profile: Profile = None,
+) -> None:
+    """Ask Dagster's daemon (started by `hoi ui`) for one run per category or scenario."""
+    if not partitions and not all_partitions:
+        raise HoiError("no category or scenario named", "name one or more, or say --all")
+    project = Project()
+    chosen = project.asked_for(project.chosen(partitions or (), all_partitions), only)
+    if not chosen:
+        print(f"nothing {only} in these")
+        return
+    launched = project.backfill(chosen)
+    runs = f"{len(chosen)} runs, one each: {', '.join(chosen)}"
+    print(f"backfill {', '.join(launched.ids)}: {runs}")
+    print("  follow it in the UI under Runs > Backfills, then `hoi run` makes what comes after")
+    if not launched.daemon_alive:
+        warn("  no daemon is running: it starts with `hoi ui` (make ui)")
+
+
+@commands.command(rich_help_panel=PANEL)
+def ui(
+    port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    pages_port: Annotated[
+        int, typer.Option(help="Port of Data Docs and reports, which the UI links to.")
+    ] = 3001,
+    profile: Profile = None,
+) -> None:
+    """Dagster's UI and daemon on loopback; beside them Data Docs and reports."""
+    from hoi_assets.settings import IN_CHECKOUT, ROOT, home_folder
+
+    use_dagster_home()
+    os.environ.setdefault("HOI_PAGES_URL", f"http://{host}:{pages_port}")
+    pages = [sys.executable, "-m", "hoi_assets.cli.pages", str(home_folder()), host]
+    subprocess.Popen([*pages, str(pages_port)])
+    # A training can keep every core busy for longer than Dagster waits for its own processes.
+    os.environ.setdefault("DAGSTER_GRPC_TIMEOUT_SECONDS", str(BUSY_MACHINE_S))
+    if IN_CHECKOUT:
+        os.chdir(ROOT)
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(ROOT / "workspace.yaml")]
+    command += ["--host", host, "--port", str(port)]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)
+
+
+def _as_json(status: AssetStatus) -> dict[str, object]:
+    return {
+        "asset": status.asset,
+        "partition": status.partition,
+        "state": status.state,
+        "reasons": list(status.reasons),
+        "failed_rows": status.failed_rows,
+        "version": status.version,
+    }
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0][:REASON_WIDTH] if text else ""

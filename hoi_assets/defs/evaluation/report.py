@@ -1,0 +1,60 @@
+"""The report of both pipelines, of whatever exists."""
+
+from hoi_assets.defs.automation import follow_in_one_run
+from hoi_assets.defs.groups import EVALUATION, OWNERS
+from hoi_assets.evaluation.report import REPORT_SUMMARY
+from hoi_assets.publishing.asset import published_asset
+from hoi_assets.publishing.context import Result, StageContext
+from hoi_assets.publishing.expectations import between, row_count, suite
+from hoi_assets.publishing.metadata import Page
+from hoi_assets.store.versions import Staging
+
+REPORT = "report.html"
+
+REPORT_SUITE = suite(
+    summary=[
+        row_count(1, 1),
+        between("bytes", 1000),
+        between("pictures", 1),
+        # Self-contained: opens offline, on any machine.
+        between("external_references", 0, 0),
+    ],
+)
+
+
+@published_asset(
+    optional_deps=[
+        "base_prompt_taxonomy",
+        "detailed_prompts",
+        "instance_images",
+        "category_loras",
+        "candidate_images",
+        "verifier",
+        "verified_pairs",
+        "hoi_dataset",
+        "finetuned_model",
+        "hoi_evaluation_images",
+        "image_critiques",
+        "refined_images",
+        "baseline_images",
+        "human_ratings",
+        "hoi_scorecards",
+        "interacting_scorecards",
+    ],
+    group_name=EVALUATION,
+    owners=OWNERS,
+    kinds={"html"},
+    automation_condition=follow_in_one_run,
+    code_version="3",
+    suite=REPORT_SUITE,
+    tables=[REPORT_SUMMARY],
+)
+def evaluation_report(context: StageContext, staging: Staging) -> Result:
+    """One self-contained HTML page: the stages with pictures, verdicts with reasons, scores with
+    intervals, category by method heat map. Sections appear as their assets exist."""
+    from hoi_assets.evaluation.report import build_report
+
+    page = build_report(context.store, context.settings, context.parents)
+    staging.write_text(REPORT, page.html)
+    staging.write_table("summary", page.summary)
+    return Result(metadata={"report": Page(REPORT), **page.summary.row(0, named=True)})

@@ -1,0 +1,83 @@
+"""Expectations that several suites share.
+
+A collapsed, empty, duplicated or wrongly shaped version blocks. Single faulty rows do not: their
+stage rejects or fails them with a reason, and a suite bounds their share only. Thresholds that one
+may want to move are in the settings (`gates`).
+"""
+
+from collections.abc import Sequence
+
+from hoi_assets.publishing.expectations import (
+    Suite,
+    between,
+    duplicates,
+    in_set,
+    measure,
+    not_null,
+    row_count,
+    share,
+    suite,
+    unexpected_rows,
+    unique,
+)
+
+FAILED_SHARE = share("failed_share", "status = 'failed'", "${gates.max_failed_share}")
+FLAT_SHARE = share(
+    "flat_share",
+    "pixels is not null and pixel_std < ${gates.min_pixel_std}",
+    "${gates.max_failed_share}",
+)
+REPEATED_PICTURES = duplicates("pixels", "${gates.max_duplicate_share}")
+ACCEPTED_WITHOUT_PIXELS = unexpected_rows(
+    "accepted_without_pixels", "status = 'accepted' and pixels is null"
+)
+FAILED_WITHOUT_REASON = unexpected_rows(
+    "failed_without_reason", "status = 'failed' and reason is null"
+)
+ONE_CATEGORY = measure("categories", "count(distinct category)", 1, 1)
+ONE_SCENARIO = measure("scenarios", "count(distinct scenario)", 1, 1)
+ACCEPTED = "sum(case when status = 'accepted' then 1 else 0 end)"
+
+# One choice for each row and method that has a candidate to choose from.
+_SELECTED = "count(distinct case when selected then concat(row_id, ' ', method) end)"
+ONE_SELECTED = (
+    measure(
+        "chosen_twice", f"sum(case when selected then 1 else 0 end) - {_SELECTED}", max_value=0
+    ),
+    measure(
+        "nothing_chosen",
+        "count(distinct case when status = 'accepted' then concat(row_id, ' ', method) end)"
+        f" - {_SELECTED}",
+        max_value=0,
+    ),
+)
+
+
+def benchmark_images(methods: Sequence[str], optional: Sequence[str] = ()) -> Suite:
+    """Images of which one is selected for each row and method.
+
+    Args:
+        methods: of the benchmark model, none of which may be missing.
+        optional: methods that are there only when set; they spend no denoiser evaluations.
+    """
+    own = " or ".join(f"method = '{method}'" for method in methods)
+    count = f"count(distinct case when {own} then method end)"
+    return suite(
+        rows=[
+            row_count(1),
+            unique("row_id", "method", "candidate"),
+            not_null("row_id", "scenario", "prompt", "image_id", "drawn_prompt", "seed"),
+            in_set("method", [*methods, *optional]),
+            in_set("status", ["accepted", "failed"]),
+            ONE_SCENARIO,
+            measure("methods", count, len(methods), len(methods)),
+            between("width", "${redenoising.width}", "${redenoising.width}"),
+            between("height", "${redenoising.height}", "${redenoising.height}"),
+            between("denoiser_evaluations", 0),
+            unexpected_rows("drawn_without_evaluations", f"denoiser_evaluations < 1 and ({own})"),
+            FAILED_SHARE,
+            ACCEPTED_WITHOUT_PIXELS,
+            FLAT_SHARE,
+            ONE_SELECTED,
+        ]
+    )

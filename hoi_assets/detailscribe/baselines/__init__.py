@@ -1,0 +1,1 @@
+"""Baselines of DetailScribe, one module per method."""

@@ -1,0 +1,70 @@
+"""Typed configuration: the schema of a profile, its reader, and where files are looked for.
+
+A profile is a YAML file; nothing else distinguishes `tiny` from `full`. Import from here; the
+modules below group the sections by who reads them. `docs/configuration.md` lists every field.
+"""
+
+from hoi_assets.settings.base import Endpoint, ModelRef, Models, Section
+from hoi_assets.settings.detailscribe import (
+    Critic,
+    Decomposer,
+    ImageEndpoint,
+    Interacting,
+    Redenoising,
+    Rewriter,
+)
+from hoi_assets.settings.evaluation import Evaluation, Gates, Judge
+from hoi_assets.settings.locations import (
+    IN_CHECKOUT,
+    PROFILES,
+    ROOT,
+    home_folder,
+    resolve_path,
+    restore_remedy,
+)
+from hoi_assets.settings.ppv import (
+    LABELS_FILE,
+    Candidates,
+    Dataset,
+    FineTuning,
+    InstanceImages,
+    LoraTraining,
+    Prompter,
+    Sampling,
+    Verifier,
+)
+from hoi_assets.settings.profile import FORMER_NAMES, Settings, load_settings
+
+__all__ = [
+    "Candidates",
+    "Critic",
+    "Dataset",
+    "Decomposer",
+    "Endpoint",
+    "Evaluation",
+    "FORMER_NAMES",
+    "FineTuning",
+    "Gates",
+    "IN_CHECKOUT",
+    "ImageEndpoint",
+    "InstanceImages",
+    "Interacting",
+    "Judge",
+    "LABELS_FILE",
+    "LoraTraining",
+    "ModelRef",
+    "Models",
+    "PROFILES",
+    "Prompter",
+    "ROOT",
+    "Redenoising",
+    "Rewriter",
+    "Sampling",
+    "Section",
+    "Settings",
+    "Verifier",
+    "home_folder",
+    "load_settings",
+    "resolve_path",
+    "restore_remedy",
+]

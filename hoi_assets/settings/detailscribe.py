@@ -1,0 +1,86 @@
+"""Sections of DetailScribe: benchmark, decomposition, critique, re-denoising, baselines."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from hoi_assets.settings.base import Endpoint, Section
+
+
+class Interacting(Section):
+    """The InterActing benchmark."""
+
+    folder: str | None = Field(
+        None, description="Official files (`hoi interacting fetch`); null: the built-in prompts."
+    )
+    rows_per_scenario: int | None = Field(
+        None, ge=1, description="First so many prompts of each scenario; null: all."
+    )
+
+
+class Decomposer(Endpoint):
+    """What splits a prompt into components; the built-in way is a grammar."""
+
+
+class Rewriter(Endpoint):
+    """What rewrites prompts for the baseline `rewrite`; the built-in way appends the components."""
+
+    max_words: int = Field(70, ge=10, le=70, description="Most words of a rewritten prompt.")
+
+
+class Critic(Endpoint):
+    """What judges a picture component by component; the built-in way is `models.critic`."""
+
+    threshold: float = Field(
+        0.5, gt=0, lt=1, description="Probability of yes from which `models.critic` says yes."
+    )
+    max_words: int = Field(70, ge=10, le=70, description="Most words of a corrected prompt.")
+    image_tokens: int = Field(
+        2048, ge=0, description="Most tokens billed for one picture, for the estimate of costs."
+    )
+
+
+class ImageEndpoint(Endpoint):
+    """An OpenAI-compatible image endpoint as one more baseline; null: no such baseline."""
+
+    size: str = Field(
+        "1024x1024",
+        pattern="^[1-9][0-9]{1,3}x[1-9][0-9]{1,3}$",
+        description="Size that the endpoint is asked for, in pixels.",
+    )
+    seed: int = Field(0, description="Not sent to the endpoint; part of the cache key only.")
+    usd_per_image: float | None = Field(
+        None, ge=0, description="Price in USD per picture; null: unknown."
+    )
+    timeout_s: float = Field(180, gt=0, description="Longest wait for one picture, in seconds.")
+
+    @model_validator(mode="after")
+    def _priced_per_image(self) -> "ImageEndpoint":
+        per_token = (self.usd_per_million_input_tokens, self.usd_per_million_output_tokens)
+        if per_token != (None, None):
+            raise ValueError("an image endpoint is priced by usd_per_image, not by tokens")
+        return self
+
+
+class Redenoising(Section):
+    """Drawing and re-denoising with `models.benchmark` (DetailScribe, arXiv 2504.08714)."""
+
+    num_inference_steps: int = Field(28, ge=2, le=200, description="Denoising steps per picture.")
+    guidance_scale: float = Field(4.5, ge=0, le=30, description="Classifier-free guidance.")
+    negative_prompt: str = Field("", description="Prompt to steer away from.")
+    width: int = Field(128, ge=64, le=2048, multiple_of=16, description="Width in pixels.")
+    height: int = Field(128, ge=64, le=2048, multiple_of=16, description="Height in pixels.")
+    batch_size: int = Field(
+        16, ge=1, le=256, description="Pictures per batch; another size changes the last bits."
+    )
+    switch_steps: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0, 1, 2, 4),
+        min_length=1,
+        description="Steps with the first prompt until the corrected one takes over, per variant.",
+    )
+    s_reference: bool = Field(
+        False,
+        description="Switch one step later and keep pooled embeddings, as published code does.",
+    )
+    craft_rounds: int = Field(3, ge=0, le=10, description="Rounds of edits of the CRAFT-like arm.")
+    seed: int = Field(0, description="Seed from which each picture's own seed is derived.")

@@ -1,0 +1,60 @@
+"""Sections of the evaluation and of the gates."""
+
+from pydantic import Field
+
+from hoi_assets.settings.base import Endpoint, Section
+
+
+class Judge(Endpoint):
+    """A vision endpoint that rates pictures 1 to 5 and answers yes or no; null: not measured."""
+
+    image_tokens: int = Field(
+        2048, ge=0, description="Most tokens billed for one picture, for the estimate of costs."
+    )
+
+
+class Evaluation(Section):
+    """What is drawn and how it is scored."""
+
+    reference_pool: str | None = Field(
+        "data/pool",
+        description="Pool whose scenes (split `reference`) give percentiles; null: none are given.",
+    )
+    images_per_prompt: int = Field(2, ge=1, description="Images per evaluation prompt and method.")
+    hoi_prompts_per_category: int = Field(
+        6, ge=1, description="Held-out interaction prompts per category."
+    )
+    general_prompts: int = Field(
+        16, ge=0, description="Prompts without a hand, dealt out over the categories."
+    )
+    seed: int = Field(1000, description="Seed from which each image's own seed is derived.")
+    bootstrap_samples: int = Field(
+        2000, ge=100, description="Resamples behind each confidence interval."
+    )
+
+
+class Gates(Section):
+    """Thresholds of the expectation suites: a version that misses one is not published."""
+
+    min_prompts: int = Field(8, ge=1, description="Fewest detailed prompts per category.")
+    min_instance_images: int = Field(4, ge=1, description="Fewest instance images per category.")
+    max_failed_share: float = Field(
+        0.1, ge=0, le=1, description="Largest share of failed rows in a table."
+    )
+    max_duplicate_share: float = Field(
+        0.2, ge=0, le=1, description="Largest share of repeated pictures or prompts."
+    )
+    min_pixel_std: float = Field(
+        4.0, ge=0, description="Pictures with a smaller deviation of pixels (0-255) count as blank."
+    )
+    min_auc_fidelity: float = Field(
+        0.6, ge=0, le=1, description="Smallest held-out AUC of the verifier's fidelity head."
+    )
+    min_auc_alignment: float = Field(
+        0.6, ge=0, le=1, description="Smallest held-out AUC of the verifier's alignment head."
+    )
+    min_accepted_per_category: int = Field(
+        1, ge=0, description="Fewest accepted pairs per category."
+    )
+    min_dataset_rows: int = Field(12, ge=1, description="Fewest rows of `hoi_dataset`.")
+    max_loss: float = Field(2.0, gt=0, description="Largest last loss of a training.")

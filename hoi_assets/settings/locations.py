@@ -1,0 +1,60 @@
+"""Where committed inputs are looked for, and where outputs go."""
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+IN_CHECKOUT = (_PACKAGE.parent / "data" / "profiles").is_dir()
+# What `data/...` lies in: the checkout, or the copy of profiles, taxonomy, benchmark, dagster.yaml
+# and workspace.yaml that travels in the wheel (see setup.py).
+ROOT = _PACKAGE.parent if IN_CHECKOUT else _PACKAGE / "_bundle"
+PROFILES = ROOT / "data" / "profiles"
+
+
+def resolve_path(path: str) -> Path:
+    """The file or folder that a profile names.
+
+    Absolute paths and `~` stand for themselves. A relative path is the first of these that exists:
+    below the folder that the environment variable `HOI_DATA` names (for `data/...`), in the
+    checkout or the data that came in the wheel, in the working folder. Where none does, it is the
+    checkout's, or outside of a checkout the working folder's.
+
+    Example:
+        >>> resolve_path("data/taxonomy").name
+        'taxonomy'
+    """
+    own = Path(path).expanduser()
+    if own.is_absolute():
+        return own
+    candidates = [ROOT / own, Path.cwd() / own]
+    data = os.environ.get("HOI_DATA")
+    if data and own.parts[:1] == ("data",):
+        candidates.insert(0, Path(data).expanduser().absolute().joinpath(*own.parts[1:]))
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    return ROOT / own if IN_CHECKOUT else candidates[0] if data else Path.cwd() / own
+
+
+def restore_remedy(path: str, target: str) -> str:
+    """How to get stored data back that a profile names and that is missing.
+
+    Args:
+        target: of the Makefile, which makes it anew.
+    """
+    if IN_CHECKOUT:
+        return f"restore it with `git checkout -- {path}`, or make it with `make {target}`"
+    data = os.environ.get("HOI_DATA")
+    return (
+        "the tiny weights and the pool of scenes do not travel in the wheel: set HOI_DATA "
+        + (f"(now {data!r}) " if data else "")
+        + "to a folder that holds models/tiny and pool, such as the data/ of a checkout"
+    )
+
+
+def home_folder() -> Path:
+    """Where outputs go: the environment variable `HOI_HOME`; else `data/out` of the checkout, or
+    `hoi-data` in the working folder where hoi-assets runs outside of a checkout."""
+    default = ROOT / "data" / "out" if IN_CHECKOUT else Path("hoi-data")
+    return Path(os.environ.get("HOI_HOME") or default).resolve()

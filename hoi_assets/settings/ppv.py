@@ -1,0 +1,181 @@
+"""Sections of Prompt-Propose-Verify: prompts, proposers, candidates, verifier, dataset."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from hoi_assets.settings.base import Endpoint, Section
+
+LABELS_FILE = "labels.csv"  # inside the folder of `verifier.labels_folder`
+
+
+class Prompter(Endpoint):
+    """What turns base prompts into detailed prompts; the built-in way is the slot grammar."""
+
+    vocabulary: Literal["tiny", "open"] = Field(
+        "tiny", description="Words an endpoint may use: the tiny world's only, or any."
+    )
+    per_base_prompt: int = Field(
+        4, ge=1, le=200, description="Detailed prompts asked for per base prompt."
+    )
+    temperature: float = Field(0.8, ge=0, le=2, description="Sampling temperature.")
+    max_words: int = Field(40, ge=5, le=75, description="Most words of a detailed prompt.")
+    near_duplicate_similarity: float = Field(
+        0.9, gt=0, le=1, description="Share of equal slots from which a prompt is a near-duplicate."
+    )
+
+
+class InstanceImages(Section):
+    """The DreamBooth reference pictures of each category."""
+
+    folder: str | None = Field(
+        None, description="Your pictures, a folder per category in it; null: renders of the pool."
+    )
+    pool: str = Field("data/pool", description="Folder with the pool of rendered scenes.")
+    per_category: int = Field(12, ge=1, le=1000, description="Most pictures per category.")
+    max_side_px: int = Field(
+        16384, ge=64, description="Pictures with a longer side are rejected, in pixels."
+    )
+    min_side_px: int = Field(
+        64, ge=1, description="Pictures with a shorter side are rejected, in pixels."
+    )
+
+
+class LoraTraining(Section):
+    """DreamBooth LoRA of SDXL per category; names as in diffusers' training script."""
+
+    rank: int = Field(8, ge=1, le=256, description="Rank of the LoRA matrices.")
+    lora_alpha: int = Field(
+        8, ge=1, le=512, description="Scale of the LoRA update: lora_alpha / rank."
+    )
+    max_train_steps: int = Field(60, ge=1, description="Optimiser steps.")
+    train_batch_size: int = Field(4, ge=1, description="Pictures per forward pass.")
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, description="Forward passes per optimiser step."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations: less memory, slower."
+    )
+    learning_rate: float = Field(3e-4, gt=0, description="Highest learning rate of AdamW.")
+    lr_scheduler: Literal["constant", "cosine"] = Field(
+        "constant", description="Course of the learning rate after the warm-up."
+    )
+    lr_warmup_steps: int = Field(0, ge=0, description="Optimiser steps of linear warm-up.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    snr_gamma: float | None = Field(
+        5.0, gt=0, description="Gamma of min-SNR loss weighting; null: plain loss."
+    )
+    with_prior_preservation: bool = Field(
+        True, description="Train on pictures of the base model too, so that its prior stays."
+    )
+    prior_loss_weight: float = Field(
+        1.0, ge=0, description="Weight of the prior-preservation loss."
+    )
+    num_class_images: int = Field(
+        16, ge=0, description="Pictures of the base model for prior preservation."
+    )
+    checkpointing_steps: int = Field(
+        50,
+        ge=1,
+        description="Optimiser steps between checkpoints; the result does not depend on it.",
+    )
+    mixed_precision: Literal["no", "bf16"] = Field(
+        "no", description="Autocast of the training; bf16 needs a GPU or a CPU with AMX."
+    )
+    seed: int = Field(0, description="Seed of initial weights, order and noise.")
+
+
+class FineTuning(LoraTraining):
+    """LoRA of SDXL on `hoi_dataset`; stops early on the validation loss."""
+
+    with_prior_preservation: bool = Field(
+        False, description="Train on pictures of the base model too, so that its prior stays."
+    )
+    validation_steps: int = Field(
+        20, ge=1, description="Optimiser steps between measurements of the validation loss."
+    )
+    early_stopping_patience: int = Field(
+        3, ge=1, description="Measurements without improvement after which the training stops."
+    )
+    min_train_rows: int = Field(
+        8, ge=1, description="Fewest training rows; with fewer nothing is trained."
+    )
+
+
+class Sampling(Section):
+    """Drawing with SDXL: class images, candidates, evaluation images."""
+
+    scheduler: Literal["euler", "dpmpp_2m"] = Field("dpmpp_2m", description="Noise scheduler.")
+    num_inference_steps: int = Field(16, ge=1, le=200, description="Denoising steps per picture.")
+    guidance_scale: float = Field(
+        4.0, ge=0, le=30, description="Classifier-free guidance; 1 or less turns it off."
+    )
+    negative_prompt: str = Field("", description="Prompt to steer away from.")
+    width: int = Field(128, ge=64, le=2048, multiple_of=8, description="Width in pixels.")
+    height: int = Field(128, ge=64, le=2048, multiple_of=8, description="Height in pixels.")
+    batch_size: int = Field(
+        16, ge=1, le=256, description="Pictures per batch; another size changes the last bits."
+    )
+
+
+class Candidates(Section):
+    """How many images the proposers draw per category."""
+
+    per_prompt: int = Field(1, ge=1, description="Images per detailed prompt and round.")
+    accepted_goal: int | None = Field(
+        None, ge=1, description="Draw rounds until so many are accepted; null: one round."
+    )
+    budget: int = Field(
+        96, ge=1, description="Most candidates per category while a goal is pursued."
+    )
+    seed: int = Field(0, description="Seed from which each image's own seed is derived.")
+
+    @model_validator(mode="after")
+    def _budget_covers_goal(self) -> "Candidates":
+        if self.accepted_goal is not None and self.accepted_goal > self.budget:
+            raise ValueError(
+                f"candidates.accepted_goal {self.accepted_goal} is larger than "
+                f"candidates.budget {self.budget}"
+            )
+        return self
+
+
+class Verifier(Section):
+    """Training and thresholds of the ViLT verifier."""
+
+    train_steps: int = Field(60, ge=0, description="Optimiser steps.")
+    batch_size: int = Field(32, ge=2, description="Pairs per step.")
+    learning_rate: float = Field(1e-4, gt=0, description="Highest learning rate of AdamW.")
+    target_precision: float = Field(
+        0.8,
+        gt=0,
+        lt=1,
+        description="Share of accepted validation pairs that is good by its labels.",
+    )
+    training_pairs: int = Field(480, ge=32, description="Most pairs to train on.")
+    labels_folder: str | None = Field(
+        None, description="Folder with your labels.csv and pictures; null: renders of the pool."
+    )
+    generator_view_share: float = Field(
+        0.5, ge=0, le=1, description="Share of renders shown as the generator would draw them."
+    )
+    renoise_strength: float = Field(
+        0.25, ge=0, lt=1, description="How far such renders are noised before they are denoised."
+    )
+    seed: int = Field(0, description="Seed of the choice of pairs, of order and initial heads.")
+
+
+class Dataset(Section):
+    """How accepted pairs become `hoi_dataset`."""
+
+    perceptual_hash_distance: int = Field(
+        4, ge=0, le=64, description="Pictures whose hashes differ in so many bits are duplicates."
+    )
+    validation_share: float = Field(
+        0.15, gt=0, lt=0.5, description="Share of base prompts in the validation split."
+    )
+    test_share: float = Field(
+        0.15, gt=0, lt=0.5, description="Share of base prompts in the test split."
+    )
+    min_categories: int = Field(1, ge=1, description="Fewest categories in the dataset.")
+    seed: int = Field(0, description="Seed of the split.")

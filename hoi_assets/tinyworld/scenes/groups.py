@@ -1,0 +1,143 @@
+"""Plans what each picture of the tiny world shows.
+
+Pictures come in groups that share one solved grasp (and, where a defect is planned, its spoilt
+twin), because solving costs more than rendering. A group is rendered from its seed alone, so any
+shard can be rendered again, by itself.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hoi_assets.grammar.vocabulary import OBJECTS
+from hoi_assets.taxonomy import Taxonomy
+from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS
+
+# Splits never share a seed, hence neither scene nor grasp.
+SPLIT_SEEDS = {
+    "instance": 11,
+    "judge_train": 12,
+    "judge_val": 13,
+    "judge_test": 14,
+    "reference": 15,
+    "pretrain": 16,
+    "examiner": 17,
+    "interactions": 18,
+}
+STORED_SPLITS = ("instance", "judge_train", "judge_val", "judge_test", "reference")
+STREAM_SPLITS = ("pretrain", "examiner")
+# Pictures per category, and how many share a grasp.
+STORED_COUNTS = {
+    "instance": (16, 4),
+    "judge_train": (40, 4),
+    "judge_val": (15, 3),
+    "judge_test": (18, 3),
+}
+REFERENCE_PICTURES, REFERENCE_GROUP = 60, 2
+STREAM_GROUP = 5
+# Four of nine pictures (44%) are spoilt or have a false caption.
+JUDGE_PATTERN = (*("clean", "defect", "clean", "false_caption") * 2, "clean")
+PRETRAIN_DEFECTS, PRETRAIN_FALSE_CAPTIONS, PRETRAIN_ALONE = 0.15, 0.10, 0.08
+EXAMINER_DEFECTS, EXAMINER_ALONE = 0.45, 0.04
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pictures that share a grasp: what is planned, before anything is solved.
+
+    Attributes:
+        first: index of the group's first picture within its split.
+        category: None for objects without a hand.
+        objects: what the group may show; one is drawn from the seed.
+        defect: kind put into the pictures planned as `defect`.
+        plans: per picture clean | defect | false_caption.
+    """
+
+    split: str
+    index: int
+    first: int
+    category: str | None
+    objects: tuple[str, ...]
+    defect: str
+    plans: tuple[str, ...]
+
+    @property
+    def grasp_id(self) -> str:
+        return f"{self.split}-g{self.index:05d}"
+
+    def rng(self, *stream: int) -> np.random.Generator:
+        return np.random.default_rng([SPLIT_SEEDS[self.split], self.index, *stream])
+
+
+def plan_stored(taxonomy: Taxonomy) -> list[Group]:
+    """The stored pool: per category instance, judge_train, judge_val, judge_test; and reference."""
+    groups = []
+    for split, (count, size) in STORED_COUNTS.items():
+        index = first = spoilt = 0
+        for key, category in taxonomy.categories.items():
+            names = category.objects
+            if split == "judge_test":
+                names = names + category.held_out_objects
+            for start in range(0, count, size):
+                here = min(size, count - start)
+                plans = ("clean",) * here
+                if split != "instance":
+                    # Moved on by one a group, so that no object is always spoilt or never.
+                    plans = tuple(_pattern(first + index + k) for k in range(here))
+                # Objects take turns, so that each is shown about as often.
+                name = names[(start // size) % len(names)]
+                # So do defects, among the groups that show one.
+                defect = DEFECTS[spoilt % len(DEFECTS)]
+                groups.append(Group(split, index, first, key, (name,), defect, plans))
+                index, first, spoilt = index + 1, first + here, spoilt + ("defect" in plans)
+    keys = tuple(taxonomy.categories)
+    for index in range(REFERENCE_PICTURES // REFERENCE_GROUP):
+        key = keys[index % len(keys)]
+        plans = ("clean",) * REFERENCE_GROUP
+        shown = taxonomy.categories[key].objects
+        first = index * REFERENCE_GROUP
+        groups.append(Group("reference", index, first, key, shown, DEFECTS[0], plans))
+    return groups
+
+
+def plan_stream(taxonomy: Taxonomy, split: str, first: int, count: int) -> list[Group]:
+    """Pictures `first` to `first + count` of the pretraining or the examiner's stream.
+
+    pretrain: train objects only, about 15% spoilt, 10% with a false caption, 8% without a hand.
+    examiner: all objects, about 45% spoilt, captions true.
+    """
+    return [
+        _stream_group(taxonomy, split, index)
+        for index in range(first // STREAM_GROUP, (first + count) // STREAM_GROUP)
+    ]
+
+
+def _pattern(index: int) -> str:
+    return JUDGE_PATTERN[index % len(JUDGE_PATTERN)]
+
+
+def _stream_group(taxonomy: Taxonomy, split: str, index: int) -> Group:
+    rng = np.random.default_rng([SPLIT_SEEDS[split], index, 0xA0])
+    pretrain = split == "pretrain"
+    first = index * STREAM_GROUP
+    alone = rng.random() < (PRETRAIN_ALONE if pretrain else EXAMINER_ALONE)
+    share = PRETRAIN_DEFECTS if pretrain else EXAMINER_DEFECTS
+    false_captions = PRETRAIN_FALSE_CAPTIONS if pretrain else 0.0
+    # Defects come bundled: half of the pictures of twice as many groups, one twin solved for all.
+    spoilt = not alone and rng.random() < min(1.0, 2 * share)
+    plans = []
+    for _ in range(STREAM_GROUP):
+        chance = rng.random()
+        if spoilt and chance < share / min(1.0, 2 * share):
+            plans.append("defect")
+        else:
+            plans.append("false_caption" if rng.random() < false_captions else "clean")
+    defect = DEFECTS[int(rng.integers(len(DEFECTS)))]
+    if alone:
+        return Group(split, index, first, None, OBJECTS, defect, tuple(plans))
+    keys = tuple(taxonomy.categories)
+    key = keys[int(rng.integers(len(keys)))]
+    shown = taxonomy.categories[key].objects
+    if not pretrain:
+        shown = shown + taxonomy.categories[key].held_out_objects
+    return Group(split, index, first, key, shown, defect, tuple(plans))

@@ -1,0 +1,157 @@
+"""Trains the models that draw: VAE, SDXL and SD3."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hoi_assets.tinyworld.weights import sd3, sdxl, vae
+from hoi_assets.tinyworld.weights.card import Card, make_card, read_card, write_card
+from hoi_assets.tinyworld.weights.loop import Trained, compiled, validation_loss
+from hoi_assets.tinyworld.weights.pictures import Pictures, read_pictures
+from hoi_assets.tinyworld.weights.recipes import Recipe
+from hoi_assets.tinyworld.weights.run import Run, join_notes, round_to_stored
+from hoi_assets.tinyworld.weights.store import replace_folder
+
+HAND_POSES = "pretrain"
+
+
+def train_vae(run: Run) -> None:
+    """The first stage; stored in the pipeline's folder, beside the UNet there or a fresh one."""
+    recipe = run.recipe("vae")
+    model = vae.build_vae()
+    vae.start_from_averages(model)
+    learnt, held = run.pictures(recipe)
+    both = learnt.joined(learnt.mirrored())
+    trained = run.fit(model, vae.loss_of(model, both, recipe), recipe)
+    vae.even_out(model, learnt.pixels[:512])
+    round_to_stored(model)
+    quality = vae.measure(model, held.pixels[:512])
+    model.register_to_config(scaling_factor=round(1 / quality["latent_std"], 5))
+    _store_vae(run, model, make_card(recipe, trained, learnt, held, model, quality))
+
+
+def train_decoder(run: Run) -> None:
+    """The stored VAE's decoder goes on alone; latents, hence the UNet above them, stay valid."""
+    recipe = run.recipe("decoder")
+    whole = read_card(run.out / "sdxl" / "vae")
+    model = sdxl.stored(run.out / "sdxl").vae
+    learnt, held = run.pictures(recipe)
+    both = learnt.joined(learnt.mirrored())
+    model.encoder.requires_grad_(False)
+    model.quant_conv.requires_grad_(False)
+    trained = run.fit(model, vae.decoder_loss_of(model, both, recipe), recipe)
+    round_to_stored(model)
+    card = make_card(recipe, trained, learnt, held, model, vae.measure(model, held.pixels[:512]))
+    first = f"recipe vae ({whole.recipe_digest}), {whole.steps} steps, {whole.minutes:.1f} minutes"
+    note = whole.note or f"The encoder is that of {first}; then the decoder went on alone."
+    _store_vae(run, model, replace(card, note=note))
+
+
+def _store_vae(run: Run, model: Any, card: Card) -> None:
+    """Put the VAE into the stored pipeline, or into a fresh one; the rest stays as it is."""
+    old = run.out / "sdxl"
+    pipeline = (
+        sdxl.stored(run.out / "sdxl")
+        if (old / "model_index.json").is_file()
+        else sdxl.build_pipeline()
+    )
+    pipeline.register_modules(vae=model)
+    rest = read_card(old) if (old / "README.md").is_file() else None
+
+    def write(folder: Path) -> None:
+        sdxl.save(pipeline, folder)
+        write_card(folder / "vae", card)
+        if rest is not None:
+            write_card(folder, rest)
+
+    replace_folder(old, write)
+    run.log(f"{card.recipe}: stored, {card.quality['psnr_db']:.1f} dB, {card.minutes:.1f} min")
+
+
+def train_sdxl(run: Run) -> None:
+    """UNet and text encoders on the noisy stream, over the stored VAE."""
+    recipe = run.recipe("sdxl")
+    pipeline, origin = _start_sdxl(run)
+    learnt, held = run.pictures(recipe)
+    model = sdxl.trainable(pipeline)
+    loss = sdxl.loss_of(model, pipeline, learnt.joined(learnt.mirrored()), recipe)
+    undropped = recipe.having(caption_dropout=0.0)
+
+    def store(trained: Trained) -> None:
+        kept = copy.deepcopy(pipeline)
+        # The decoder may have gone on since this training began.
+        kept.register_modules(vae=sdxl.stored(run.out / "sdxl").vae)
+        first_stage = read_card(run.out / "sdxl" / "vae")
+        for part in ("unet", "text_encoder", "text_encoder_2"):
+            round_to_stored(getattr(kept, part))
+        found = validation_loss(sdxl.loss_of(sdxl.trainable(kept), kept, held, undropped))
+        quality = {"validation_loss": found, "training_loss": trained.loss}
+        card = make_card(recipe, trained, learnt, held, model, quality, origin)
+
+        def write(folder: Path) -> None:
+            sdxl.save(kept, folder)
+            write_card(folder / "vae", first_stage)
+
+        run.store("sdxl", card, write)
+
+    store(run.fit(model, loss, recipe, store))
+
+
+def _start_sdxl(run: Run) -> tuple[Any, str]:
+    """The pipeline to train, over the stored VAE."""
+    stored, fresh = sdxl.stored(run.out / "sdxl"), sdxl.build_pipeline()
+    fresh.register_modules(vae=stored.vae)
+    model, origin = run.start(
+        "sdxl", lambda: sdxl.trainable(fresh), lambda folder: sdxl.trainable(stored)
+    )
+    return (stored if model["unet"] is stored.unet else fresh), origin
+
+
+def train_sd3(run: Run) -> None:
+    """Transformer and text encoders on interactions and hand poses, over the tiny SDXL's VAE."""
+    recipe = run.recipe("sd3")
+    pipeline = sd3.stored(run.out / "sd3") if run.go_on else _fresh_sd3(run)
+    model, origin = run.start(
+        "sd3", lambda: sd3.trainable(pipeline), lambda folder: sd3.trainable(pipeline)
+    )
+    learnt, held, note = interaction_pictures(run, recipe)
+    parts = dict(model, transformer=compiled(model["transformer"], recipe))
+    loss = sd3.loss_of(parts, pipeline, learnt.joined(learnt.mirrored()), recipe)
+    undropped = recipe.having(caption_dropout=0.0)
+
+    def store(trained: Trained) -> None:
+        kept = copy.deepcopy(pipeline)
+        for part in ("transformer", "text_encoder", "text_encoder_2"):
+            round_to_stored(getattr(kept, part))
+        found = validation_loss(sd3.loss_of(sd3.trainable(kept), kept, held, undropped))
+        quality = {"validation_loss": found, "training_loss": trained.loss}
+        notes = join_notes(origin, note)
+        card = make_card(recipe, trained, learnt, held, model, quality, notes)
+        run.store("sd3", card, lambda folder: sdxl.save(kept, folder))
+
+    store(run.fit(model, loss, recipe, store))
+
+
+def _fresh_sd3(run: Run) -> Any:
+    """A fresh pipeline that begins with the VAE and the words of the stored SDXL."""
+    other, pipeline = sdxl.stored(run.out / "sdxl"), sd3.build_pipeline()
+    sd3.use_vae(pipeline, other.vae)
+    sd3.start_from_sdxl(pipeline, other)
+    sd3.start_at_zero(pipeline.transformer)
+    return pipeline
+
+
+def interaction_pictures(run: Run, recipe: Recipe) -> tuple[Pictures, Pictures, str]:
+    """Interactions and hand poses to learn from, and held out, and a note for the card."""
+    state = run.state / recipe.name
+    folder = run.interactions or run.world
+    learnt, held = read_pictures(folder, recipe.split, state).halves()
+    poses, held_poses = read_pictures(run.world, HAND_POSES, state / HAND_POSES).halves()
+    run.log(f"{recipe.name}: {len(learnt)} interactions, {len(poses)} hand poses to learn from")
+    note = (
+        f"{len(poses)} of the pictures are of split `{HAND_POSES}`. The VAE is that of the tiny "
+        f"SDXL, recipe {read_card(run.out / 'sdxl' / 'vae').recipe_digest}; the text encoders "
+        "began as its."
+    )
+    return learnt.joined(poses), held.joined(held_poses), note

@@ -1,0 +1,163 @@
+"""Candidates with and without a goal, on small random models."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from hoi_assets.engines.sdxl.loading import load_sdxl
+from hoi_assets.engines.vilt import pair_scores
+from hoi_assets.engines.vilt.verifier import Thresholds, load_verifier, save_verifier
+from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest_pixels
+from hoi_assets.ppv.candidates import CANDIDATE_ROWS, propose_candidates
+from hoi_assets.ppv.verdicts import (
+    VERDICT_ROWS,
+    VERDICT_SUMMARY,
+    summarise_verdicts,
+    verify_candidates,
+)
+from hoi_assets.settings import Settings, load_settings
+from hoi_assets.store.versions import Published, Store
+from hoi_assets.taxonomy import Category, load_taxonomy
+from hoi_assets_tests.engines.small_judges import make_vilt
+from hoi_assets_tests.engines.small_sdxl import make_sdxl, random_lora
+
+PROMPTS = [f"a hand holds a cup {number}" for number in range(3)]
+
+
+class World:
+    """A store with a published LoRA and verifier, and the settings to draw with them."""
+
+    def __init__(self, folder: Path, base: Path, verifier: Path) -> None:
+        tiny = load_settings("tiny")
+        self.settings = tiny.model_copy(
+            update={
+                "models": tiny.models.model_copy(
+                    update={"base": tiny.models.base.model_copy(update={"source": str(base)})}
+                ),
+                "sampling": tiny.sampling.model_copy(
+                    update={"width": 64, "height": 64, "num_inference_steps": 2, "batch_size": 2}
+                ),
+            }
+        )
+        self.category: Category = load_taxonomy(tiny.taxonomy_folder).category("hook")
+        self.store = Store(folder / "home")
+        lora = random_lora(load_sdxl(self.settings.models.base), folder / "lora", 1)
+        self.lora = self._publish("category_loras", "lora", folder / "lora", lora.digest)
+        self.verifier = self._publish("verifier", "model", verifier, "")
+        self.logged: list[str] = []
+
+    def _publish(self, asset: str, name: str, folder: Path, digest: str) -> Published:
+        partition = self.category.key if asset == "category_loras" else None
+        with self.store.stage(asset, partition) as out:
+            out.add_folder(name, folder)
+            out.write_table("summary", pl.DataFrame({"lora_digest": [digest]}))
+            return self.store.publish(out, {}, None)
+
+    def with_candidates(self, **options: Any) -> Settings:
+        candidates = self.settings.candidates.model_copy(update=options)
+        return self.settings.model_copy(update={"candidates": candidates})
+
+    def propose(self, settings: Settings, verifier: Published | None) -> pl.DataFrame:
+        prompts = pl.DataFrame(
+            {"prompt_id": ["a", "b", "c"], "prompt": PROMPTS, "status": ["accepted"] * 3}
+        )
+        return propose_candidates(
+            self.store,
+            settings,
+            self.category,
+            prompts,
+            self.lora,
+            verifier,
+            self.logged.append,
+        )
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    make_sdxl(folder / "sdxl")
+    # Random weights accept by chance; these thresholds accept everything.
+    verifier = load_verifier(make_vilt(folder / "vilt"))
+    save_verifier(replace(verifier, thresholds=Thresholds(0.0, 0.0)), folder / "verifier")
+    return folder / "sdxl", folder / "verifier"
+
+
+@pytest.fixture
+def world(tmp_path: Path, models: tuple[Path, Path]) -> World:
+    return World(tmp_path, *models)
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """How often the verifier's model scores each (image, prompt) pair."""
+    counted: Counter[tuple[str, str]] = Counter()
+    score_pairs = pair_scores.score_pairs
+
+    def counting(verifier: Any, images: Any, prompts: Any, *more: Any) -> Any:
+        pixels = [digest_pixels(image) for image in images]
+        counted.update(zip(pixels, prompts, strict=True))
+        return score_pairs(verifier, images, prompts, *more)
+
+    monkeypatch.setattr(pair_scores, "score_pairs", counting)
+    return counted
+
+
+def test_candidates_without_a_goal_need_no_verifier(
+    world: World, scored: Counter[tuple[str, str]]
+) -> None:
+    settings = world.with_candidates(per_prompt=2, accepted_goal=None)
+    table = world.propose(settings, None)
+    assert table.schema == pl.Schema(CANDIDATE_ROWS.schema)
+    assert table["round"].to_list() == [0] * 3 + [1] * 3
+    assert table["prompt"].to_list() == PROMPTS * 2
+    assert table["image_id"].n_unique() == 6 and not scored
+    assert world.propose(settings, world.verifier).equals(table)
+
+
+def test_goal_without_a_verifier_is_an_error_before_anything_is_drawn(world: World) -> None:
+    with pytest.raises(HoiError, match=r"accepted_goal is 4[\s\S]*materialise `verifier`"):
+        world.propose(world.with_candidates(accepted_goal=4), None)
+    assert not world.logged
+
+
+def test_pairs_scored_while_proposing_are_not_scored_again_by_verified_pairs(
+    world: World, scored: Counter[tuple[str, str]]
+) -> None:
+    settings = world.with_candidates(accepted_goal=1000, budget=8)
+    candidates = world.propose(settings, world.verifier)
+    assert candidates.height == 8 and candidates["round"].max() == 2
+    pairs = set(zip(candidates["pixels"], candidates["prompt"], strict=True))
+    assert set(scored) == pairs and set(scored.values()) == {1}
+    verdicts = verify_candidates(
+        world.store, settings, candidates, world.verifier, world.logged.append
+    )
+    assert set(scored.values()) == {1}
+    assert verdicts.schema == pl.Schema(VERDICT_ROWS.schema)
+    assert verdicts["p_pair"].null_count() == 0
+    summary = summarise_verdicts(verdicts, world.category.key, 1000)
+    assert summary.schema == pl.Schema(VERDICT_SUMMARY.schema)
+    assert summary["accepted"].item() == 8 and summary["shortfall"].item() == 992
+
+
+def test_rounds_end_once_the_goal_is_reached(world: World) -> None:
+    table = world.propose(world.with_candidates(accepted_goal=4, budget=9), world.verifier)
+    assert table["round"].to_list() == [0] * 3 + [1] * 3
+    assert "round 2: 6 of 4 accepted, 6 drawn" in world.logged
+
+
+def test_candidate_that_was_never_drawn_is_a_failed_verdict_with_its_reason(world: World) -> None:
+    candidates = world.propose(world.with_candidates(per_prompt=1), None)
+    lost = candidates.with_columns(
+        pixels=pl.when(pl.col("prompt_id") == "b").then(None).otherwise("pixels"),
+        reason=pl.when(pl.col("prompt_id") == "b").then(pl.lit("out of memory")),
+    )
+    verdicts = verify_candidates(world.store, world.settings, lost, world.verifier, print)
+    row = verdicts.filter(pl.col("prompt_id") == "b").row(0, named=True)
+    assert (row["status"], row["reason"]) == ("failed", "out of memory")
+    assert row["p_fidelity"] is None and row["p_pair"] is None
+    assert verdicts.height == 3
