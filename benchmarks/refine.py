@@ -46,12 +46,12 @@ def _load(folder: Path) -> Any:
     """The stored weights; while there are none, random ones, which take the same time."""
     import torch
 
+    from hoi_assets.engines.device import configure_torch
     from hoi_assets.engines.sd3.loading import load_sd3
-    from hoi_assets.engines.sdxl.loading import configure
     from hoi_assets.tinyworld.weights.sd3 import build_pipeline
     from hoi_assets.tinyworld.weights.sdxl import save
 
-    device = configure(tiny())
+    device = configure_torch(tiny())
     if (WEIGHTS / "sd3").is_dir():
         return load_sd3(ModelRef(source=str(WEIGHTS / "sd3")), device)
     torch.manual_seed(0)
@@ -91,18 +91,23 @@ def _counted(transformer: Any) -> Iterator[list[int]]:
 
 
 def _ours(loaded: Any, prompts: list[tuple[str, str]], steps: int = STEPS) -> None:
-    from hoi_assets.engines.sd3.redenoising import Refinement, draw_initial, initial_row, refine
+    from hoi_assets.engines.sd3.compute import initial_image_spec
+    from hoi_assets.engines.sd3.redenoising import (
+        Redenoising,
+        generate_initial_images,
+        generate_variants,
+    )
 
     rows = [
-        initial_row(prompt, number, number, BATCH_SIZE, steps, GUIDANCE, SIDE, SIDE)
+        initial_image_spec(prompt, number, number, BATCH_SIZE, steps, GUIDANCE, SIDE, SIDE)
         for number, (prompt, _) in enumerate(prompts)
     ]
-    begun = draw_initial(loaded, rows, BATCH_SIZE, SWITCH_STEPS)
+    begun = generate_initial_images(loaded, rows, BATCH_SIZE, SWITCH_STEPS)
     wanted = [
-        Refinement(one.row, corrected, one.latents)
+        Redenoising(one.row, corrected, one.latents)
         for one, (_, corrected) in zip(begun, prompts, strict=True)
     ]
-    drawn = sum(1 for _ in refine(loaded, wanted, BATCH_SIZE, SWITCH_STEPS))
+    drawn = sum(1 for _ in generate_variants(loaded, wanted, BATCH_SIZE, SWITCH_STEPS))
     if drawn != len(prompts) * len(SWITCH_STEPS):
         raise SystemExit(f"{drawn} variants of {len(prompts)} prompts")
 

@@ -28,8 +28,8 @@ from hoi_assets.detailscribe.benchmark_images import (
 from hoi_assets.detailscribe.flat_form import from_flat
 from hoi_assets.detailscribe.initial_images import split_refinable
 from hoi_assets.detailscribe.prompt_extension import word_count
-from hoi_assets.engines.image_cache import seconds_of
-from hoi_assets.engines.sd3.redenoising import Refinement
+from hoi_assets.engines.image_cache import generation_seconds
+from hoi_assets.engines.sd3.redenoising import Redenoising
 from hoi_assets.errors import HoiError
 from hoi_assets.evaluation.benchmark_scores import (
     average_costs,
@@ -241,7 +241,7 @@ def test_variants_go_on_from_the_kept_latents_and_have_the_same_bits_without_the
         save_file({step: one * 0 for step, one in load_file(file).items()}, file)
 
     def variants(home: Path) -> list[list[str | None]]:
-        refinements = [Refinement(row, f"{row.prompt}, on a table") for row in rows]
+        refinements = [Redenoising(row, f"{row.prompt}, on a table") for row in rows]
         drawn = draw_variants(Store(home), settings, refinements, "variants", str)
         return [[one.known.pixels for one in own] for own in drawn]
 
@@ -299,7 +299,7 @@ def test_a_critique_is_used_for_its_own_picture_and_a_row_without_components_fai
 def test_seconds_of_drawing_are_kept_beside_the_versions(made: Ran) -> None:
     store = made.project.platform.store
     pictures = pl.concat([made.rows(name) for name in ("refined_images", "baseline_images")])
-    seconds = seconds_of(store, pictures["image_id"].unique())
+    seconds = generation_seconds(store, pictures["image_id"].unique())
     assert set(seconds) == set(pictures["image_id"])
     assert all(0 < one < 60 for one in seconds.values())
     texts = {row_id: ["a question"] for row_id in pictures["row_id"].unique()}

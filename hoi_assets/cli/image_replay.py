@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from hoi_assets.cli.image_trace import BENCHMARK_IN, find_image
 from hoi_assets.detailscribe.benchmark_images import benchmark_model
 from hoi_assets.detailscribe.image_rows import ENDPOINT, drawn_row
-from hoi_assets.engines.sdxl.sampling import Draw, Lora
+from hoi_assets.engines.image_spec import ImageSpec, Lora
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.settings import ModelRef, Settings
@@ -88,11 +88,12 @@ Again = tuple["Image.Image | None", str | None, dict[str, Any]]
 
 
 def _by_sdxl(store: Store, settings: Settings, ref: ModelRef, row: dict[str, Any]) -> Again:
-    from hoi_assets.engines.sdxl.loading import configure, load_sdxl
-    from hoi_assets.engines.sdxl.sampling import draw
+    from hoi_assets.engines.device import configure_torch
+    from hoi_assets.engines.sdxl.loading import load_sdxl
+    from hoi_assets.engines.sdxl.sampling import generate_images
 
-    loaded = load_sdxl(ref, configure(settings))
-    again = Draw(
+    loaded = load_sdxl(ref, configure_torch(settings))
+    again = ImageSpec(
         prompt=row["drawn_prompt"],
         seed=row["seed"],
         slot=row["slot"],
@@ -104,22 +105,26 @@ def _by_sdxl(store: Store, settings: Settings, ref: ModelRef, row: dict[str, Any
         negative_prompt=row["negative_prompt"],
         lora=find_lora(store, row["lora_digest"]) if row["lora_digest"] else None,
     )
-    (drawn,) = draw(loaded, [again], row["batch_size"])
+    (drawn,) = generate_images(loaded, [again], row["batch_size"])
     return drawn.image, drawn.reason, loaded.environment(row["batch_size"])
 
 
 def _by_sd3(store: Store, settings: Settings, ref: ModelRef, row: dict[str, Any]) -> Again:
+    from hoi_assets.engines.device import configure_torch
     from hoi_assets.engines.sd3.loading import load_sd3
-    from hoi_assets.engines.sd3.redenoising import Refinement, draw_initial, refine
-    from hoi_assets.engines.sdxl.loading import configure
+    from hoi_assets.engines.sd3.redenoising import (
+        Redenoising,
+        generate_initial_images,
+        generate_variants,
+    )
 
-    loaded = load_sd3(ref, configure(settings))
+    loaded = load_sd3(ref, configure_torch(settings))
     again, size = drawn_row(row), row["batch_size"]
     if row["switch_step"] is None:
-        (initial,) = draw_initial(loaded, [again], size)
+        (initial,) = generate_initial_images(loaded, [again], size)
         return initial.image, initial.reason, loaded.environment(size)
-    one = Refinement(again, row["corrected_prompt"])
-    (variant,) = refine(loaded, [one], size, (row["switch_step"],), row["s_reference"])
+    one = Redenoising(again, row["corrected_prompt"])
+    (variant,) = generate_variants(loaded, [one], size, (row["switch_step"],), row["s_reference"])
     return variant.image, variant.reason, loaded.environment(size)
 
 

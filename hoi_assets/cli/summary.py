@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from hoi_assets.engines.image_cache import seconds_of
+from hoi_assets.engines.image_cache import generation_seconds
 from hoi_assets.evaluation.benchmark_scores import average_costs
 from hoi_assets.store.versions import Store
 
@@ -101,7 +101,7 @@ def _costs(store: Store) -> list[dict[str, Any]]:
     if published is None:
         return []
     images = published.table("candidates")
-    return average_costs(images, seconds_of(store, images["image_id"].unique())).to_dicts()
+    return average_costs(images, generation_seconds(store, images["image_id"].unique())).to_dicts()
 
 
 def _places(store: Store) -> dict[str, str]:

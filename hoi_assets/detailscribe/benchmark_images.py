@@ -9,16 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.engines.image_cache import Known, Picture, found_or_drawn
+from hoi_assets.engines.image_cache import CachedImage, NewImage, get_or_generate
+from hoi_assets.engines.image_spec import ImageSpec, image_key
+from hoi_assets.engines.sd3.compute import initial_image_spec, variant_evaluations
 from hoi_assets.engines.sd3.redenoising import (
-    Refinement,
-    draw_initial,
-    initial_row,
-    refine,
-    refining_passes,
+    Redenoising,
+    generate_initial_images,
+    generate_variants,
     variant_key,
 )
-from hoi_assets.engines.sdxl.sampling import Draw, image_key
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.progress import Log
@@ -35,15 +34,15 @@ LATENTS_MODE = 0o644
 class CachedVariant:
     """A refinement's image for one switch step, as the image cache has it."""
 
-    refinement: Refinement
+    refinement: Redenoising
     switch_step: int
     s_reference: bool
-    known: Known
+    known: CachedImage
 
     @property
     def denoiser_evaluations(self) -> int:
         """Evaluations after the switch; those before it are the initial image's."""
-        return refining_passes(self.refinement.row, (self.switch_step,), self.s_reference)
+        return variant_evaluations(self.refinement.row, (self.switch_step,), self.s_reference)
 
 
 def benchmark_model(settings: Settings) -> ModelRef:
@@ -60,10 +59,10 @@ def benchmark_model(settings: Settings) -> ModelRef:
     return settings.models.benchmark
 
 
-def plain_row(settings: Settings, row_id: str, prompt: str, position: int) -> Draw:
+def plain_row(settings: Settings, row_id: str, prompt: str, position: int) -> ImageSpec:
     """What the initial image of a benchmark row is drawn from; `position` fixes its slot."""
     options = settings.redenoising
-    return initial_row(
+    return initial_image_spec(
         prompt,
         seed_of("interacting", options.seed, row_id),
         position,
@@ -79,11 +78,11 @@ def plain_row(settings: Settings, row_id: str, prompt: str, position: int) -> Dr
 def draw_benchmark_images(
     store: Store,
     settings: Settings,
-    rows: Sequence[Draw],
+    rows: Sequence[ImageSpec],
     label: str,
     log: Log,
     keep_latents: bool = False,
-) -> list[Known]:
+) -> list[CachedImage]:
     """The images of `rows`, in order; those never drawn (or lost on disk) are drawn now.
 
     Args:
@@ -94,18 +93,18 @@ def draw_benchmark_images(
     keys = [image_key(row, base) for row in rows]
     switch_steps = options.switch_steps if keep_latents else ()
 
-    def draw(missing: Sequence[Draw]) -> Iterator[Picture]:
+    def draw(missing: Sequence[ImageSpec]) -> Iterator[NewImage]:
         loaded, environment = _load_model(settings)
-        for one in draw_initial(
+        for one in generate_initial_images(
             loaded, missing, options.batch_size, switch_steps, options.s_reference
         ):
             key = image_key(one.row, base)
             if one.image is not None:
                 _store_latents(store, key, one.latents, options.batch_size)
             seconds = one.compute.seconds
-            yield Picture(key, one.row.slot, one.image, one.reason, environment, seconds)
+            yield NewImage(key, one.row.slot, one.image, one.reason, environment, seconds)
 
-    found = found_or_drawn(
+    found = get_or_generate(
         store,
         dict(zip(keys, rows, strict=True)),
         draw,
@@ -115,13 +114,13 @@ def draw_benchmark_images(
         len(rows),
     )
     return [
-        Known(row=row, image_id=key[:ID_LENGTH], base_digest=base, kept=found[key])
+        CachedImage(row=row, image_id=key[:ID_LENGTH], base_digest=base, stored=found[key])
         for key, row in zip(keys, rows, strict=True)
     ]
 
 
 def draw_variants(
-    store: Store, settings: Settings, refinements: Sequence[Refinement], label: str, log: Log
+    store: Store, settings: Settings, refinements: Sequence[Redenoising], label: str, log: Log
 ) -> list[list[CachedVariant]]:
     """Per refinement its variants, one for each switch step of the settings; found or drawn."""
     ref, options = benchmark_model(settings), settings.redenoising
@@ -137,24 +136,28 @@ def draw_variants(
         for step in switch_steps
     }
 
-    def draw(missing: Sequence[tuple[Refinement, int]]) -> Iterator[Picture]:
+    def draw(missing: Sequence[tuple[Redenoising, int]]) -> Iterator[NewImage]:
         loaded, environment = _load_model(settings)
         for steps, group in _by_missing_steps(missing).items():
             with_latents = [_load_latents(store, one, base, options.batch_size) for one in group]
-            for variant in refine(loaded, with_latents, options.batch_size, steps, s_reference):
-                yield Picture(
-                    variant_key(variant.refinement, variant.switch_step, s_reference, base),
-                    variant.refinement.row.slot,
+            for variant in generate_variants(
+                loaded, with_latents, options.batch_size, steps, s_reference
+            ):
+                yield NewImage(
+                    variant_key(variant.redenoising, variant.switch_step, s_reference, base),
+                    variant.redenoising.row.slot,
                     variant.image,
                     variant.reason,
                     environment,
                     variant.compute.seconds,
                 )
 
-    found = found_or_drawn(store, wanted, draw, options.batch_size, label, log)
+    found = get_or_generate(store, wanted, draw, options.batch_size, label, log)
     return [
         [
-            CachedVariant(one, step, s_reference, Known(one.row, key[:ID_LENGTH], base, found[key]))
+            CachedVariant(
+                one, step, s_reference, CachedImage(one.row, key[:ID_LENGTH], base, found[key])
+            )
             for step, key in own.items()
         ]
         for one, own in zip(refinements, keys, strict=True)
@@ -162,23 +165,23 @@ def draw_variants(
 
 
 def _by_missing_steps(
-    missing: Sequence[tuple[Refinement, int]],
-) -> dict[tuple[int, ...], list[Refinement]]:
+    missing: Sequence[tuple[Redenoising, int]],
+) -> dict[tuple[int, ...], list[Redenoising]]:
     """Refinements by the switch steps that they lack."""
-    steps_of: dict[Refinement, list[int]] = {}
+    steps_of: dict[Redenoising, list[int]] = {}
     for refinement, step in missing:
         steps_of.setdefault(refinement, []).append(step)
-    groups: dict[tuple[int, ...], list[Refinement]] = {}
+    groups: dict[tuple[int, ...], list[Redenoising]] = {}
     for refinement, steps in steps_of.items():
         groups.setdefault(tuple(steps), []).append(refinement)
     return groups
 
 
 def _load_model(settings: Settings) -> tuple[Any, dict[str, Any]]:
+    from hoi_assets.engines.device import configure_torch
     from hoi_assets.engines.sd3.loading import load_sd3
-    from hoi_assets.engines.sdxl.loading import configure
 
-    loaded = load_sd3(benchmark_model(settings), configure(settings))
+    loaded = load_sd3(benchmark_model(settings), configure_torch(settings))
     return loaded, loaded.environment(settings.redenoising.batch_size)
 
 
@@ -199,7 +202,7 @@ def _store_latents(store: Store, key: str, latents: Mapping[int, Any], batch_siz
     replace_bytes(path, data, store.staging, durable=False, mode=LATENTS_MODE)
 
 
-def _load_latents(store: Store, one: Refinement, base: str, batch_size: int) -> Refinement:
+def _load_latents(store: Store, one: Redenoising, base: str, batch_size: int) -> Redenoising:
     """The refinement with the latents that are stored, possibly none."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -11,9 +11,9 @@ import polars as pl
 
 from hoi_assets.detailscribe.benchmark_images import CachedVariant
 from hoi_assets.detailscribe.columns import STATUS_COLUMNS
-from hoi_assets.engines.image_cache import Known
-from hoi_assets.engines.sd3.redenoising import passes
-from hoi_assets.engines.sdxl.sampling import Draw
+from hoi_assets.engines.image_cache import CachedImage
+from hoi_assets.engines.image_spec import ImageSpec
+from hoi_assets.engines.sd3.compute import denoiser_evaluations
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
 
@@ -126,7 +126,7 @@ IMAGE_ROWS = Table(
 )
 
 
-def image_columns(known: Known) -> Record:
+def image_columns(known: CachedImage) -> Record:
     """The columns that say how a plain image was drawn."""
     record = known.as_record()
     del record["lora_digest"]
@@ -134,7 +134,7 @@ def image_columns(known: Known) -> Record:
         "corrected_prompt": None,
         "switch_step": None,
         "s_reference": None,
-        "denoiser_evaluations": passes(known.row),
+        "denoiser_evaluations": denoiser_evaluations(known.row),
     }
 
 
@@ -178,9 +178,9 @@ def failed_row(image_row: Record, method: str, reason: str) -> Record:
     }
 
 
-def drawn_row(record: Mapping[str, Any]) -> Draw:
+def drawn_row(record: Mapping[str, Any]) -> ImageSpec:
     """What an image was drawn from; for a variant, the image it branched from."""
-    return Draw(
+    return ImageSpec(
         prompt=record["drawn_prompt"],
         seed=record["seed"],
         slot=record["slot"],
@@ -193,7 +193,7 @@ def drawn_row(record: Mapping[str, Any]) -> Draw:
     )
 
 
-def redrawable_row(record: Mapping[str, Any], settings: Settings) -> Draw:
+def redrawable_row(record: Mapping[str, Any], settings: Settings) -> ImageSpec:
     """`drawn_row` with a slot in the settings' batch, which may be smaller than it was then."""
     row = drawn_row(record)
     return replace(row, slot=row.slot % settings.redenoising.batch_size)

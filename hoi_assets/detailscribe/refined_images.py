@@ -22,7 +22,7 @@ from hoi_assets.detailscribe.image_rows import (
 )
 from hoi_assets.detailscribe.initial_images import split_refinable
 from hoi_assets.detailscribe.selection import ComponentsByRow, select_by_critic
-from hoi_assets.engines.sd3.redenoising import Refinement
+from hoi_assets.engines.sd3.redenoising import Redenoising
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
@@ -67,7 +67,7 @@ def _draw_switch_step_variants(
     log: Log,
 ) -> list[Record]:
     refinements = {
-        row["row_id"]: Refinement(redrawable_row(row, settings), prompt)
+        row["row_id"]: Redenoising(redrawable_row(row, settings), prompt)
         for row in initial
         if (prompt := corrected[row["row_id"]]) is not None
     }

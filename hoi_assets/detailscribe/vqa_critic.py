@@ -15,7 +15,7 @@ from hoi_assets.detailscribe.critique import (
     build_critique,
     rank_findings,
 )
-from hoi_assets.engines.vilt.answers import known_answers
+from hoi_assets.engines.vilt.answers import cached_answers
 from hoi_assets.llm.reply import Reply
 from hoi_assets.progress import Log
 from hoi_assets.settings import Critic as CriticSettings
@@ -35,7 +35,7 @@ def critique_by_vqa(
 ) -> list[Critique]:
     """The VQA model's critique of each image, in their order; known answers are not asked again."""
     asked = [(r.image.pixels, one.question) for r in requests for one in r.components]
-    p_yes = known_answers(store, settings, ref, asked, log)
+    p_yes = cached_answers(store, settings, ref, asked, log)
     name = model_digest(ref)[:16]
     return [
         critique_from_answers(

@@ -1,4 +1,4 @@
-"""BLIP-VQA of (picture, prompt) pairs: the product of P(yes) over the prompt's noun phrases.
+"""BLIP-VQA of (image, prompt) pairs: the product of P(yes) over the prompt's noun phrases.
 
 T2I-CompBench's metric of attribute binding (Huang et al. 2023, arXiv 2307.06350). As published: a
 BLIP for visual question answering is asked "<noun phrase>?" of each noun phrase; P(yes) is the
@@ -6,9 +6,9 @@ probability, over the whole vocabulary, that the answer's first token is "yes"; 
 product. Not as published:
 
 - Noun phrases are the subjects and objects of the prompt's components, not the noun chunks of a
-  spaCy parse, so that there is no further model to get; so they are each asked once.
+  spaCy parse, which would need another model; each is asked once.
 - BLIP is transformers' `BlipForQuestionAnswering`: the question begins with [CLS], where the
-  authors' code puts [ENC], and the picture's side is that of the weights (384 px, there 480).
+  authors' code puts [ENC], and the image size is that of the weights (384 px, there 480).
 - Questions are not padded, so that P(yes) is that of the question alone; there the padding of a
   batch is attended to.
 - A prompt without noun phrases has no score; there it counts as 1.
@@ -24,18 +24,16 @@ import numpy as np
 from PIL import Image
 
 from hoi_assets.engines.batching import map_fixed
-from hoi_assets.engines.judge_loading import (
-    Source,
+from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
+from hoi_assets.engines.pair_inputs import PairScores, longer_than
+from hoi_assets.engines.pretrained import (
     content_digest,
-    from_pretrained,
-    once,
-    pretrained_part,
     processor_facts,
+    read_model,
+    read_processor,
     require_files,
     tokenizer_facts,
 )
-from hoi_assets.engines.metrics import Scores
-from hoi_assets.engines.vilt.verifier import longer_than
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
 
@@ -55,7 +53,7 @@ _PRONOUNS = _POSSESSIVES | {
 _PLACES = frozenset({"top", "the side", "the left", "the right"})
 
 
-class Parts(Protocol):
+class ComponentParts(Protocol):
     """What is read of a component (`hoi_assets.detailscribe.components.Component`)."""
 
     @property
@@ -76,6 +74,11 @@ class BlipVqaModel:
     device: str = "cpu"
 
     @property
+    def modules(self) -> tuple[Any, ...]:
+        """The weights, as the model cache counts them."""
+        return (self.model,)
+
+    @property
     def max_text_tokens(self) -> int:
         """Questions are cut beyond this many tokens."""
         positions = int(self.model.config.text_config.max_position_embeddings)
@@ -92,30 +95,31 @@ class BlipVqaModel:
 
 
 def load_blip_vqa(source: Source, device: str = "cpu") -> BlipVqaModel:
-    """Load a BLIP-VQA from a ModelRef or folder; loaded once per process.
+    """Load a BLIP-VQA from a ModelRef or folder; cached by `model_cache`.
 
     Raises:
         HoiError: missing or misshapen weights, or a tokenizer without the word yes.
     """
-    return once("blip_vqa", source, device, _load)
+    return load_cached("blip_vqa", source, device, _load)
 
 
 def _load(ref: ModelRef, device: str) -> BlipVqaModel:
     from transformers import AutoTokenizer, BlipForQuestionAnswering, BlipImageProcessorPil
 
     require_files(ref, ("config.json", "model.safetensors", "tokenizer_config.json"))
-    model = from_pretrained(BlipForQuestionAnswering, ref)
-    tokenizer = pretrained_part(AutoTokenizer, ref)
+    model = read_model(BlipForQuestionAnswering, ref)
+    tokenizer = read_processor(AutoTokenizer, ref)
     yes = tokenizer.convert_tokens_to_ids(YES)
     if yes is None or yes == tokenizer.unk_token_id:
         raise HoiError(
             f"BLIP-VQA {ref.source}: its tokenizer has no word {YES!r}",
             "name an English BLIP for visual question answering under models.blip_vqa",
         )
+    move_to_device([model], device)
     return BlipVqaModel(
-        model=model.to(device),
+        model=model,
         tokenizer=tokenizer,
-        image_processor=pretrained_part(BlipImageProcessorPil, ref),
+        image_processor=read_processor(BlipImageProcessorPil, ref),
         yes=yes,
         device=device,
     )
@@ -127,20 +131,20 @@ def blip_vqa_scores(
     phrases: Sequence[Sequence[str]],
     slots: Sequence[int] | None = None,
     batch_size: int = BATCH_SIZE,
-) -> Scores:
-    """BLIP-VQA of each picture, 0..1: the product of P(yes) over its noun phrases.
+) -> PairScores:
+    """BLIP-VQA of each image, 0..1: the product of P(yes) over its noun phrases.
 
     Args:
         images: of any size; resized to the model's side, aspect ratio not kept, as published.
-        phrases: of each picture, see `noun_phrases`.
-        slots: place of each picture in its whole table (see `batching`).
+        phrases: of each image, see `noun_phrases`.
+        slots: place of each image in its whole table (see `batching`).
 
     Returns:
-        NaN where a picture has no phrases. `truncated`: pictures with a phrase that was cut.
+        NaN where an image has no phrases. `truncated`: images with a phrase that was cut.
     """
     if len(images) != len(phrases):
         raise ValueError(f"{len(images)} images for the phrases of {len(phrases)}")
-    owners, places, asked = asked_pairs(phrases, slots)
+    owners, places, asked = flatten_pairs(phrases, slots)
     questions = [f"{phrase}?" for phrase in asked]
     tokens = _tokens(blip, questions)
     p_yes = np.zeros(len(questions))
@@ -157,16 +161,16 @@ def blip_vqa_scores(
     for owner, p in zip(owners, p_yes, strict=True):
         values[owner] = p if np.isnan(values[owner]) else values[owner] * p
     long = longer_than(blip.tokenizer, questions, blip.max_text_tokens)
-    return Scores(values, tuple(sorted({owners[item] for item in long})))
+    return PairScores(values, tuple(sorted({owners[item] for item in long})))
 
 
-def asked_pairs(
+def flatten_pairs(
     texts: Sequence[Sequence[str]], slots: Sequence[int] | None = None
 ) -> tuple[list[int], list[int], list[str]]:
-    """Lay the texts of each picture out as pairs: the pictures' numbers, slots, and the texts.
+    """Flatten the texts of all images into pairs: image indices, slots, and texts.
 
-    A pair's slot depends on its picture's slot and its own number alone; neighbours' pairs fall on
-    different places of a batch, so that batches fill.
+    A pair's slot depends on its image's slot and its own index alone; pairs of neighbouring images
+    fall on different places of a batch, so that batches fill.
 
     >>> asked_pairs([["a hand", "a cup"], [], ["a box"]], [4, 5, 6])
     ([0, 0, 2], [4, 5, 6], ['a hand', 'a cup', 'a box'])
@@ -217,7 +221,7 @@ def _p_yes(blip: BlipVqaModel, images: list[Image.Image], questions: list[list[i
         return logits.double().softmax(-1)[:, blip.yes].cpu().numpy()
 
 
-def noun_phrases(components: Sequence[Parts]) -> tuple[str, ...]:
+def noun_phrases(components: Sequence[ComponentParts]) -> tuple[str, ...]:
     """Subjects and objects of the components in order, each once, without pronouns.
 
     "the spoon" is "a red spoon" where that is named; "its paw" is asked for as "paw".

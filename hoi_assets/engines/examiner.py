@@ -1,4 +1,4 @@
-"""The examiner: what a picture of the tiny world really shows. Reports only; it selects nothing.
+"""The examiner: what an image of the tiny world really shows. Used for reports, never to select.
 
 A multi-label ResNet whose labels are `pose:<category>`, `object:<name>`, `colour:<name>`,
 `side:<left|right|both>`, `defect:<name>` and `clean`.
@@ -13,13 +13,12 @@ import numpy as np
 from PIL import Image
 
 from hoi_assets.engines.batching import map_fixed
-from hoi_assets.engines.judge_loading import (
-    Source,
+from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
+from hoi_assets.engines.pretrained import (
     content_digest,
-    from_pretrained,
-    once,
-    pretrained_part,
     processor_facts,
+    read_model,
+    read_processor,
     require_files,
 )
 from hoi_assets.errors import HoiError
@@ -41,6 +40,11 @@ class ExaminerModel:
     labels: tuple[str, ...]
     device: str = "cpu"
 
+    @property
+    def modules(self) -> tuple[Any, ...]:
+        """The weights, as the model cache counts them."""
+        return (self.model,)
+
     @cached_property
     def digest(self) -> str:
         """Hash of weights, labels and preprocessing."""
@@ -49,8 +53,8 @@ class ExaminerModel:
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What a picture shows. `probabilities` holds every label's, 0..1."""
+class Examination:
+    """What an image shows. `probabilities`: of every label, 0..1."""
 
     pose: str
     object: str
@@ -62,19 +66,19 @@ class Truth:
 
 
 def load_examiner(source: Source, device: str = "cpu") -> ExaminerModel:
-    """Load an examiner from a ModelRef or folder; loaded once per process.
+    """Load an examiner from a ModelRef or folder; cached by `model_cache`.
 
     Raises:
         HoiError: missing or misshapen weights, or labels without one of the prefixes.
     """
-    return once("examiner", source, device, _load)
+    return load_cached("examiner", source, device, _load)
 
 
 def _load(ref: ModelRef, device: str) -> ExaminerModel:
     from transformers import ResNetForImageClassification, ViTImageProcessorPil
 
     require_files(ref, ("config.json", "model.safetensors"))
-    model = from_pretrained(ResNetForImageClassification, ref)
+    model = read_model(ResNetForImageClassification, ref)
     named = model.config.id2label
     labels = tuple(named[number] for number in range(len(named)))
     for wanted in (*(f"{prefix}:" for prefix in READ_BY_ARGMAX), CLEAN):
@@ -83,9 +87,10 @@ def _load(ref: ModelRef, device: str) -> ExaminerModel:
                 f"examiner {ref.source}: no label {wanted!r} in config.json's id2label",
                 "name the examiner's own folder, or retrain it by its recipe",
             )
+    move_to_device([model], device)
     return ExaminerModel(
-        model=model.to(device),
-        image_processor=pretrained_part(ViTImageProcessorPil, ref),
+        model=model,
+        image_processor=read_processor(ViTImageProcessorPil, ref),
         labels=labels,
         device=device,
     )
@@ -96,11 +101,11 @@ def examine(
     images: Sequence[Image.Image],
     slots: Sequence[int] | None = None,
     batch_size: int = BATCH_SIZE,
-) -> list[Truth]:
-    """Read pictures: the likeliest label of each kind, defects and `clean` from 0.5 up.
+) -> list[Examination]:
+    """Examine images: the likeliest label of each kind; defects and `clean` from 0.5 up.
 
     Args:
-        slots: place of each picture in its whole table (see `batching`).
+        slots: place of each image in its whole table (see `batching`).
     """
     import torch
 
@@ -115,12 +120,12 @@ def examine(
     return [_truth(dict(zip(examiner.labels, map(float, row), strict=True))) for row in rows]
 
 
-def _truth(probabilities: dict[str, float]) -> Truth:
+def _truth(probabilities: dict[str, float]) -> Examination:
     likeliest = {}
     for prefix in READ_BY_ARGMAX:
         own = [label for label in probabilities if label.startswith(f"{prefix}:")]
         likeliest[prefix] = max(own, key=probabilities.__getitem__).removeprefix(f"{prefix}:")
-    return Truth(
+    return Examination(
         **likeliest,
         defects=tuple(
             label.removeprefix(DEFECT)
@@ -132,8 +137,8 @@ def _truth(probabilities: dict[str, float]) -> Truth:
     )
 
 
-def agrees(truth: Truth, slots: Mapping[str, Any]) -> dict[str, bool]:
-    """What of a prompt is right in its picture.
+def agrees(truth: Examination, slots: Mapping[str, Any]) -> dict[str, bool]:
+    """Which slots of a prompt its image shows correctly.
 
     Args:
         slots: the prompt's `category` (or `pose`), `object`, `colour`, `side`; a slot that is

@@ -1,10 +1,10 @@
-"""Draws only what was never drawn: every image is found again by its key."""
+"""Generates only images that are not in the store: every image is found by its key."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hoi_assets.engines.sdxl.sampling import Draw, image_key
+from hoi_assets.engines.image_spec import ImageSpec, image_key
 from hoi_assets.progress import Log, track
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from PIL import Image
 
 KIND = "image"
-# Apart from what pictures are: a version holds no clock, or equal inputs would give other hashes.
+# A kind of its own: a version must not hold wall time, or equal inputs would give other hashes.
 SECONDS_KIND = "image_seconds"
 ENVIRONMENT = ("batch_size", "dtype", "device", "threads", "cpu_capability")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture as it was drawn now, or the reason why there is none.
+class NewImage:
+    """An image as it comes from the model, or the reason why there is none.
 
     Attributes:
-        key: hash of all that determines it.
-        environment: what its bits depend on beside that.
-        seconds: wall time that drawing it took; None where nobody measured it.
+        key: hash of all that determines it, except the environment.
+        environment: what its bits depend on besides.
+        seconds: wall time of generating it; None where not measured.
     """
 
     key: str
@@ -38,12 +38,12 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """One image as the store has it.
+class StoredImage:
+    """An image as the ledger records it.
 
     Attributes:
-        pixels: digest of the pixels; None where drawing failed.
-        pixel_std: standard deviation of the pixel values (0..255); about 0 is a blank picture.
+        pixels: digest of the pixels; None where generating it failed.
+        pixel_std: standard deviation of the pixel values (0..255); about 0 is a blank image.
         environment: batch size, dtype, device, threads, CPU capability, and the slot.
         reason: why there is no image.
     """
@@ -55,26 +55,26 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Known:
-    """One row's image, as it was drawn first.
+class CachedImage:
+    """A row's image, as it was first generated.
 
     Attributes:
         image_id: first 16 hex digits of the image's key.
         base_digest: hash of the base model.
     """
 
-    row: Draw
+    row: ImageSpec
     image_id: str
     base_digest: str
-    kept: Kept
+    stored: StoredImage
 
     @property
     def pixels(self) -> str | None:
-        """Digest of the pixels; None where drawing failed."""
-        return self.kept.pixels
+        """Digest of the pixels; None where generating the image failed."""
+        return self.stored.pixels
 
     def as_record(self) -> dict[str, Any]:
-        """The columns of a table row, by which `hoi replay` draws the image again."""
+        """The columns of a table row; `hoi replay` generates the image again from them."""
         return {
             "image_id": self.image_id,
             "drawn_prompt": self.row.prompt,
@@ -87,104 +87,103 @@ class Known:
             "height": self.row.height,
             "lora_digest": self.row.lora.digest if self.row.lora else None,
             "base_digest": self.base_digest,
-            "slot": self.kept.environment["slot"],
-            **{name: self.kept.environment[name] for name in ENVIRONMENT},
-            "pixels": self.kept.pixels,
-            "pixel_std": self.kept.pixel_std,
-            "status": "accepted" if self.kept.pixels else "failed",
-            "reason": self.kept.reason,
+            "slot": self.stored.environment["slot"],
+            **{name: self.stored.environment[name] for name in ENVIRONMENT},
+            "pixels": self.stored.pixels,
+            "pixel_std": self.stored.pixel_std,
+            "status": "accepted" if self.stored.pixels else "failed",
+            "reason": self.stored.reason,
         }
 
 
-def image_id(row: Draw, base_digest: str) -> str:
-    """The name of an image in tables: 16 hex digits of its key."""
+def image_id(row: ImageSpec, base_digest: str) -> str:
+    """The id of an image in tables: 16 hex digits of its key."""
     return image_key(row, base_digest)[:ID_LENGTH]
 
 
-def seconds_of(store: Store, image_ids: Iterable[str]) -> dict[str, float]:
-    """Wall time that drawing each image took, where it was measured when it was drawn first."""
+def generation_seconds(store: Store, image_ids: Iterable[str]) -> dict[str, float]:
+    """Wall time in seconds of first generating each image, by image id, where it was measured."""
     return store.ledger.get(SECONDS_KIND, image_ids)
 
 
-def draw_known(
-    store: Store, settings: Settings, rows: Sequence[Draw], label: str, log: Log
-) -> list[Known]:
-    """The SDXL images of `rows`, in order; those never made (or lost on disk) are drawn now.
+def get_or_generate_images(
+    store: Store, settings: Settings, rows: Sequence[ImageSpec], label: str, log: Log
+) -> list[CachedImage]:
+    """The SDXL images of `rows`, in order; those that the store lacks are generated now.
 
-    The model is loaded only when something is to be drawn.
+    The model is loaded only if an image is missing.
     """
-    from hoi_assets.engines.sdxl.loading import model_digest
+    from hoi_assets.store.weights import model_digest
 
     base = model_digest(settings.models.base)
     batch_size = settings.sampling.batch_size
     keys = [image_key(row, base) for row in rows]
 
-    def drawn(todo: Sequence[Draw]) -> Iterator[Picture]:
-        from hoi_assets.engines.sdxl.loading import configure, load_sdxl
-        from hoi_assets.engines.sdxl.sampling import draw
+    def generate(todo: Sequence[ImageSpec]) -> Iterator[NewImage]:
+        from hoi_assets.engines.device import configure_torch
+        from hoi_assets.engines.sdxl.loading import load_sdxl
+        from hoi_assets.engines.sdxl.sampling import generate_images
 
-        loaded = load_sdxl(settings.models.base, configure(settings))
+        loaded = load_sdxl(settings.models.base, configure_torch(settings))
         facts = loaded.environment(batch_size)
-        for one in draw(loaded, todo, batch_size):
-            yield Picture(image_key(one.row, base), one.row.slot, one.image, one.reason, facts)
+        for one in generate_images(loaded, todo, batch_size):
+            yield NewImage(image_key(one.row, base), one.row.slot, one.image, one.reason, facts)
 
-    kept = found_or_drawn(
-        store, dict(zip(keys, rows, strict=True)), drawn, batch_size, label, log, len(rows)
+    stored = get_or_generate(
+        store, dict(zip(keys, rows, strict=True)), generate, batch_size, label, log, len(rows)
     )
     return [
-        Known(row=row, image_id=key[:ID_LENGTH], base_digest=base, kept=kept[key])
+        CachedImage(row=row, image_id=key[:ID_LENGTH], base_digest=base, stored=stored[key])
         for key, row in zip(keys, rows, strict=True)
     ]
 
 
-Asked = TypeVar("Asked")
+Wanted = TypeVar("Wanted")
 
 
-def found_or_drawn(
+def get_or_generate(
     store: Store,
-    wanted: Mapping[str, Asked],
-    draw: Callable[[Sequence[Asked]], Iterator[Picture]],
-    keep_every: int,
+    wanted: Mapping[str, Wanted],
+    generate: Callable[[Sequence[Wanted]], Iterator[NewImage]],
+    save_every: int,
     label: str,
     log: Log,
     rows: int | None = None,
-) -> dict[str, Kept]:
-    """Images by key; those never made (or lost on disk) are drawn now.
+) -> dict[str, StoredImage]:
+    """Images by key; those that the store lacks are generated now.
 
-    What is finished is kept at once, `keep_every` pictures at a time, so a killed run goes on where
-    it stopped. Pictures that failed are tried again.
+    Finished images are stored `save_every` at a time, so that a killed run resumes where it
+    stopped. Images that failed are tried again.
 
     Args:
-        wanted: by the hash of all that determines the picture.
-        draw: draws what is missing; called only where something is.
-        rows: how many ask for them, for the message.
+        wanted: by the hash of all that determines the image.
+        generate: generates the missing images; called only if there are any.
+        rows: number of rows that want them, for the message.
     """
     made = store.ledger.get(KIND, wanted)
     lost = set(store.images.missing(value["pixels"] for value in made.values()))
-    todo = [
-        asked for key, asked in wanted.items() if key not in made or made[key]["pixels"] in lost
-    ]
-    failed: dict[str, Kept] = {}
+    todo = [one for key, one in wanted.items() if key not in made or made[key]["pixels"] in lost]
+    failed: dict[str, StoredImage] = {}
     if todo:
-        fresh, failed = _drawn(store, draw(todo), len(todo), keep_every, label, log)
+        fresh, failed = _store_all(store, generate(todo), len(todo), save_every, label, log)
         made |= fresh
     else:
-        log(f"{label}: all {rows or len(wanted)} found, none drawn")
-    return {key: failed[key] if key in failed else Kept(**made[key]) for key in wanted}
+        log(f"{label}: all {rows or len(wanted)} found in the cache")
+    return {key: failed[key] if key in failed else StoredImage(**made[key]) for key in wanted}
 
 
-def _drawn(
-    store: Store, pictures: Iterator[Picture], total: int, keep_every: int, label: str, log: Log
-) -> tuple[dict[str, Any], dict[str, Kept]]:
+def _store_all(
+    store: Store, images: Iterator[NewImage], total: int, save_every: int, label: str, log: Log
+) -> tuple[dict[str, Any], dict[str, StoredImage]]:
     import numpy as np
 
     fresh: dict[str, Any] = {}
-    failed: dict[str, Kept] = {}
+    failed: dict[str, StoredImage] = {}
     batch: dict[str, Any] = {}
     seconds: dict[str, float] = {}
-    for one in track(pictures, label, total=total, log=log):
+    for one in track(images, label, total=total, log=log):
         if one.image is None:
-            failed[one.key] = _nothing(one.slot, one.reason or "not drawn")
+            failed[one.key] = _failed_image(one.slot, one.reason or "not drawn")
             continue
         facts = {name: one.environment[name] for name in ENVIRONMENT}
         if one.seconds is not None:
@@ -194,7 +193,7 @@ def _drawn(
             "pixel_std": round(float(np.asarray(one.image).std()), 3),
             "environment": {"slot": one.slot, **facts},
         }
-        if len(batch) >= keep_every:
+        if len(batch) >= save_every:
             store.ledger.put(SECONDS_KIND, seconds)
             fresh |= store.ledger.put(KIND, batch)
             batch, seconds = {}, {}
@@ -203,12 +202,12 @@ def _drawn(
     lost = set(store.images.missing(value["pixels"] for value in fresh.values()))
     for key, value in fresh.items():
         if value["pixels"] in lost:
-            failed[key] = _nothing(
+            failed[key] = _failed_image(
                 value["environment"]["slot"],
                 "lost: its file is gone and this machine draws other pixels than those recorded",
             )
     return fresh, failed
 
 
-def _nothing(slot: int, reason: str) -> Kept:
-    return Kept(None, None, {"slot": slot, **dict.fromkeys(ENVIRONMENT)}, reason)
+def _failed_image(slot: int, reason: str) -> StoredImage:
+    return StoredImage(None, None, {"slot": slot, **dict.fromkeys(ENVIRONMENT)}, reason)

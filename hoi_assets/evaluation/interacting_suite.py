@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from hoi_assets.engines.image_cache import seconds_of
+from hoi_assets.engines.image_cache import generation_seconds
 from hoi_assets.errors import HoiError
 from hoi_assets.evaluation.benchmark_scores import (
     CANDIDATE,
@@ -78,7 +78,7 @@ def score_interacting(
         compute,
         PAIRS,
     )
-    seconds = seconds_of(store, candidates["image_id"].unique())
+    seconds = generation_seconds(store, candidates["image_id"].unique())
     return replace(
         suite, candidates=candidates, ratings=ratings, costs=average_costs(candidates, seconds)
     )

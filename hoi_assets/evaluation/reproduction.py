@@ -16,8 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hoi_assets.engines.cached_scores import SCORING_VERSION
 from hoi_assets.errors import HoiError
-from hoi_assets.evaluation.run_metrics import SCORING_VERSION, component_judges, judges
+from hoi_assets.evaluation.run_metrics import component_judges, judges
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.progress import Log
 from hoi_assets.settings import ROOT, ModelRef, Settings, load_settings, resolve_path
@@ -198,10 +199,10 @@ def _score(
 def _p_yes(
     ref: ModelRef, device: str, images: list["Image.Image"], rows: list[dict[str, Any]]
 ) -> tuple[float | None, ...]:
-    from hoi_assets.engines.blip_vqa import asked_pairs
+    from hoi_assets.engines.blip_vqa import flatten_pairs
     from hoi_assets.engines.vilt.vqa import answers, load_vqa
 
-    owners, places, questions = asked_pairs([row["questions"] for row in rows])
+    owners, places, questions = flatten_pairs([row["questions"] for row in rows])
     pictures = [images[owner] for owner in owners]
     p_yes = answers(load_vqa(ref, device), pictures, questions, places)
     means: list[float | None] = []
@@ -213,7 +214,7 @@ def _p_yes(
 
 def _kind(settings: Settings) -> dict[str, Any]:
     """The kind of machine and software whose bits are alike."""
-    from hoi_assets.engines.judge_loading import resolve_device
+    from hoi_assets.engines.device import resolve_device
 
     facts = hardware(resolve_device(settings.device))
     names = ("device", "gpu", "cpu_capability", "machine")
@@ -247,7 +248,7 @@ def record(settings: Settings, log: Log, **facts: Any) -> tuple[dict[str, Any], 
     Args:
         facts: further entries, e.g. hashes of inputs; JSON-able.
     """
-    from hoi_assets.engines.judge_loading import resolve_device
+    from hoi_assets.engines.device import resolve_device
 
     checked, problem = check_reference(settings, log)
     kept = {

@@ -1,26 +1,26 @@
 """Scores of images by every judge, each image scored once per judge."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import polars as pl
 
-from hoi_assets.engines.vilt.answers import known_answers
-from hoi_assets.engines.vilt.pair_scores import pair_scores
+from hoi_assets.engines.cached_scores import (
+    Metric,
+    Rows,
+    Values,
+    cached_scores,
+    clip_score_metric,
+    log_truncated,
+)
+from hoi_assets.engines.vilt.answers import cached_answers
+from hoi_assets.engines.vilt.pair_scores import cached_pair_scores
 from hoi_assets.evaluation.scorecards import SCORES
-from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
 from hoi_assets.settings import ModelRef, Settings, resolve_path
 from hoi_assets.store.versions import Published, Store
-from hoi_assets.store.weights import model_digest
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-SCORING_VERSION = "1"  # part of every score's key: raise it when a judge computes otherwise
-CHUNK = 128
 CARRIED = (
     "suite",
     "method",
@@ -34,23 +34,7 @@ CARRIED = (
 # From which probability on the component examiner's yes counts; the critic's is in the settings.
 PRESENT = 0.5
 
-Rows = Sequence[dict[str, Any]]
-# By metric; None where the judge has nothing to say of the row.
-Values = dict[str, float | None]
 Describe = Callable[[Sequence[str]], list[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Judge:
-    """One judge: its name, its weights, and `score(images, rows, slots)` -> JSON-able values.
-
-    `reads`: the fields of a row that it judges the picture by.
-    """
-
-    name: str
-    ref: ModelRef
-    reads: tuple[str, ...]
-    score: Callable[[Sequence["Image.Image"], Rows, Sequence[int]], list[Values]]
 
 
 def score_images(
@@ -68,7 +52,7 @@ def score_images(
     found = score_rows(store, settings, rows, log)
     if verifier is not None:
         pairs = [(row["pixels"], row["prompt"]) for row in rows]
-        verdicts = pair_scores(store, settings, pairs, verifier, log)
+        verdicts = cached_pair_scores(store, settings, pairs, verifier, log)
         names = ("verifier_fidelity", "verifier_alignment")
         found = [
             {**dict(zip(names, verdicts[pair], strict=True)), **values}
@@ -107,7 +91,7 @@ def score_rows(store: Store, settings: Settings, rows: Rows, log: Log) -> list[V
         return found
     for judge in judges(settings, log):
         if set(judge.reads) <= rows[0].keys():
-            for values, more in zip(found, _score(store, judge, rows, log), strict=True):
+            for values, more in zip(found, cached_scores(store, judge, rows, log), strict=True):
                 values |= more
     if "questions" in rows[0]:
         for name, ref, threshold in component_judges(settings):
@@ -158,25 +142,19 @@ def reference_scores(
     }
 
 
-def judges(settings: Settings, log: Log) -> list[Judge]:
+def judges(settings: Settings, log: Log) -> list[Metric]:
     """The judges that the profile names."""
     models = settings.models
     chosen = [
-        Judge("clip_score", models.clip, ("prompt",), _clip(settings, log)),
-        Judge("image_reward", models.image_reward, ("prompt",), _image_reward(settings, log)),
+        clip_score_metric(settings, log),
+        Metric("image_reward", models.image_reward, ("prompt",), _image_reward(settings, log)),
     ]
     if models.examiner is not None:
         asked = ("category", "object", "colour", "side", "suite")
-        chosen.append(Judge("examiner", models.examiner, asked, _examiner(settings)))
+        chosen.append(Metric("examiner", models.examiner, asked, _examiner(settings)))
     if models.blip_vqa is not None:
-        chosen.append(Judge("blip_vqa", models.blip_vqa, ("phrases",), _blip_vqa(settings, log)))
+        chosen.append(Metric("blip_vqa", models.blip_vqa, ("phrases",), _blip_vqa(settings, log)))
     return chosen
-
-
-def known_clip_scores(store: Store, settings: Settings, rows: Rows, log: Log) -> list[float]:
-    """CLIPScore of each row's `pixels` against its `prompt`; each pair scored once."""
-    judge = Judge("clip_score", settings.models.clip, ("prompt",), _clip(settings, log))
-    return [float(values["clip_score"] or 0.0) for values in _score(store, judge, rows, log)]
 
 
 def component_judges(settings: Settings) -> list[tuple[str, ModelRef, float]]:
@@ -194,7 +172,7 @@ def _components_that_hold(
     store: Store, settings: Settings, ref: ModelRef, threshold: float, rows: Rows, log: Log
 ) -> list[float | None]:
     asked = [(row["pixels"], question) for row in rows for question in row["questions"]]
-    p_yes = known_answers(store, settings, ref, asked, log)
+    p_yes = cached_answers(store, settings, ref, asked, log)
     shares: list[float | None] = []
     for row in rows:
         holds = [p_yes[row["pixels"], question] >= threshold for question in row["questions"]]
@@ -202,25 +180,13 @@ def _components_that_hold(
     return shares
 
 
-def _clip(settings: Settings, log: Log) -> Callable[..., list[Values]]:
-    def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
-        from hoi_assets.engines.metrics import clip_scores, load_clip
-
-        model = load_clip(settings.models.clip, settings.device)
-        scores = clip_scores(model, images, [row["prompt"] for row in rows], slots)
-        _say_truncated("CLIPScore", scores.truncated, log)
-        return [{"clip_score": float(value)} for value in scores.values]
-
-    return compute
-
-
 def _image_reward(settings: Settings, log: Log) -> Callable[..., list[Values]]:
     def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
-        from hoi_assets.engines.metrics import image_reward_scores, load_image_reward
+        from hoi_assets.engines.image_reward import image_reward_scores, load_image_reward
 
         model = load_image_reward(settings.models.image_reward, settings.device)
         scores = image_reward_scores(model, images, [row["prompt"] for row in rows], slots)
-        _say_truncated("ImageReward", scores.truncated, log)
+        log_truncated("ImageReward", scores.truncated, log)
         return [{"image_reward": float(value)} for value in scores.values]
 
     return compute
@@ -233,17 +199,12 @@ def _blip_vqa(settings: Settings, log: Log) -> Callable[..., list[Values]]:
         assert settings.models.blip_vqa is not None
         model = load_blip_vqa(settings.models.blip_vqa, settings.device)
         scores = blip_vqa_scores(model, images, [row["phrases"] for row in rows], slots)
-        _say_truncated("BLIP-VQA", scores.truncated, log)
+        log_truncated("BLIP-VQA", scores.truncated, log)
         return [
             {"blip_vqa": None if math.isnan(value) else float(value)} for value in scores.values
         ]
 
     return compute
-
-
-def _say_truncated(name: str, prompts: Sequence[int], log: Log) -> None:
-    if prompts:
-        log(f"{name}: {len(prompts)} prompts are longer than it reads; their ends were not judged")
 
 
 def _examiner(settings: Settings) -> Callable[..., list[Values]]:
@@ -274,33 +235,3 @@ def _examined(right: dict[str, bool], row: dict[str, Any]) -> Values:
         **{f"examiner_{kind}": float(value) for kind, value in right.items()},
         "examiner_all": float(all(right.values())),
     }
-
-
-def _score(store: Store, judge: Judge, rows: Rows, log: Log) -> Iterable[Values]:
-    model = model_digest(judge.ref)
-    keys = [
-        digest(
-            {
-                "scoring": SCORING_VERSION,
-                "judge": judge.name,
-                "model": model,
-                "pixels": row["pixels"],
-                "asked": {name: row[name] for name in judge.reads},
-            }
-        )
-        for row in rows
-    ]
-    known = store.ledger.get("score", keys)
-    todo = [(slot, key) for slot, key in enumerate(dict.fromkeys(keys)) if key not in known]
-    place = {key: index for index, key in reversed(list(enumerate(keys)))}
-    for start in range(0, len(todo), CHUNK):
-        chunk = todo[start : start + CHUNK]
-        asked = [rows[place[key]] for _, key in chunk]
-        values = judge.score(
-            [store.images.open(row["pixels"]) for row in asked], asked, [slot for slot, _ in chunk]
-        )
-        known |= store.ledger.put(
-            "score", {key: value for (_, key), value in zip(chunk, values, strict=True)}
-        )
-        log(f"{judge.name}: {start + len(chunk)}/{len(todo)} images scored")
-    return [known[key] for key in keys]

@@ -2,8 +2,9 @@
 
 import polars as pl
 
-from hoi_assets.engines.image_cache import Known, draw_known
-from hoi_assets.engines.sdxl.sampling import Draw, Lora, draw_row
+from hoi_assets.engines.image_cache import CachedImage, get_or_generate_images
+from hoi_assets.engines.image_spec import ImageSpec, Lora
+from hoi_assets.engines.sdxl.sampling import make_image_spec
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.ppv.proposer import prompt_with_identifier
@@ -134,9 +135,9 @@ def _draw_round(
     number: int,
     first_position: int,
     log: Log,
-) -> list[Known]:
-    rows: list[Draw] = [
-        draw_row(
+) -> list[CachedImage]:
+    rows: list[ImageSpec] = [
+        make_image_spec(
             settings.sampling,
             prompt_with_identifier(category, row["prompt"]),
             seed_of(settings.candidates.seed, row["prompt_id"], number),
@@ -145,11 +146,11 @@ def _draw_round(
         )
         for position, row in enumerate(prompts.iter_rows(named=True))
     ]
-    return draw_known(store, settings, rows, f"candidates of {category.key}", log)
+    return get_or_generate_images(store, settings, rows, f"candidates of {category.key}", log)
 
 
 def _as_table(
-    drawn: list[Known], prompts: pl.DataFrame, category: str, number: int, lora_version: str
+    drawn: list[CachedImage], prompts: pl.DataFrame, category: str, number: int, lora_version: str
 ) -> pl.DataFrame:
     records = [
         known.as_record()

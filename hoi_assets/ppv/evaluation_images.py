@@ -2,8 +2,9 @@
 
 import polars as pl
 
-from hoi_assets.engines.image_cache import draw_known
-from hoi_assets.engines.sdxl.sampling import Draw, Lora, draw_row
+from hoi_assets.engines.image_cache import get_or_generate_images
+from hoi_assets.engines.image_spec import ImageSpec, Lora
+from hoi_assets.engines.sdxl.sampling import make_image_spec
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.ppv.candidates import CANDIDATE_ROWS, published_lora
 from hoi_assets.ppv.evaluation_prompts import EvaluationPrompt, general_prompts, held_out_prompts
@@ -75,7 +76,7 @@ def draw_evaluation_images(
         "dreambooth": published_lora(dreambooth),
         "finetuned": published_lora(finetuned),
     }
-    planned: list[tuple[str, EvaluationPrompt, Draw]] = []
+    planned: list[tuple[str, EvaluationPrompt, ImageSpec]] = []
     for method in METHODS:
         for prompt in prompts:
             for number in range(config.images_per_prompt):
@@ -85,9 +86,9 @@ def draw_evaluation_images(
                     else prompt.text
                 )
                 seed = seed_of("evaluation", config.seed, prompt.evaluation_prompt_id, number)
-                row = draw_row(settings.sampling, text, seed, len(planned), weights[method])
+                row = make_image_spec(settings.sampling, text, seed, len(planned), weights[method])
                 planned.append((method, prompt, row))
-    drawn = draw_known(
+    drawn = get_or_generate_images(
         store, settings, [row for *_, row in planned], f"evaluation of {category}", log
     )
     return EVALUATION_IMAGE_ROWS.frame(

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from hoi_assets.engines.image_cache import draw_known
-from hoi_assets.engines.sdxl.sampling import Lora, draw_row, lora_digest
+from hoi_assets.engines.image_cache import get_or_generate_images
+from hoi_assets.engines.image_spec import Lora
+from hoi_assets.engines.sdxl.sampling import lora_digest, make_image_spec
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.progress import Log
@@ -118,12 +119,13 @@ def train_proposer(
     key = lora_key(instance, classes, settings.lora, base)
 
     def train(work: Path, result: Path) -> None:
-        from hoi_assets.engines.sdxl.loading import configure, load_sdxl
+        from hoi_assets.engines.device import configure_torch
+        from hoi_assets.engines.sdxl.loading import load_sdxl
         from hoi_assets.engines.sdxl.lora import train_dreambooth_lora
 
         log(f"{category.key}: training a LoRA, {settings.lora.max_train_steps} steps")
         done = train_dreambooth_lora(
-            load_sdxl(settings.models.base, configure(settings)),
+            load_sdxl(settings.models.base, configure_torch(settings)),
             _opened(store, instance),
             _opened(store, classes),
             settings.lora,
@@ -175,7 +177,7 @@ def _class_images(
         return []
     texts = [prompt.text for prompt in category.base_prompts]
     rows = [
-        draw_row(
+        make_image_spec(
             settings.sampling,
             texts[position % len(texts)],
             seed_of("class", settings.lora.seed, category.key, position),
@@ -183,7 +185,7 @@ def _class_images(
         )
         for position in range(settings.lora.num_class_images)
     ]
-    drawn = draw_known(store, settings, rows, f"class images of {category.key}", log)
+    drawn = get_or_generate_images(store, settings, rows, f"class images of {category.key}", log)
     return [(known.pixels, known.row.prompt) for known in drawn if known.pixels is not None]
 
 
@@ -202,8 +204,10 @@ def _samples(
         seed = seed_of("sample", category.key, number)
         for method, weights in methods:
             text = prompt_with_identifier(category, prompt) if weights else prompt
-            rows.append((method, draw_row(settings.sampling, text, seed, number, weights)))
-    drawn = draw_known(store, settings, [row for _, row in rows], f"samples of {category.key}", log)
+            rows.append((method, make_image_spec(settings.sampling, text, seed, number, weights)))
+    drawn = get_or_generate_images(
+        store, settings, [row for _, row in rows], f"samples of {category.key}", log
+    )
     return LORA_SAMPLES.frame(
         [
             {

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from hoi_assets.engines.vilt.pair_scores import load, pair_scores
-from hoi_assets.engines.vilt.verifier import verdict
+from hoi_assets.engines.vilt.pair_scores import cached_pair_scores, load_published_verifier
+from hoi_assets.engines.vilt.verifier import decide
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
@@ -67,7 +67,7 @@ def verify_candidates(
         failed, with the candidate's reason.
     """
     drawn = candidates.filter(pl.col("pixels").is_not_null())
-    scores = pair_scores(
+    scores = cached_pair_scores(
         store, settings, list(zip(drawn["pixels"], drawn["prompt"], strict=True)), verifier, log
     )
     thresholds = None
@@ -80,9 +80,9 @@ def verify_candidates(
         if row["pixels"] is None:
             record |= {"status": "failed", "reason": row["reason"]}
         else:
-            thresholds = thresholds or load(settings, verifier).thresholds
+            thresholds = thresholds or load_published_verifier(settings, verifier).thresholds
             fidelity, alignment = scores[row["pixels"], row["prompt"]]
-            ruling = verdict(fidelity, alignment, thresholds)
+            ruling = decide(fidelity, alignment, thresholds)
             record |= {
                 "p_fidelity": fidelity,
                 "p_alignment": alignment,

@@ -177,10 +177,11 @@ def _replace_pixels(store: Store, settings: Settings, rows: list[dict[str, Any]]
 def _views(
     store: Store, settings: Settings, view: str, todo: list[tuple[str, dict[str, Any]]]
 ) -> Iterator[str]:
+    from hoi_assets.engines.device import configure_torch
     from hoi_assets.engines.sdxl.img2img import renoise, round_trip
-    from hoi_assets.engines.sdxl.loading import configure, load_sdxl
+    from hoi_assets.engines.sdxl.loading import load_sdxl
 
-    loaded = load_sdxl(settings.models.base, configure(settings))
+    loaded = load_sdxl(settings.models.base, configure_torch(settings))
     images = [store.images.open(row["pixels"]) for _, row in todo]
     if view == "vae":
         shown = round_trip(loaded, images, settings.sampling)

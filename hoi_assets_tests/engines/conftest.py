@@ -6,12 +6,11 @@ from hoi_assets_tests.engines.small_judges import (
     image_reward_folder,
     vilt_folder,
 )
-from hoi_assets_tests.engines.small_sdxl import fresh_cache, loaded, sampling, sdxl_folder
+from hoi_assets_tests.engines.small_sdxl import loaded, sampling, sdxl_folder
 
 __all__ = [
     "clip_folder",
     "examiner_folder",
-    "fresh_cache",
     "image_reward_folder",
     "loaded",
     "sampling",

@@ -1,5 +1,7 @@
 """Small judges on disk, of the library's own classes with random weights."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,11 @@ def picture(seed: int, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
     """Noise, different for each seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels)
+
+
+def private_copy(judge):
+    """A copy of a loaded model that a test may change: the cache shares the model itself."""
+    return replace(judge, model=copy.deepcopy(judge.model))
 
 
 def make_vilt(folder: Path, labels: tuple[str, ...] = ("fidelity", "alignment")) -> Path:
@@ -153,7 +160,7 @@ def blip():
 def make_image_reward(folder: Path) -> Path:
     import torch
 
-    from hoi_assets.engines.metrics import ImageRewardModel, build_head, save_image_reward
+    from hoi_assets.engines.image_reward import ImageRewardModel, build_head, save_image_reward
 
     torch.manual_seed(4)
     reward = ImageRewardModel(

@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from hoi_assets.engines.sdxl import loading
-from hoi_assets.engines.sdxl.loading import Loaded, load_sdxl
-from hoi_assets.engines.sdxl.sampling import Lora, lora_digest
+from hoi_assets.engines.image_spec import Lora
+from hoi_assets.engines.sdxl.loading import LoadedSDXL, load_sdxl
+from hoi_assets.engines.sdxl.sampling import lora_digest
 from hoi_assets.settings import ModelRef, Sampling
 
 PROMPTS = ("a red ball", "a left hand holds a blue mug", "a green pen on a grey wall")
@@ -100,16 +100,11 @@ def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def loaded(sdxl_folder: Path) -> Loaded:
+def loaded(sdxl_folder: Path) -> LoadedSDXL:
     """The model as a run has it, without LoRAs from other tests."""
     found = load_sdxl(ModelRef(source=str(sdxl_folder)))
-    found.forget_adapters()
+    found.unload_adapters()
     return found
-
-
-@pytest.fixture
-def fresh_cache() -> None:
-    loading.unload_all()
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +118,7 @@ def picture(colour: str, size: int = 64) -> Image.Image:
     return image
 
 
-def random_lora(loaded: Loaded, folder: Path, seed: int) -> Lora:
+def random_lora(loaded: LoadedSDXL, folder: Path, seed: int) -> Lora:
     """A LoRA with random weights (alpha twice the rank), saved by plain diffusers and peft."""
     from diffusers import StableDiffusionXLPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
@@ -131,7 +126,7 @@ def random_lora(loaded: Loaded, folder: Path, seed: int) -> Lora:
     from peft.utils import get_peft_model_state_dict
 
     unet = loaded.pipe.unet
-    loaded.forget_adapters()
+    loaded.unload_adapters()
     torch.manual_seed(seed)
     targets = ["to_q", "to_k", "to_v", "to_out.0"]
     unet.add_adapter(LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=targets))
@@ -140,5 +135,5 @@ def random_lora(loaded: Loaded, folder: Path, seed: int) -> Lora:
         unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
         unet_lora_adapter_metadata=unet.peft_config["default"].to_dict(),
     )
-    loaded.forget_adapters()
+    loaded.unload_adapters()
     return Lora(str(folder), lora_digest(folder))

@@ -10,13 +10,20 @@ from hoi_assets.detailscribe.components import build_component
 from hoi_assets.detailscribe.flat_form import from_flat
 from hoi_assets.engines.blip_vqa import (
     BlipVqaModel,
-    asked_pairs,
     blip_vqa_scores,
+    flatten_pairs,
     load_blip_vqa,
     noun_phrases,
 )
 from hoi_assets.errors import HoiError
-from hoi_assets_tests.engines.small_judges import BLIP_VISION, SIDE, WORDS, picture, tokenizer
+from hoi_assets_tests.engines.small_judges import (
+    BLIP_VISION,
+    SIDE,
+    WORDS,
+    picture,
+    private_copy,
+    tokenizer,
+)
 
 PHRASES = [("a red ball",), ("right hand", "blue box", "a wall"), (), ("a green box", "hand")]
 # In place of a word that no phrase here has.
@@ -100,7 +107,7 @@ def test_score_does_not_depend_on_what_else_is_scored(blip: BlipVqaModel) -> Non
 
 def test_neighbours_questions_fill_the_batches() -> None:
     texts = [("a", "b", "c")] * 16
-    _, places, _ = asked_pairs(texts)
+    _, places, _ = flatten_pairs(texts)
     assert [sum(place % 16 == n for place in places) for n in range(16)] == [3] * 16
 
 
@@ -119,14 +126,11 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_digest_stays_by_saving_and_changes_with_a_weight(blip: BlipVqaModel) -> None:
-    from dataclasses import replace
-
-    before = blip.digest
+    changed = private_copy(blip)
+    assert changed.digest == blip.digest
     with torch.no_grad():
-        changed = replace(blip)
         changed.model.vision_model.embeddings.class_embedding.add_(1)
-        assert changed.digest != before
-        changed.model.vision_model.embeddings.class_embedding.sub_(1)
+    assert private_copy(changed).digest != blip.digest
     assert UNUSED in WORDS
 
 

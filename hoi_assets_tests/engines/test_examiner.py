@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from hoi_assets.engines.examiner import ExaminerModel, Truth, agrees, examine, load_examiner
+from hoi_assets.engines.examiner import Examination, ExaminerModel, agrees, examine, load_examiner
 from hoi_assets.errors import HoiError
-from hoi_assets_tests.engines.small_judges import EXAMINER_LABELS, make_examiner, picture
+from hoi_assets_tests.engines.small_judges import (
+    EXAMINER_LABELS,
+    make_examiner,
+    picture,
+    private_copy,
+)
 
 
 def _says(examiner: ExaminerModel, **logits: float) -> None:
@@ -22,7 +27,7 @@ def _says(examiner: ExaminerModel, **logits: float) -> None:
 
 
 def test_truth_is_the_likeliest_label_of_each_kind(tmp_path: Path) -> None:
-    examiner = load_examiner(make_examiner(tmp_path / "examiner"))
+    examiner = private_copy(load_examiner(make_examiner(tmp_path / "examiner")))
     _says(
         examiner,
         pose__tripod=-1.0,
@@ -49,7 +54,7 @@ def test_truth_depends_on_the_picture_alone(examiner_folder: Path) -> None:
     assert len({truth.probabilities["clean"] for truth in whole}) == 5
 
 
-TRUTH = Truth("hook", "bag", "red", "left", (), True, {})
+TRUTH = Examination("hook", "bag", "red", "left", (), True, {})
 
 
 def test_agreement_is_told_by_kind() -> None:

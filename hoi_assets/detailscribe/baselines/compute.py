@@ -8,29 +8,35 @@ from collections.abc import Mapping, Sequence
 
 from hoi_assets.detailscribe.benchmark_images import draw_benchmark_images
 from hoi_assets.detailscribe.image_rows import Record, candidate_row, image_columns
-from hoi_assets.engines.sd3.redenoising import passes, pictures_within, refining_passes
-from hoi_assets.engines.sdxl.sampling import Draw
+from hoi_assets.engines.image_spec import ImageSpec
+from hoi_assets.engines.sd3.compute import (
+    affordable_images,
+    denoiser_evaluations,
+    variant_evaluations,
+)
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 
 
-def evaluation_budget(settings: Settings, row: Draw) -> int:
+def evaluation_budget(settings: Settings, row: ImageSpec) -> int:
     """Denoiser evaluations of a row's initial image and all its variants."""
     options = settings.redenoising
-    return passes(row) + refining_passes(row, options.switch_steps, options.s_reference)
+    return denoiser_evaluations(row) + variant_evaluations(
+        row, options.switch_steps, options.s_reference
+    )
 
 
-def images_within_budget(settings: Settings, row: Draw) -> int:
+def images_within_budget(settings: Settings, row: ImageSpec) -> int:
     """How many plain images like `row` its budget pays for; at least one."""
-    return pictures_within(row, evaluation_budget(settings, row))
+    return affordable_images(row, evaluation_budget(settings, row))
 
 
 def draw_candidates(
     store: Store,
     settings: Settings,
     initial: Sequence[Record],
-    wanted: Mapping[str, Sequence[Draw]],
+    wanted: Mapping[str, Sequence[ImageSpec]],
     method: str,
     first_number: int,
     label: str,

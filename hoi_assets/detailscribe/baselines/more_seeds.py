@@ -9,7 +9,7 @@ from hoi_assets.detailscribe.image_rows import (
     Record,
     redrawable_row,
 )
-from hoi_assets.engines.sd3.redenoising import multi_seed
+from hoi_assets.engines.sd3.compute import multi_seed_specs
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
@@ -26,7 +26,7 @@ def draw_more_seeds(
         initial: rows of `initial_images` that can be refined.
     """
     wanted = {
-        row["row_id"]: multi_seed(plain, images_within_budget(settings, plain))[1:]
+        row["row_id"]: multi_seed_specs(plain, images_within_budget(settings, plain))[1:]
         for row in initial
         for plain in [redrawable_row(row, settings)]
     }
@@ -46,12 +46,12 @@ def select_by_clip_score(
     Args:
         candidates: of `draw_more_seeds`.
     """
-    from hoi_assets.evaluation.run_metrics import known_clip_scores
+    from hoi_assets.engines.cached_scores import cached_clip_scores
 
     drawn = [one for own in candidates.values() for one in own if one["pixels"] is not None]
     scores = {
         (one["row_id"], one["candidate"]): score
-        for one, score in zip(drawn, known_clip_scores(store, settings, drawn, log), strict=True)
+        for one, score in zip(drawn, cached_clip_scores(store, settings, drawn, log), strict=True)
     }
     records = []
     for row_id, own in candidates.items():

@@ -6,8 +6,8 @@ from dataclasses import replace
 from hoi_assets.detailscribe.baselines.compute import draw_candidates, images_within_budget
 from hoi_assets.detailscribe.image_rows import REFINE, Record, redrawable_row
 from hoi_assets.detailscribe.selection import ComponentsByRow, select_by_critic
-from hoi_assets.engines.sd3.redenoising import multi_seed
-from hoi_assets.engines.sdxl.sampling import Draw
+from hoi_assets.engines.image_spec import ImageSpec
+from hoi_assets.engines.sd3.compute import multi_seed_specs
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
@@ -27,12 +27,14 @@ def draw_refined_prompts(
         initial: rows of `initial_images` that can be refined. components: by row_id.
         corrected: corrected prompts by row_id; None: nothing to correct.
     """
-    wanted: dict[str, list[Draw]] = {}
+    wanted: dict[str, list[ImageSpec]] = {}
     for row in initial:
         prompt, plain = corrected[row["row_id"]], redrawable_row(row, settings)
         more = images_within_budget(settings, plain) - 1
         wanted[row["row_id"]] = (
-            [] if prompt is None or not more else multi_seed(replace(plain, prompt=prompt), more)
+            []
+            if prompt is None or not more
+            else multi_seed_specs(replace(plain, prompt=prompt), more)
         )
     drawn = draw_candidates(store, settings, initial, wanted, REFINE, 1, "refined prompts", log)
     candidates = {

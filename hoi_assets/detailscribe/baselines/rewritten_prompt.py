@@ -8,8 +8,8 @@ from hoi_assets.detailscribe.baselines.rewriter import EndpointRewriter, rewrite
 from hoi_assets.detailscribe.image_rows import REWRITE, Record, failed_row, redrawable_row
 from hoi_assets.detailscribe.prompt_extension import NoRoom, extend_prompt
 from hoi_assets.detailscribe.selection import ComponentsByRow
-from hoi_assets.engines.sd3.redenoising import multi_seed
-from hoi_assets.engines.sdxl.sampling import Draw
+from hoi_assets.engines.image_spec import ImageSpec
+from hoi_assets.engines.sd3.compute import multi_seed_specs
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
@@ -33,7 +33,7 @@ def draw_rewritten_prompts(
     Returns:
         Candidates by row_id, and a failed row for each prompt that was not rewritten.
     """
-    wanted: dict[str, list[Draw]] = {}
+    wanted: dict[str, list[ImageSpec]] = {}
     failed: list[Record] = []
     rewritten = _rewrite(store, settings, initial, components, log)
     for row in initial:
@@ -42,7 +42,7 @@ def draw_rewritten_prompts(
             failed.append(failed_row(row, REWRITE, f"rewrite: {reason}"))
             continue
         first = replace(redrawable_row(row, settings), prompt=prompt)
-        wanted[row["row_id"]] = multi_seed(first, images_within_budget(settings, first))
+        wanted[row["row_id"]] = multi_seed_specs(first, images_within_budget(settings, first))
     able = [row for row in initial if row["row_id"] in wanted]
     label = "rewritten prompts"
     return draw_candidates(store, settings, able, wanted, REWRITE, 0, label, log), failed

@@ -1,33 +1,31 @@
-"""Loads Stable Diffusion 3 and 3.5 pipelines, each once per process, with or without T5."""
+"""Loads Stable Diffusion 3 and 3.5 pipelines, with or without T5."""
 
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.engines.sdxl.loading import (
-    Loaded,
+from hoi_assets.engines.diffusion_pipeline import (
+    LoadedPipeline,
     check_end_token,
     check_files,
     check_sides,
-    load_once,
-    named,
+    load_pipeline,
+    naming_errors,
+    read_options,
     read_part,
-    reading_options,
 )
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
 
 SD3_PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 T5_PARTS = ("text_encoder_3", "tokenizer_3")
-# The published runs of DetailScribe read this many tokens of T5, its padding included.
+# As in the published runs of DetailScribe; padding included.
 T5_TOKENS = 512
-# Without T5 the pipeline joins zeros in its stead; one is the fewest it takes.
+# Without T5 the pipeline attends to zeros in its place; one token is the fewest it takes.
 TOKENS_WITHOUT_T5 = 1
 
 
-class LoadedSD3(Loaded):
+class LoadedSD3(LoadedPipeline):
     """A Stable Diffusion 3 pipeline in memory: `diffusers.StableDiffusion3Pipeline`."""
-
-    LIBRARIES = ("torch", "diffusers", "transformers")
 
     @property
     def denoiser(self) -> Any:
@@ -51,24 +49,24 @@ class LoadedSD3(Loaded):
         return embeds, pooled
 
     def encode_negative(self, text: str) -> tuple[Any, Any]:
-        """Embeddings of a negative prompt; "" is encoded like any text, as the pipeline does."""
+        """Embeddings of a negative prompt, as the pipeline makes them; "" is encoded like any."""
         return self.encode(text)
 
 
 def load_sd3(ref: ModelRef, device: str = "cpu") -> LoadedSD3:
-    """Load a Stable Diffusion 3 or 3.5 pipeline, or return the one this process already has.
+    """Load a Stable Diffusion 3 or 3.5 pipeline, or return the one in the model cache.
 
     Weights are read from safetensors only; code that comes with a model is never run. T5 is read
     where the model has one.
 
     Args:
-        device: torch device name, as `hoi_assets.engines.sdxl.loading.configure` returns it.
+        device: torch device name, as `engines.device.configure_torch` returns it.
 
     Raises:
         HoiError: missing folder or file, truncated or wrongly shaped weights, parts that do not
             fit each other, a hub repository without a pinned revision or out of reach.
     """
-    return load_once(LoadedSD3, ref, device, _read)
+    return load_pipeline(LoadedSD3, ref, device, _read)
 
 
 def _read(ref: ModelRef, folder: Path | None) -> Any:
@@ -77,9 +75,9 @@ def _read(ref: ModelRef, folder: Path | None) -> Any:
 
     if folder is not None:
         check_files(folder, SD3_PARTS)
-    where, options = str(folder or ref.source), reading_options(ref)
+    where, options = str(folder or ref.source), read_options(ref)
     place = {name: options[name] for name in options.keys() - {"dtype", "use_safetensors"}}
-    with named(where, where):
+    with naming_errors(where, where):
         index = StableDiffusion3Pipeline.load_config(where, **place)
     classes = {
         "transformer": SD3Transformer2DModel,
@@ -87,7 +85,7 @@ def _read(ref: ModelRef, folder: Path | None) -> Any:
         "text_encoder": CLIPTextModelWithProjection,
         "text_encoder_2": CLIPTextModelWithProjection,
     }
-    # Left unsaid, parts that are absent are asked for.
+    # The library demands T5 unless it is passed as None.
     absent: dict[str, None] = dict.fromkeys(T5_PARTS)
     if (index.get("text_encoder_3") or [None])[0] is not None:
         if folder is not None:
@@ -95,7 +93,7 @@ def _read(ref: ModelRef, folder: Path | None) -> Any:
         classes["text_encoder_3"] = T5EncoderModel
         absent = {}
     parts = {name: read_part(cls, where, name, options) for name, cls in classes.items()}
-    with named(where, where):
+    with naming_errors(where, where):
         pipe = StableDiffusion3Pipeline.from_pretrained(where, **parts, **absent, **options)
     _check_parts_fit(pipe, where)
     return pipe
@@ -107,7 +105,7 @@ def _check_parts_fit(pipe: Any, where: str) -> None:
     joined = text.hidden_size + text_2.hidden_size
     width = joined if pipe.text_encoder_3 is None else pipe.text_encoder_3.config.d_model
     if pipe.text_encoder_3 is None and transformer.joint_attention_dim > joined:
-        width = transformer.joint_attention_dim  # trained with T5: CLIP's part is padded with zeros
+        width = transformer.joint_attention_dim  # trained with T5, run without
     check_sides(
         {
             "transformer.joint_attention_dim against the text encoders' hidden sizes": (

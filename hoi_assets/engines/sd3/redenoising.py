@@ -1,14 +1,14 @@
-"""Re-denoising (DetailScribe, arXiv 2504.08714): a picture's first steps under its prompt, the
-other steps under the corrected one.
+"""Re-denoising (DetailScribe, arXiv 2504.08714): the first steps of an image under its prompt, the
+others under the corrected prompt.
 
-The variants of a prompt share its seed, hence the steps before the switch. Those are computed once,
-in the initial run, and branched. A batch holds one switch step and many prompts; it has the same
-shape always, and a row keeps its slot, so that a variant has the bits of a run of its own that
-switches halfway.
+The variants of a prompt share its seed, and so the steps before the switch step: the prefix. It is
+computed once, in the initial run, and branched. A batch holds one switch step and many prompts;
+its shape is fixed and a row keeps its slot, so that a variant has the same bits as a run of its own
+that switches prompts halfway.
 
-`s_reference` is what the published code does. Its callback comes after the step it is named for, so
-the prompt drives s + 1 steps, and it leaves the pooled embedding as it was; its switch step 0 is a
-plain run under the corrected prompt.
+`s_reference` reproduces the published code: its callback runs after the step it is named for, so
+the original prompt drives s + 1 steps, and the pooled embedding is not switched; its switch step 0
+is a plain run under the corrected prompt.
 """
 
 import time
@@ -20,159 +20,85 @@ from typing import Any
 
 from PIL import Image
 
-from hoi_assets.engines.sd3.loading import LoadedSD3
-from hoi_assets.engines.sdxl.sampling import (
-    Draw,
-    batches,
-    bound_decoding,
-    conditions,
-    image_key,
-    to_pil,
+from hoi_assets.engines.diffusion_pipeline import (
+    prompt_embeddings,
+    set_decode_slicing,
+    tensor_to_images,
 )
-from hoi_assets.engines.seeds import generator, seed_of
+from hoi_assets.engines.image_spec import ImageSpec, batches_by_slot, image_key
+from hoi_assets.engines.sd3.compute import (
+    SCHEDULER,
+    SWITCH_STEPS,
+    ComputeCost,
+    denoiser_evaluations,
+    prefix_steps,
+    start_step,
+)
+from hoi_assets.engines.sd3.loading import LoadedSD3
+from hoi_assets.engines.seeds import generator
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 
-REFINING_VERSION = "1"  # part of every variant's key: raise it when the same one gives other pixels
-SCHEDULER = "flow_match_euler"
-SWITCH_STEPS = (0, 1, 2, 4)
+REFINING_VERSION = "1"  # part of every variant's key: raise it when the pixels change
 
 
 @dataclass(frozen=True)
-class Compute:
-    """What pictures cost.
+class InitialImage:
+    """A plain image, or the reason why there is none.
 
     Attributes:
-        passes: forward passes of the denoiser. One pass is one picture's latents once through the
-            transformer, so under classifier-free guidance a step takes two. Empty slots of a batch
-            do not count.
-        seconds: wall time; a batch's is shared evenly by its pictures, empty slots included.
+        latents: by number of steps done, the latents (channels, height, width), on the CPU.
     """
 
-    passes: int = 0
-    seconds: float = 0.0
-
-    def __add__(self, other: "Compute") -> "Compute":
-        return Compute(self.passes + other.passes, self.seconds + other.seconds)
-
-
-@dataclass(frozen=True)
-class Initial:
-    """A row with its picture, or with the reason why there is none.
-
-    Attributes:
-        latents: number of steps done -> latents after them (channels, height, width), on the CPU.
-    """
-
-    row: Draw
+    row: ImageSpec
     image: Image.Image | None
     reason: str | None
-    compute: Compute
+    compute: ComputeCost
     latents: Mapping[int, Any]
 
 
 @dataclass(frozen=True)
-class Refinement:
-    """A row to draw again under a corrected prompt.
+class Redenoising:
+    """An image to generate again under a corrected prompt.
 
     Attributes:
-        latents: those of `Initial`; whatever a switch step needs beyond is computed again.
+        row: what the initial image was generated from.
+        latents: those of `InitialImage`; a prefix that is missing is computed again.
     """
 
-    row: Draw
+    row: ImageSpec
     corrected_prompt: str
     latents: Mapping[int, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A refinement's picture for one switch step, or the reason why there is none.
+class VariantImage:
+    """The image of one switch step, or the reason why there is none.
 
     Attributes:
-        compute: of the steps after the switch; steps before it that had to be computed again count
-            with the refinement's first variant that needs them.
+        compute: of the steps after the switch step; a prefix that had to be computed again counts
+            with the first variant that needs it.
     """
 
-    refinement: Refinement
+    redenoising: Redenoising
     switch_step: int
     image: Image.Image | None
     reason: str | None
-    compute: Compute
+    compute: ComputeCost
 
 
-def initial_row(
-    prompt: str,
-    seed: int,
-    position: int,
-    batch_size: int,
-    steps: int = 28,
-    guidance_scale: float = 4.5,
-    width: int = 1024,
-    height: int = 1024,
-    negative_prompt: str = "",
-) -> Draw:
-    """The row for `prompt`; `position` in its table fixes the slot."""
-    return Draw(
-        prompt=prompt,
-        seed=seed,
-        slot=position % batch_size,
-        steps=steps,
-        guidance_scale=guidance_scale,
-        scheduler=SCHEDULER,
-        width=width,
-        height=height,
-        negative_prompt=negative_prompt,
-    )
+def variant_key(redenoising: Redenoising, switch_step: int, s_reference: bool, base: str) -> str:
+    """Hash of all that determines a variant, except slot and environment.
 
-
-def multi_seed(row: Draw, count: int) -> list[Draw]:
-    """`row` and `count - 1` more of its prompt, each with noise of its own."""
-    more = [seed_of("multi_seed", row.seed, number) for number in range(1, count)]
-    return [row, *(replace(row, seed=seed) for seed in more)]
-
-
-def own_steps(switch_step: int, s_reference: bool = False) -> int:
-    """How many steps the first prompt drives."""
-    return switch_step + 1 if s_reference and switch_step else switch_step
-
-
-def passes(row: Draw, steps_done: int = 0) -> int:
-    """Forward passes of the denoiser that `row` takes after `steps_done` steps.
-
-    >>> passes(initial_row("a red ball", seed=0, position=0, batch_size=1), steps_done=4)
-    48
-    """
-    return (row.steps - steps_done) * (2 if row.guidance_scale > 1 else 1)
-
-
-def refining_passes(
-    row: Draw, switch_steps: Sequence[int] = SWITCH_STEPS, s_reference: bool = False
-) -> int:
-    """Forward passes of all variants of `row`, the initial picture's own left out.
-
-    >>> refining_passes(initial_row("a red ball", seed=0, position=0, batch_size=1))
-    210
-    """
-    return sum(passes(row, _start(row, step, s_reference)) for step in switch_steps)
-
-
-def pictures_within(row: Draw, budget: int) -> int:
-    """How many plain pictures like `row` a budget of forward passes pays; at least one."""
-    return max(1, budget // passes(row))
-
-
-def variant_key(refinement: Refinement, switch_step: int, s_reference: bool, base: str) -> str:
-    """Hash of all that determines a variant's picture; slot and environment do not belong.
-
-    A variant that is a plain picture has that picture's key.
+    A variant that is a plain image has that image's key.
 
     Args:
         base: digest of the model, `LoadedSD3.digest`.
     """
-    row = refinement.row
+    row = redenoising.row
     prompt, start = (
-        _prompt(refinement, switch_step, s_reference),
-        _start(row, switch_step, s_reference),
+        _prompt(redenoising, switch_step, s_reference),
+        start_step(row, switch_step, s_reference),
     )
     after = image_key(replace(row, prompt=prompt), base)
     if not start:
@@ -188,137 +114,133 @@ def variant_key(refinement: Refinement, switch_step: int, s_reference: bool, bas
     )
 
 
-def draw_initial(
+def generate_initial_images(
     loaded: LoadedSD3,
-    rows: Iterable[Draw],
+    rows: Iterable[ImageSpec],
     batch_size: int,
     switch_steps: Sequence[int] = (),
     s_reference: bool = False,
-) -> Iterator[Initial]:
-    """Draw `rows`; each comes back once, as soon as its batch is finished.
+) -> Iterator[InitialImage]:
+    """Generate the images of `rows`; each is yielded as soon as its batch is finished.
 
     Args:
-        batch_size: number of slots; the same whenever the same bits are wanted.
-        switch_steps: those whose latents `refine` is to find in the results.
+        batch_size: number of slots; the bits depend on it.
+        switch_steps: those whose latents are returned, for `generate_variants`.
 
     Raises:
-        HoiError: before anything is drawn, for a row that cannot be drawn with this model.
+        HoiError: before the first batch, for a row that this model cannot generate.
     """
     rows = list(rows)
     for row in rows:
         _check(loaded, row, batch_size)
-    return _draw_initial(loaded, rows, batch_size, switch_steps, s_reference)
+    return _generate_initial_images(loaded, rows, batch_size, switch_steps, s_reference)
 
 
-def refine(
+def generate_variants(
     loaded: LoadedSD3,
-    refinements: Iterable[Refinement],
+    redenoisings: Iterable[Redenoising],
     batch_size: int,
     switch_steps: Sequence[int] = SWITCH_STEPS,
     s_reference: bool = False,
-) -> Iterator[Variant]:
-    """Draw each refinement once per switch step; variants come batch by batch, in slot order.
+) -> Iterator[VariantImage]:
+    """Generate one variant per switch step; they come batch by batch, in slot order.
 
     Args:
-        batch_size: as the initial pictures were drawn with.
-        switch_steps: number of steps under the row's own prompt; 0 is a plain picture under the
-            corrected prompt, all steps (or more) is the initial picture again.
-        s_reference: do as the published code does, see the module.
+        batch_size: that of the initial images.
+        switch_steps: numbers of steps under the original prompt; 0 is a plain image under the
+            corrected prompt, all steps (or more) is the initial image again.
+        s_reference: reproduce the published code, see the module.
 
     Raises:
-        HoiError: before anything is drawn, for a row that cannot be drawn with this model.
+        HoiError: before the first batch, for a row that this model cannot generate.
     """
-    refinements = list(refinements)
-    for one in refinements:
+    redenoisings = list(redenoisings)
+    for one in redenoisings:
         _check(loaded, one.row, batch_size)
     if any(step < 0 for step in switch_steps):
-        raise HoiError(f"switch steps {list(switch_steps)}", "name numbers from 0 to the steps")
-    return _refine(loaded, refinements, batch_size, switch_steps, s_reference)
+        raise HoiError(
+            f"switch steps {list(switch_steps)}", "use numbers from 0 to the number of steps"
+        )
+    return _generate_variants(loaded, redenoisings, batch_size, switch_steps, s_reference)
 
 
-def _start(row: Draw, switch_step: int, s_reference: bool) -> int:
-    """Steps done where a variant's run begins; 0 where it is a plain picture's."""
-    done = own_steps(switch_step, s_reference)
-    return done if done < row.steps else 0
+def _prompt(redenoising: Redenoising, switch_step: int, s_reference: bool) -> str:
+    """The prompt of the steps after the prefix."""
+    left = redenoising.row.steps - prefix_steps(switch_step, s_reference)
+    return redenoising.corrected_prompt if left > 0 else redenoising.row.prompt
 
 
-def _prompt(refinement: Refinement, switch_step: int, s_reference: bool) -> str:
-    """The prompt of a variant's run."""
-    left = refinement.row.steps - own_steps(switch_step, s_reference)
-    return refinement.corrected_prompt if left > 0 else refinement.row.prompt
-
-
-def _draw_initial(
+def _generate_initial_images(
     loaded: LoadedSD3,
-    rows: list[Draw],
+    rows: list[ImageSpec],
     batch_size: int,
     switch_steps: Sequence[int],
     s_reference: bool,
-) -> Iterator[Initial]:
-    for batch in batches(rows, batch_size):
+) -> Iterator[InitialImage]:
+    for batch in batches_by_slot(rows, batch_size):
         call = next(iter(batch.values()))
-        keep = {_start(call, step, s_reference) for step in switch_steps}
+        starts = {start_step(call, step, s_reference) for step in switch_steps}
         begin = time.perf_counter()
         prompts = {slot: row.prompt for slot, row in batch.items()}
-        decoded, kept = _denoise(loaded, batch, prompts, batch_size, keep=keep)
-        images = to_pil(decoded)
+        decoded, found = _denoise(loaded, batch, prompts, batch_size, latents_after=starts)
+        images = tensor_to_images(decoded)
         seconds = (time.perf_counter() - begin) / len(batch)
         for slot, row in batch.items():
-            yield Initial(
+            yield InitialImage(
                 row,
                 images[slot],
                 _reason(images[slot]),
-                Compute(passes(row), seconds),
-                {done: latents[slot].clone() for done, latents in kept.items()},
+                ComputeCost(denoiser_evaluations(row), seconds),
+                {done: latents[slot].clone() for done, latents in found.items()},
             )
 
 
-def _refine(
+def _generate_variants(
     loaded: LoadedSD3,
-    refinements: list[Refinement],
+    redenoisings: list[Redenoising],
     batch_size: int,
     switch_steps: Sequence[int],
     s_reference: bool,
-) -> Iterator[Variant]:
-    for batch in _batches(refinements, batch_size):
+) -> Iterator[VariantImage]:
+    for batch in _batches(redenoisings, batch_size):
         rows = {slot: one.row for slot, one in batch.items()}
         call = next(iter(rows.values()))
-        starts = {step: _start(call, step, s_reference) for step in switch_steps}
+        starts = {step: start_step(call, step, s_reference) for step in switch_steps}
         latents, again = _prefixes(loaded, batch, batch_size, set(starts.values()) - {0})
         for step, start in starts.items():
             begin = time.perf_counter()
-            kept_pooled = {slot: row.prompt for slot, row in rows.items()}
+            original_prompts = {slot: row.prompt for slot, row in rows.items()}
             decoded, _ = _denoise(
                 loaded,
                 rows,
                 {slot: _prompt(one, step, s_reference) for slot, one in batch.items()},
                 batch_size,
-                pooled=kept_pooled if s_reference and start else None,
+                pooled=original_prompts if s_reference and start else None,
                 start=start,
                 latents={slot: latents[slot][start] for slot in rows} if start else None,
             )
-            images = to_pil(decoded)
+            images = tensor_to_images(decoded)
             seconds = (time.perf_counter() - begin) / len(batch)
             for slot, one in batch.items():
-                cost = Compute(passes(one.row, start), seconds)
+                cost = ComputeCost(denoiser_evaluations(one.row, start), seconds)
                 if start:
-                    cost += again.pop(slot, Compute())
-                yield Variant(one, step, images[slot], _reason(images[slot]), cost)
+                    cost += again.pop(slot, ComputeCost())
+                yield VariantImage(one, step, images[slot], _reason(images[slot]), cost)
 
 
-def _batches(refinements: list[Refinement], batch_size: int) -> Iterator[dict[int, Refinement]]:
-    """As `hoi_assets.engines.sdxl.sampling.batches` arranges their rows."""
-    waiting: dict[Draw, deque[Refinement]] = defaultdict(deque)
-    for one in refinements:
+def _batches(redenoisings: list[Redenoising], batch_size: int) -> Iterator[dict[int, Redenoising]]:
+    """Batches, as `batches_by_slot` arranges their rows."""
+    waiting: dict[ImageSpec, deque[Redenoising]] = defaultdict(deque)
+    for one in redenoisings:
         waiting[one.row].append(one)
-    for batch in batches([one.row for one in refinements], batch_size):
+    for batch in batches_by_slot([one.row for one in redenoisings], batch_size):
         yield {slot: waiting[row].popleft() for slot, row in batch.items()}
 
 
 def _prefixes(
-    loaded: LoadedSD3, batch: dict[int, Refinement], batch_size: int, starts: set[int]
-) -> tuple[dict[int, dict[int, Any]], dict[int, Compute]]:
-    """Per slot the latents at `starts`, and what it cost to compute those that were not given."""
+    loaded: LoadedSD3, batch: dict[int, Redenoising], batch_size: int, starts: set[int]
+) -> tuple[dict[int, dict[int, Any]], dict[int, ComputeCost]]:
+    """Per slot the latents at `starts`, and the cost of those that had to be computed again."""
     latents = {slot: dict(one.latents) for slot, one in batch.items()}
     rows = {slot: one.row for slot, one in batch.items() if starts - one.latents.keys()}
     if not rows:
@@ -326,24 +248,25 @@ def _prefixes(
     begin = time.perf_counter()
     prompts = {slot: row.prompt for slot, row in rows.items()}
     last = max(starts)
-    _, kept = _denoise(loaded, rows, prompts, batch_size, keep=starts, stop=last)
+    _, found = _denoise(loaded, rows, prompts, batch_size, latents_after=starts, stop=last)
     seconds = (time.perf_counter() - begin) / len(rows)
     for slot in rows:
-        latents[slot] |= {done: whole[slot] for done, whole in kept.items()}
+        latents[slot] |= {done: whole[slot] for done, whole in found.items()}
     return latents, {
-        slot: Compute(passes(row) - passes(row, last), seconds) for slot, row in rows.items()
+        slot: ComputeCost(denoiser_evaluations(row) - denoiser_evaluations(row, last), seconds)
+        for slot, row in rows.items()
     }
 
 
 def _denoise(
     loaded: LoadedSD3,
-    rows: Mapping[int, Draw],
+    rows: Mapping[int, ImageSpec],
     prompts: Mapping[int, str],
     batch_size: int,
     pooled: Mapping[int, str] | None = None,
     start: int = 0,
     latents: Mapping[int, Any] | None = None,
-    keep: Iterable[int] = (),
+    latents_after: Iterable[int] = (),
     stop: int | None = None,
 ) -> tuple[Any, dict[int, Any]]:
     """One call of the pipeline.
@@ -352,11 +275,11 @@ def _denoise(
         rows: by slot, all of one shape, steps and guidance; the other slots hold a filler.
         pooled: texts of the pooled embeddings; None: the prompts.
         start: steps that `latents` (by slot) have behind them; 0 starts from the rows' noise.
-        keep: numbers of steps after which latents are kept, counted from the noise.
+        latents_after: numbers of steps, counted from the noise, after which latents are returned.
         stop: number of steps after which the call ends without decoding.
 
     Returns:
-        Pictures (n, 3, height, width) in [0, 1], and the kept latents by number of steps.
+        Images (n, 3, height, width) in [0, 1], and the latents asked for, by number of steps.
     """
     import torch
 
@@ -374,22 +297,22 @@ def _denoise(
     texts = [prompts.get(slot) for slot in range(batch_size)]
     negatives = [row.negative_prompt if row else None for row in places]
     guided = call.guidance_scale > 1
-    embeds = conditions(loaded, texts, negatives, guided)
+    embeds = prompt_embeddings(loaded, texts, negatives, guided)
     if pooled is not None:
         others = [pooled.get(slot) for slot in range(batch_size)]
         name = "pooled_prompt_embeds"
-        embeds[name] = conditions(loaded, others, negatives, guided)[name]
-    wanted, kept = set(keep), {}
+        embeds[name] = prompt_embeddings(loaded, others, negatives, guided)[name]
+    wanted, found = set(latents_after), {}
 
     def watch(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         done = start + index + 1
         if done in wanted:
-            kept[done] = tensors["latents"].detach().cpu().clone()
+            found[done] = tensors["latents"].detach().cpu().clone()
         if done == stop:
             pipe._interrupt = True  # how diffusers has a callback end a run
         return {}
 
-    bound_decoding(loaded, call.width, call.height)
+    set_decode_slicing(loaded, call.width, call.height)
     dtype = pipe.transformer.dtype
     with _schedule(loaded, call.steps, start) as times, torch.no_grad():
         try:
@@ -405,16 +328,16 @@ def _denoise(
             ).images
         except torch.OutOfMemoryError as error:
             raise HoiError(
-                f"a batch of {batch_size} pictures of {call.width}x{call.height} px does not fit "
+                f"a batch of {batch_size} images of {call.width}x{call.height} px does not fit "
                 f"into the memory of {loaded.device}",
-                "lower the batch size, or the size of the pictures",
+                "lower the batch size, or the size of the images",
             ) from error
-    return decoded, kept
+    return decoded, found
 
 
 @contextmanager
 def _schedule(loaded: LoadedSD3, steps: int, start: int) -> Iterator[dict[str, Any]]:
-    """Lend the pipeline a fresh scheduler, and give the arguments that name its remaining steps."""
+    """Lend the pipeline a fresh scheduler; yields the arguments for its remaining steps."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     own = loaded.pipe.scheduler
@@ -438,31 +361,31 @@ def _reason(image: Image.Image | None) -> str | None:
     return None if image else "not_finite: the model gave NaN or infinity"
 
 
-def _check(loaded: LoadedSD3, row: Draw, batch_size: int) -> None:
+def _check(loaded: LoadedSD3, row: ImageSpec, batch_size: int) -> None:
     transformer = loaded.pipe.transformer.config
     side = loaded.pipe.vae_scale_factor * transformer.patch_size
     if not 0 <= row.slot < batch_size:
         raise HoiError(
             f"row {row.prompt!r} has slot {row.slot}, outside a batch of {batch_size}",
-            "set the batch size to the value that the row was drawn with",
+            "set the batch size to the one that the row was generated with",
         )
     if row.width % side or row.height % side:
         raise HoiError(
-            f"picture size {row.width}x{row.height} is no multiple of {side}",
-            "mend width and height",
+            f"image size {row.width}x{row.height} is not a multiple of {side}",
+            "change the width and height of the row",
         )
     if max(row.width, row.height) > transformer.pos_embed_max_size * side:
         raise HoiError(
-            f"picture size {row.width}x{row.height} is beyond the model's "
+            f"image size {row.width}x{row.height} is beyond the model's "
             f"{transformer.pos_embed_max_size * side}",
-            "mend width and height",
+            "change the width and height of the row",
         )
     if row.scheduler != SCHEDULER:
         raise HoiError(f"unknown scheduler {row.scheduler!r}", f"name {SCHEDULER}")
     if row.lora is not None:
-        raise HoiError("a LoRA for Stable Diffusion 3", "draw the row without one")
+        raise HoiError("LoRA is not supported for Stable Diffusion 3", "remove it from the row")
     if loaded.pipe.scheduler.config.use_dynamic_shifting:
         raise HoiError(
-            f"model {loaded.ref.source!r} shifts its noise schedule by the picture's size",
-            "use a Stable Diffusion 3 or 3.5 model, whose shift is fixed",
+            f"model {loaded.ref.source!r} shifts its noise schedule by the image size",
+            "use a Stable Diffusion 3 or 3.5 model with a fixed shift",
         )

@@ -9,19 +9,19 @@ from typing import Any
 
 from hoi_assets.progress import Log
 
-CHECKPOINTS_KEPT = 2
+MAX_CHECKPOINTS = 2
 
 
 @dataclass
-class State:
-    """Where a training stands, beside weights and optimiser.
+class TrainingState:
+    """The state of a training, besides weights and optimiser.
 
     Attributes:
         step: steps done.
         log: one row per step.
         best_step: step with the lowest validation loss; without validation, the last.
         best_loss: its validation loss.
-        misses: measurements since then.
+        misses: validations since then.
         stopped: whether early stopping ended the training.
     """
 
@@ -53,7 +53,7 @@ class Checkpoints:
         found = [p for p in self.work_dir.glob("checkpoint-*") if p.name[11:].isdigit()]
         return sorted(found, key=lambda p: int(p.name[11:]), reverse=True)
 
-    def save(self, state: State) -> None:
+    def save(self, state: TrainingState) -> None:
         from safetensors.torch import save_file
 
         self.work_dir.mkdir(parents=True, exist_ok=True)
@@ -72,11 +72,11 @@ class Checkpoints:
         if target.exists():
             shutil.rmtree(target)
         temporary.replace(target)
-        for old in self.folders()[CHECKPOINTS_KEPT:]:
+        for old in self.folders()[MAX_CHECKPOINTS:]:
             shutil.rmtree(old)
 
-    def load(self) -> State:
-        """Go on from the latest whole checkpoint of the same training, else from the start."""
+    def load(self) -> TrainingState:
+        """Resume from the latest readable checkpoint of the same training, else start anew."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -89,7 +89,7 @@ class Checkpoints:
                     self.log(f"{folder} belongs to other inputs: removed")
                     shutil.rmtree(folder)
                     continue
-                state = State(**raw)
+                state = TrainingState(**raw)
                 weights = load_file(folder / "adapter.safetensors")
                 best = load_file(folder / "best.safetensors")
                 moments = load_file(folder / "optimizer.safetensors")
@@ -104,9 +104,9 @@ class Checkpoints:
                 place, moment = name.split(".", 1)
                 by_place.setdefault(int(place), {})[moment] = value
             self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": by_place})
-            self.log(f"training goes on from {folder.name}")
+            self.log(f"training resumes from {folder.name}")
             return state
-        return State()
+        return TrainingState()
 
 
 def copy_into(target: dict[str, Any], source: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The denoising loss of LoRA training: encoded pictures, noise, min-SNR weights, prior loss."""
+"""The denoising loss of LoRA training: encoded images, noise, min-SNR weights, prior loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from typing import Any
 
 from PIL import Image
 
-from hoi_assets.engines.sdxl.loading import Loaded
+from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.seeds import generator, seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import LoraTraining
 
-# Validation noises every picture to these shares of the noise schedule.
+# Validation noises every image to these shares of the noise schedule.
 VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Encoded pictures.
+    """Encoded images.
 
     Attributes:
         latents: (n, channels, height, width), scaled; float32.
@@ -35,7 +35,7 @@ class Examples:
         return len(self.embeds)
 
     def take(self, indices: Sequence[int]) -> tuple[Any, Any, Any, Any]:
-        """Latents, time ids, embeddings and pooled embeddings of some, as batches."""
+        """Latents, time ids, embeddings and pooled embeddings at `indices`, as batches."""
         import torch
 
         places = list(indices)
@@ -54,14 +54,17 @@ class DenoisingLoss:
     ones, their noise and times follow from the seed and the number.
 
     Attributes:
+        denoiser: the UNet, perhaps wrapped by an `accelerate.Accelerator`.
+        dtype: of the UNet's weights.
         examples: what is learned.
-        priors: what must not be forgotten (DreamBooth's class pictures); may be empty.
+        priors: what must not be forgotten (DreamBooth's class images); may be empty.
         held_out: what `validation` measures on; may be empty.
     """
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedSDXL,
+        denoiser: Any,
         config: LoraTraining,
         examples: Examples,
         priors: Examples,
@@ -70,7 +73,8 @@ class DenoisingLoss:
         from diffusers import DDPMScheduler
 
         self.examples, self.priors, self.held_out = examples, priors, held_out
-        self.unet, self.device, self.config = loaded.pipe.unet, loaded.device, config
+        self.denoiser, self.dtype = denoiser, loaded.denoiser.dtype
+        self.device, self.config = loaded.device, config
         self.schedule = DDPMScheduler.from_config(loaded.pipe.scheduler.config)
         if self.schedule.config.prediction_type not in ("epsilon", "v_prediction"):
             raise HoiError(
@@ -84,7 +88,7 @@ class DenoisingLoss:
 
         size, seed = self.config.train_batch_size, self.config.seed
         taken = [
-            one.take(picks(len(one), size, number, seed_of(seed, "order", place)))
+            one.take(batch_indices(len(one), size, number, seed_of(seed, "order", place)))
             for place, one in enumerate((self.examples, self.priors))
             if len(one)
         ]
@@ -93,15 +97,15 @@ class DenoisingLoss:
         noise = torch.randn(batch[0].shape, generator=randomness)
         steps = self.schedule.config.num_train_timesteps
         times = torch.randint(0, steps, (len(noise),), generator=randomness)
-        per_picture = self.per_picture(batch, noise, times)
-        instance = per_picture[:size].mean()
+        per_image = self.per_image(batch, noise, times)
+        instance = per_image[:size].mean()
         if not len(self.priors):
             return instance, instance, torch.zeros(())
-        prior = per_picture[size:].mean()
+        prior = per_image[size:].mean()
         return instance + self.config.prior_loss_weight * prior, instance, prior
 
     def validation(self) -> float:
-        """Mean loss over the held-out pictures at fixed times and noise."""
+        """Mean loss over the held-out images at fixed times and noise."""
         import torch
 
         count, size = len(self.held_out), self.config.train_batch_size
@@ -119,26 +123,23 @@ class DenoisingLoss:
                 )
                 time = int(share * self.schedule.config.num_train_timesteps)
                 with torch.no_grad():
-                    losses = self.per_picture(batch, noise, torch.full((len(noise),), time))
+                    losses = self.per_image(batch, noise, torch.full((len(noise),), time))
                 total += losses.sum().item()
         return total / (count * len(VALIDATION_TIMES))
 
-    def per_picture(self, batch: Sequence[Any], noise: Any, times: Any) -> Any:
-        """Weighted mean squared error of each picture: (n,), float32."""
+    def per_image(self, batch: Sequence[Any], noise: Any, times: Any) -> Any:
+        """Weighted mean squared error of each image: (n,), float32."""
         import torch
 
         latents, time_ids, embeds, pooled = batch
         noise, times = noise.to(self.device, latents.dtype), times.to(self.device)
-        dtype = self.unet.dtype
-        mixed = self.config.mixed_precision == "bf16" or dtype != torch.float32
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=mixed):
-            predicted = self.unet(
-                self.schedule.add_noise(latents, noise, times).to(dtype),
-                times,
-                encoder_hidden_states=embeds.to(dtype),
-                added_cond_kwargs={"text_embeds": pooled.to(dtype), "time_ids": time_ids},
-                return_dict=False,
-            )[0]
+        predicted = self.denoiser(
+            self.schedule.add_noise(latents, noise, times).to(self.dtype),
+            times,
+            encoder_hidden_states=embeds.to(self.dtype),
+            added_cond_kwargs={"text_embeds": pooled.to(self.dtype), "time_ids": time_ids},
+            return_dict=False,
+        )[0]
         velocity = self.schedule.config.prediction_type == "v_prediction"
         target = self.schedule.get_velocity(latents, noise, times) if velocity else noise
         error = torch.nn.functional.mse_loss(predicted.float(), target.float(), reduction="none")
@@ -147,8 +148,8 @@ class DenoisingLoss:
 
 
 def min_snr_weights(schedule: Any, times: Any, gamma: float | None) -> Any:
-    """Loss weights min(SNR, gamma) / SNR (arXiv 2303.09556, section 3.4), with SNR + 1 below the
-    line for v-prediction; ones where `gamma` is None.
+    """Loss weights min(SNR, gamma) / SNR (arXiv 2303.09556, section 3.4), over SNR + 1 for
+    v-prediction; ones where `gamma` is None.
 
     Args:
         schedule: a diffusers scheduler with `alphas_cumprod`.
@@ -164,23 +165,23 @@ def min_snr_weights(schedule: Any, times: Any, gamma: float | None) -> Any:
     return snr.clamp(max=gamma) / (snr + 1 if velocity else snr)
 
 
-def picks(count: int, size: int, moment: int, seed: int) -> list[int]:
+def batch_indices(count: int, size: int, moment: int, seed: int) -> list[int]:
     """Indices of micro-batch `moment` in an endless stream of shuffled epochs of `count`."""
     import torch
 
     orders: dict[int, list[int]] = {}
-    picks = []
+    indices = []
     for place in range(moment * size, (moment + 1) * size):
         epoch, within = divmod(place, count)
         if epoch not in orders:
             shuffle = generator(seed_of(seed, epoch))
             orders[epoch] = torch.randperm(count, generator=shuffle).tolist()
-        picks.append(orders[epoch][within])
-    return picks
+        indices.append(orders[epoch][within])
+    return indices
 
 
-def encode(loaded: Loaded, pairs: Sequence[tuple[Image.Image, str]]) -> Examples:
-    """Latents once per picture (mode of the posterior), embeddings once per text."""
+def encode(loaded: LoadedSDXL, pairs: Sequence[tuple[Image.Image, str]]) -> Examples:
+    """Latents of each image (mode of the posterior), embeddings of each caption."""
     import torch
 
     pipe, side = loaded.pipe, loaded.resolution

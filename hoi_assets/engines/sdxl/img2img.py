@@ -1,7 +1,7 @@
-"""Shows a given picture as the generator would: through its VAE, and lightly re-noised.
+"""Image-to-image with SDXL: gives a render the generator's look, by VAE or light re-noising.
 
-Judges are trained on renders but look at generated pictures; this puts the generator's look on a
-render while what is on it, and so its truth, stays.
+Judges are trained on renders but score generated images. Re-noised lightly, a render looks
+generated and still shows the same, so that its labels stay true.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,23 +9,22 @@ from typing import Any
 
 from PIL import Image
 
-from hoi_assets.engines.sdxl.loading import Loaded
-from hoi_assets.engines.sdxl.sampling import (
-    bound_decoding,
-    conditions,
-    scheduler_of,
-    to_pil,
-    use_lora,
+from hoi_assets.engines.diffusion_pipeline import (
+    prompt_embeddings,
+    set_decode_slicing,
+    tensor_to_images,
 )
+from hoi_assets.engines.sdxl.loading import LoadedSDXL
+from hoi_assets.engines.sdxl.sampling import activate_lora, temporary_scheduler
 from hoi_assets.engines.seeds import generator
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import Sampling
 
 
 def round_trip(
-    loaded: Loaded, images: Sequence[Image.Image], sampling: Sampling
+    loaded: LoadedSDXL, images: Sequence[Image.Image], sampling: Sampling
 ) -> Iterator[Image.Image]:
-    """Each picture encoded (mode of the posterior) and decoded by the VAE, at the sampling size.
+    """Each image encoded (mode of the posterior) and decoded by the VAE, at the sampling size.
 
     Raises:
         HoiError: the VAE gives NaN or infinity.
@@ -33,30 +32,30 @@ def round_trip(
     import torch
 
     vae = loaded.pipe.vae
-    bound_decoding(loaded, sampling.width, sampling.height)
+    set_decode_slicing(loaded, sampling.width, sampling.height)
     for start in range(0, len(images), sampling.batch_size):
         chunk = images[start : start + sampling.batch_size]
         pixels = _pixels(loaded, _padded(chunk, sampling.batch_size), sampling)
         with torch.no_grad():
             decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
-        yield from _kept(to_pil((decoded / 2 + 0.5).clamp(0, 1)), chunk, start)
+        yield from _checked(tensor_to_images((decoded / 2 + 0.5).clamp(0, 1)), chunk, start)
 
 
 def renoise(
-    loaded: Loaded,
+    loaded: LoadedSDXL,
     images: Sequence[Image.Image],
     captions: Sequence[str],
     seeds: Sequence[int],
     strength: float,
     sampling: Sampling,
 ) -> Iterator[Image.Image]:
-    """Each picture noised to `strength` and denoised again by the base model under its caption
-    (SDEdit, arXiv 2108.01073, as diffusers' image-to-image pipeline does it).
+    """Each image noised to `strength` and denoised by the base model under its caption.
 
-    Deterministic per picture, caption and seed; batches always hold `sampling.batch_size`.
+    SDEdit (arXiv 2108.01073), by diffusers' image-to-image pipeline. Deterministic per image,
+    caption and seed; batches always hold `sampling.batch_size`.
 
     Args:
-        seeds: one per picture, for its noise.
+        seeds: one per image, for its noise.
         strength: share of the denoising steps that is run, in [0, 1); 0 is the VAE round trip.
 
     Raises:
@@ -69,17 +68,17 @@ def renoise(
     if strength * sampling.num_inference_steps < 1:
         yield from round_trip(loaded, images, sampling)
         return
-    use_lora(loaded, None)
-    bound_decoding(loaded, sampling.width, sampling.height)
+    activate_lora(loaded, None)
+    set_decode_slicing(loaded, sampling.width, sampling.height)
     size = sampling.batch_size
-    with scheduler_of(loaded, sampling.scheduler):
+    with temporary_scheduler(loaded, sampling.scheduler):
         pipe = StableDiffusionXLImg2ImgPipeline(**loaded.pipe.components, add_watermarker=False)
     pipe.set_progress_bar_config(disable=True)
     for start in range(0, len(images), size):
         chunk = images[start : start + size]
         texts = _padded(captions[start : start + size], size)
         decoded = pipe(
-            **conditions(
+            **prompt_embeddings(
                 loaded,
                 texts,
                 [sampling.negative_prompt] * size,
@@ -92,26 +91,26 @@ def renoise(
             generator=[generator(seed) for seed in _padded(seeds[start : start + size], size)],
             output_type="pt",
         ).images
-        yield from _kept(to_pil(decoded), chunk, start)
+        yield from _checked(tensor_to_images(decoded), chunk, start)
 
 
 def _padded(items: Sequence[Any], size: int) -> list[Any]:
     return [*items, *[items[-1]] * (size - len(items))]
 
 
-def _kept(
+def _checked(
     pictures: list[Image.Image | None], chunk: Sequence[Image.Image], start: int
 ) -> Iterator[Image.Image]:
     for place, picture in enumerate(pictures[: len(chunk)], start=start):
         if picture is None:
             raise HoiError(
-                f"re-noising picture {place} gave NaN or infinity",
+                f"re-noising image {place} gave NaN or infinity",
                 "lower the strength, or use dtype float32 for the base model",
             )
         yield picture
 
 
-def _pixels(loaded: Loaded, images: Sequence[Image.Image], sampling: Sampling) -> Any:
+def _pixels(loaded: LoadedSDXL, images: Sequence[Image.Image], sampling: Sampling) -> Any:
     """A tensor (n, 3, height, width) in [-1, 1] on the model's device."""
     pixels = loaded.pipe.image_processor.preprocess(
         [image.convert("RGB") for image in images], height=sampling.height, width=sampling.width

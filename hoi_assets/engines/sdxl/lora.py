@@ -4,15 +4,14 @@ After diffusers' `train_dreambooth_lora_sdxl.py` and `train_text_to_image_lora_s
 base, AdamW, LoRA on the attention projections), DreamBooth (arXiv 2208.12242) and min-SNR loss
 weights (arXiv 2303.09556).
 
-The randomness of a step follows from the seed and the step's number, never from what ran before, so
-a checkpoint holds weights, optimiser and step, and a resumed run ends with the bits of an unbroken
-one (same machine, same number of threads).
+The randomness of a step follows from the seed and the step's number, never from what ran before. A
+checkpoint therefore holds weights, optimiser and step only, and a resumed run ends bit-identical to
+an uninterrupted one (same machine, same number of threads).
 """
 
-import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,17 @@ from typing import Any
 
 from PIL import Image
 
-from hoi_assets.engines.sdxl.checkpoints import Checkpoints, State, copy_into
+from hoi_assets.engines.sdxl.checkpoints import Checkpoints, copy_into
 from hoi_assets.engines.sdxl.denoising import DenoisingLoss, encode
-from hoi_assets.engines.sdxl.loading import Loaded
+from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.sdxl.sampling import LORA_FILE
+from hoi_assets.engines.sdxl.training_loop import (
+    DREAMBOOTH_COLUMNS,
+    FINETUNING_COLUMNS,
+    Training,
+    make_accelerator,
+    run_training,
+)
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.engines.tensors import settle_header
 from hoi_assets.errors import HoiError
@@ -31,15 +37,12 @@ from hoi_assets.hashing import digest, digest_pixels
 from hoi_assets.progress import Log
 from hoi_assets.settings import FineTuning, LoraTraining
 
-Pair = tuple[Image.Image, str]  # a picture and its caption
+Pair = tuple[Image.Image, str]  # an image and its caption
 
-TRAINING_VERSION = "1"  # part of every LoRA key: raise it when the same inputs train other weights
+TRAINING_VERSION = "1"  # part of every LoRA key: raise it when the weights change
 TARGET_MODULES = ["to_k", "to_out.0", "to_q", "to_v"]
 ADAPTER = "default"
-SAID_EVERY_S = 10.0
-DREAMBOOTH_COLUMNS = ("step", "loss", "instance_loss", "prior_loss", "learning_rate")
-FINETUNING_COLUMNS = ("step", "loss", "validation_loss", "learning_rate")
-# Options that change how training runs, not what comes out.
+# Options that change how training runs, not its result.
 UNHASHED_OPTIONS = {"checkpointing_steps"}
 
 
@@ -49,7 +52,7 @@ class LoraResult:
 
     Attributes:
         folder: holds `pytorch_lora_weights.safetensors`; `pipe.load_lora_weights(folder)` opens it.
-        log: one row per step, the same in every repetition. DreamBooth: step (from 1), loss
+        log: one row per step. DreamBooth: step (from 1), loss
             (instance loss plus weighted prior loss), instance_loss, prior_loss (0 without prior
             preservation), learning_rate. Fine-tuning: step, loss, validation_loss (None where it
             was not measured), learning_rate; step 0 has the base model's validation loss only.
@@ -73,11 +76,11 @@ def lora_key(
     config: LoraTraining,
     base_digest: str,
 ) -> str:
-    """Hash of all that determines the trained weights: base, options, pictures and captions.
+    """Hash of all that determines the trained weights: base, options, images and captions.
 
     Args:
-        train: digest of the pixels and caption of every picture, in order.
-        other: likewise, DreamBooth's class pictures or fine-tuning's validation pictures.
+        train: digest of the pixels, and caption, of every image, in order.
+        other: likewise, DreamBooth's class images or fine-tuning's validation images.
     """
     return digest(
         {
@@ -92,7 +95,7 @@ def lora_key(
 
 
 def train_dreambooth_lora(
-    loaded: Loaded,
+    loaded: LoadedSDXL,
     instance: Sequence[Pair],
     class_images: Sequence[Pair],
     config: LoraTraining,
@@ -100,17 +103,17 @@ def train_dreambooth_lora(
     folder: Path,
     log: Log = print,
 ) -> LoraResult:
-    """Teach the base model a category from a few pictures (DreamBooth LoRA).
+    """Teach the base model a category from a few images (DreamBooth LoRA).
 
     Args:
-        instance: the category's pictures; captions hold its identifier, e.g. "a photo of pwrx …".
-        class_images: pictures of the base model for the same captions without the identifier;
+        instance: the category's images; captions hold its identifier, e.g. "a photo of pwrx …".
+        class_images: images of the base model for the same captions without the identifier;
             used with prior preservation.
-        work_dir: keeps checkpoints; a call with the same arguments goes on from the last one.
-        folder: takes the LoRA's file.
+        work_dir: holds checkpoints; a call with the same arguments resumes from the last one.
+        folder: the LoRA is written here.
 
     Raises:
-        HoiError: no pictures, or a loss that is not finite.
+        HoiError: no images, or a loss that is not finite.
     """
     if config.with_prior_preservation and not class_images:
         raise HoiError(
@@ -123,7 +126,7 @@ def train_dreambooth_lora(
 
 
 def finetune_lora(
-    loaded: Loaded,
+    loaded: LoadedSDXL,
     train: Sequence[Pair],
     validation: Sequence[Pair],
     config: FineTuning,
@@ -131,15 +134,15 @@ def finetune_lora(
     folder: Path,
     log: Log = print,
 ) -> LoraResult:
-    """Fine-tune on captioned pictures; keeps the step with the lowest validation loss.
+    """Fine-tune on captioned images; the step with the lowest validation loss is saved.
 
     Validation loss is the training loss at fixed noise and times. Training stops when it has not
     fallen for `early_stopping_patience` measurements.
 
     Args:
-        validation: pictures that are not trained on; without any, the last step is kept.
-        work_dir: keeps checkpoints; a call with the same arguments goes on from the last one.
-        folder: takes the LoRA's file.
+        validation: images that are not trained on; without any, the last step is saved.
+        work_dir: holds checkpoints; a call with the same arguments resumes from the last one.
+        folder: the LoRA is written here.
 
     Raises:
         HoiError: fewer than `min_train_rows` pictures, or a loss that is not finite.
@@ -155,7 +158,7 @@ def finetune_lora(
 
 
 def _train(
-    loaded: Loaded,
+    loaded: LoadedSDXL,
     train: Sequence[Pair],
     class_images: Sequence[Pair],
     validation: Sequence[Pair],
@@ -167,30 +170,38 @@ def _train(
     import torch
 
     if not train:
-        raise HoiError("no pictures to train on", "give at least one picture with its caption")
+        raise HoiError("no images to train on", "give at least one image with its caption")
     if loaded.pipe.unet.dtype == torch.float16:
         raise HoiError(
-            f"model {loaded.ref.source!r} is loaded as float16, which training overflows",
+            f"model {loaded.ref.source!r} is loaded as float16, in which training overflows",
             "set its dtype to float32, or to bfloat16 on a GPU",
         )
     key = lora_key(_digests(train), _digests(class_images or validation), config, loaded.digest)
     with _adapter(loaded, config) as parameters:
+        accelerator = make_accelerator(loaded, config)
         optimizer = torch.optim.AdamW(
             parameters.values(), lr=config.learning_rate, weight_decay=1e-2, eps=1e-8
         )
         best = {name: value.detach().clone() for name, value in parameters.items()}
-        checkpoints = Checkpoints(work_dir, key, parameters, optimizer, best, log)
-        state = checkpoints.load()
-        first_step, started = state.step, time.monotonic()
-        if state.step < config.max_train_steps and not state.stopped:
-            loss = DenoisingLoss(
-                loaded, config, *(encode(loaded, p) for p in (train, class_images, validation))
-            )
-            _run(_Training(loss, config, parameters, optimizer, best, state), checkpoints, log)
-        seconds = time.monotonic() - started
+        with _prepared(accelerator, loaded.denoiser, optimizer) as (denoiser, stepper):
+            checkpoints = Checkpoints(work_dir, key, parameters, optimizer, best, log)
+            with accelerator.main_process_first():
+                state = checkpoints.load()
+            first_step, started = state.step, time.monotonic()
+            if state.step < config.max_train_steps and not state.stopped:
+                pairs = (train, class_images, validation)
+                loss = DenoisingLoss(loaded, denoiser, config, *(encode(loaded, p) for p in pairs))
+                run_training(
+                    Training(accelerator, denoiser, loss, config, stepper, parameters, best, state),
+                    checkpoints,
+                    log,
+                )
+            seconds = time.monotonic() - started
         if validation:
             copy_into(parameters, best)
-        _save(loaded, folder)
+        if accelerator.is_main_process:
+            _save(loaded, folder)
+        accelerator.wait_for_everyone()
     columns = FINETUNING_COLUMNS if isinstance(config, FineTuning) else DREAMBOOTH_COLUMNS
     return LoraResult(
         folder=folder,
@@ -202,122 +213,29 @@ def _train(
     )
 
 
-@dataclass(frozen=True)
-class _Training:
-    """What a step works on; `parameters`, `best` and `state` change as it goes."""
-
-    loss: DenoisingLoss
-    config: LoraTraining
-    parameters: dict[str, Any]
-    optimizer: Any
-    best: dict[str, Any]
-    state: State
-
-
-def _run(training: _Training, checkpoints: Checkpoints, log: Log) -> None:
-    """Step until the last step or early stopping, keeping checkpoints."""
-    state, config = training.state, training.config
-    multiplier = _learning_rate_multiplier(config, training.optimizer)
-    first_step = state.step
-    started = said = time.monotonic()
-    validated = isinstance(config, FineTuning) and len(training.loss.held_out) > 0
-    if state.step == 0 and validated:
-        state.best_loss = training.loss.validation()
-        state.log.append(
-            dict.fromkeys(DREAMBOOTH_COLUMNS) | {"step": 0, "validation_loss": state.best_loss}
-        )
-    done = False
-    while not done:
-        _step(training, config.learning_rate * multiplier(state.step))
-        done = state.step >= config.max_train_steps
-        if not validated:
-            state.best_step = state.step
-        elif done or state.step % config.validation_steps == 0:  # type: ignore[attr-defined]
-            _validate(training)
-            done = done or state.stopped
-        if done or state.step % config.checkpointing_steps == 0:
-            checkpoints.save(state)
-        if done or time.monotonic() - said >= SAID_EVERY_S:
-            said = time.monotonic()
-            log(_progress(state, config, first_step, said - started))
-
-
-def _step(training: _Training, learning_rate: float) -> None:
-    """One step of the optimiser over all its micro-batches; adds a row to the log."""
-    import torch
-
-    state, config = training.state, training.config
-    parts_of_step = config.gradient_accumulation_steps
-    for group in training.optimizer.param_groups:
-        group["lr"] = learning_rate
-    losses = [0.0, 0.0, 0.0]
-    for part in range(parts_of_step):
-        values = training.loss(state.step * parts_of_step + part)
-        (values[0] / parts_of_step).backward()
-        losses = [
-            total + value.item() / parts_of_step
-            for total, value in zip(losses, values, strict=True)
-        ]
-    norm = torch.nn.utils.clip_grad_norm_(training.parameters.values(), config.max_grad_norm)
-    if not (math.isfinite(losses[0]) and math.isfinite(norm.item())):
-        raise HoiError(
-            f"training diverged at step {state.step + 1}: loss {losses[0]}, gradient norm "
-            f"{norm.item()}",
-            f"lower learning_rate (now {config.learning_rate:g}); "
-            "with mixed_precision bf16, try no",
-        )
-    training.optimizer.step()
-    training.optimizer.zero_grad(set_to_none=True)
-    state.step += 1
-    row = dict(zip(DREAMBOOTH_COLUMNS, (state.step, *losses, learning_rate), strict=True))
-    state.log.append(row | {"validation_loss": None})
-
-
-def _validate(training: _Training) -> None:
-    """Early stopping: keep the best weights, count measurements without improvement."""
-    state, config = training.state, training.config
-    assert isinstance(config, FineTuning)
-    loss = training.loss.validation()
-    if not math.isfinite(loss):
-        raise HoiError(
-            f"validation loss is {loss} at step {state.step}",
-            f"lower finetuning.learning_rate (now {config.learning_rate:g})",
-        )
-    state.log[-1]["validation_loss"] = loss
-    if state.best_loss is None or loss < state.best_loss:
-        state.best_loss, state.best_step, state.misses = loss, state.step, 0
-        copy_into(training.best, training.parameters)
-    else:
-        state.misses += 1
-        state.stopped = state.misses >= config.early_stopping_patience
-
-
-def _learning_rate_multiplier(config: LoraTraining, optimizer: Any) -> Callable[[int], float]:
-    """Share of the learning rate at a step (from 0), of diffusers' own schedule."""
-    from diffusers.optimization import get_scheduler
-
-    name: str = config.lr_scheduler
-    if name == "constant" and config.lr_warmup_steps:
-        name = "constant_with_warmup"
-    schedule = get_scheduler(
-        name,
-        optimizer,
-        num_warmup_steps=config.lr_warmup_steps,
-        num_training_steps=config.max_train_steps,
-    )
-    multiplier: Callable[[int], float] = schedule.lr_lambdas[0]
-    return multiplier
+@contextmanager
+def _prepared(accelerator: Any, denoiser: Any, optimizer: Any) -> Iterator[tuple[Any, Any]]:
+    """Denoiser and optimiser as the accelerator wraps them; afterwards the denoiser is as before,
+    because the model cache shares it."""
+    wrapped, stepper = accelerator.prepare(denoiser, optimizer)
+    try:
+        yield wrapped, stepper
+    finally:
+        accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+        # `unwrap_model` leaves these, and a marked model is not wrapped again.
+        for name in ("forward", "_is_accelerate_prepared"):
+            vars(denoiser).pop(name, None)
 
 
 @contextmanager
-def _adapter(loaded: Loaded, config: LoraTraining) -> Iterator[dict[str, Any]]:
-    """A new LoRA on the shared UNet, and the bare base again afterwards; yields its parameters."""
+def _adapter(loaded: LoadedSDXL, config: LoraTraining) -> Iterator[dict[str, Any]]:
+    """A new LoRA on the shared UNet, removed afterwards; yields its parameters by name."""
     import torch
     from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
 
     unet = loaded.pipe.unet
-    loaded.forget_adapters()
+    loaded.unload_adapters()
     on_gpu = loaded.device.startswith("cuda")
     with torch.random.fork_rng(devices=[torch.device(loaded.device)] if on_gpu else []):
         torch.manual_seed(seed_of(config.seed, "initial weights"))
@@ -339,11 +257,11 @@ def _adapter(loaded: Loaded, config: LoraTraining) -> Iterator[dict[str, Any]]:
     finally:
         if config.gradient_checkpointing:
             unet.disable_gradient_checkpointing()
-        loaded.forget_adapters()
+        loaded.unload_adapters()
         unet.requires_grad_(False).eval()
 
 
-def _save(loaded: Loaded, folder: Path) -> None:
+def _save(loaded: LoadedSDXL, folder: Path) -> None:
     """Write the adapter in diffusers' layout; equal weights give equal bytes."""
     from diffusers import StableDiffusionXLPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
@@ -372,14 +290,3 @@ def _save(loaded: Loaded, folder: Path) -> None:
 
 def _digests(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
     return [(digest_pixels(image), caption) for image, caption in pairs]
-
-
-def _progress(state: State, config: LoraTraining, first_step: int, seconds: float) -> str:
-    done = state.step - first_step
-    rate = done / seconds if seconds > 0 else math.inf
-    row = state.log[-1]
-    text = f"LoRA: step {state.step}/{config.max_train_steps}, loss {row['loss']:.4f}"
-    if state.best_loss is not None:
-        text += f", best validation {state.best_loss:.4f} at step {state.best_step}"
-    left = 0 if state.stopped else config.max_train_steps - state.step
-    return f"{text}, {rate:.2f} steps/s, {left / rate:.0f} s left"

@@ -1,80 +1,33 @@
-"""Draws pictures in batches so that each depends on its own row alone.
-
-Bits depend on the shape of a batch and, on some CPUs, on the place in it; they do not depend on
-the neighbours. So every batch has the same number of places (slots), a row keeps its slot for
-ever, noise comes from the row's own seed, and empty slots hold a filler. Any row can be drawn again
-alone.
-"""
+"""Generates images with SDXL in batches of one shape, so that each depends on its own
+specification alone (see `image_spec`); empty slots hold a filler."""
 
 import warnings
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from hoi_assets.engines.sdxl.loading import Loaded
+from hoi_assets.engines.diffusion_pipeline import (
+    prompt_embeddings,
+    set_decode_slicing,
+    tensor_to_images,
+)
+from hoi_assets.engines.image_spec import GeneratedImage, ImageSpec, Lora, batches_by_slot
+from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.seeds import generator
 from hoi_assets.errors import HoiError
-from hoi_assets.hashing import digest, digest_file
+from hoi_assets.hashing import digest_file
 from hoi_assets.settings import Sampling
 
-SAMPLING_VERSION = "1"  # part of every image key: raise it when the same row gives other pixels
 LORA_FILE = "pytorch_lora_weights.safetensors"
 MAX_ADAPTERS = 16
-# From this size on the VAE decodes one picture at a time, to bound memory.
-SLICED_DECODE_PIXELS = 512 * 512
 
 
-@dataclass(frozen=True)
-class Lora:
-    """A LoRA in diffusers' layout: its folder, and the hash that `lora_digest` gives."""
-
-    folder: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class Draw:
-    """All that determines one picture, but the base model and the environment.
-
-    Attributes:
-        seed: of the picture's own noise, in [0, 2**63).
-        slot: place in the batch, in [0, batch size).
-        steps: number of denoising steps.
-        guidance_scale: classifier-free guidance; at 1 or less there is none.
-        negative_prompt: "" means none.
-    """
-
-    prompt: str
-    seed: int
-    slot: int
-    steps: int
-    guidance_scale: float
-    scheduler: str
-    width: int
-    height: int
-    negative_prompt: str = ""
-    lora: Lora | None = None
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A row with its picture, or with the reason why there is none."""
-
-    row: Draw
-    image: Image.Image | None
-    reason: str | None = None
-
-
-def draw_row(
+def make_image_spec(
     sampling: Sampling, prompt: str, seed: int, position: int, lora: Lora | None = None
-) -> Draw:
-    """The row for `prompt` under the settings; `position` in its table fixes the slot."""
-    return Draw(
+) -> ImageSpec:
+    """The specification for `prompt` under the settings; `position` in its table fixes the slot."""
+    return ImageSpec(
         prompt=prompt,
         seed=seed,
         slot=position % sampling.batch_size,
@@ -86,16 +39,6 @@ def draw_row(
         negative_prompt=sampling.negative_prompt,
         lora=lora,
     )
-
-
-def image_key(row: Draw, base_digest: str) -> str:
-    """Hash of all that determines the picture of `row`; slot and environment do not belong."""
-    fields = asdict(row) | {
-        "guidance_scale": float(row.guidance_scale),  # 4 and 4.0 are one picture
-        "lora": row.lora.digest if row.lora else None,
-    }
-    del fields["slot"]
-    return digest({"sampling": SAMPLING_VERSION, "base": base_digest, **fields})
 
 
 def lora_digest(folder: str | Path) -> str:
@@ -110,41 +53,29 @@ def lora_digest(folder: str | Path) -> str:
     return digest_file(path)
 
 
-def draw(loaded: Loaded, rows: Iterable[Draw], batch_size: int) -> Iterator[Drawn]:
-    """Draw `rows`; each comes back once, as soon as its batch is finished.
+def generate_images(
+    loaded: LoadedSDXL, rows: Iterable[ImageSpec], batch_size: int
+) -> Iterator[GeneratedImage]:
+    """Generate the images of `rows`; each is yielded as soon as its batch is finished.
 
     Args:
-        batch_size: number of slots; the same whenever the same bits are wanted.
+        batch_size: number of slots; the bits depend on it.
 
     Raises:
-        HoiError: before anything is drawn, for a row that cannot be drawn with this model.
+        HoiError: before the first batch, for a row that this model cannot generate.
     """
     rows = list(rows)
     for row in rows:
         _check(loaded, row, batch_size)
-    return _draw_all(loaded, rows, batch_size)
+    return _generate_all(loaded, rows, batch_size)
 
 
-def batches(rows: Sequence[Draw], batch_size: int) -> Iterator[dict[int, Draw]]:
-    """Group rows that share all parameters of a call into batches, slot -> row.
+def make_scheduler(loaded: LoadedSDXL, name: str) -> Any:
+    """A fresh scheduler with the model's noise schedule.
 
-    Rows of consecutive positions fill whole batches in their order; when some are missing, those
-    that are left are zipped by slot.
+    Args:
+        name: `euler` or `dpmpp_2m` (DPM-Solver++ 2M).
     """
-    groups: dict[tuple[Any, ...], list[Draw]] = {}
-    for row in rows:
-        call = (row.lora, row.scheduler, row.steps, row.guidance_scale, row.width, row.height)
-        groups.setdefault(call, []).append(row)
-    for group in groups.values():
-        queues: dict[int, deque[Draw]] = {slot: deque() for slot in range(batch_size)}
-        for row in group:
-            queues[row.slot].append(row)
-        while any(queues.values()):
-            yield {slot: queue.popleft() for slot, queue in queues.items() if queue}
-
-
-def make_scheduler(loaded: Loaded, name: str) -> Any:
-    """A fresh scheduler of the model's noise schedule: `euler` or `dpmpp_2m` (DPM-Solver++ 2M)."""
     from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
 
     config = loaded.pipe.scheduler.config
@@ -154,13 +85,13 @@ def make_scheduler(loaded: Loaded, name: str) -> Any:
         return DPMSolverMultistepScheduler.from_config(
             config, algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint"
         )
-    raise HoiError(f"unknown scheduler {name!r}", "name one of: euler, dpmpp_2m")
+    raise HoiError(f"unknown scheduler {name!r}", "use one of: euler, dpmpp_2m")
 
 
-def use_lora(loaded: Loaded, lora: Lora | None) -> None:
-    """Make `lora` the only active adapter; None is the base, bit for bit.
+def activate_lora(loaded: LoadedSDXL, lora: Lora | None) -> None:
+    """Make `lora` the only active adapter; None is the base model, bit for bit.
 
-    Adapters are never fused: taking a fused one out again leaves rounding in the base.
+    Adapters are never fused: unfusing leaves rounding errors in the base model.
 
     Raises:
         HoiError: the folder is gone, or its file is not the one that `lora.digest` names.
@@ -177,28 +108,28 @@ def use_lora(loaded: Loaded, lora: Lora | None) -> None:
     pipe.set_adapters(loaded.adapters[lora.digest])
 
 
-def _load_adapter(loaded: Loaded, lora: Lora) -> None:
+def _load_adapter(loaded: LoadedSDXL, lora: Lora) -> None:
     from safetensors import safe_open
 
     found = lora_digest(lora.folder)
     if found != lora.digest:
         raise HoiError(
-            f"LoRA in {lora.folder} has hash {found[:12]}, but {lora.digest[:12]} was asked for",
-            "materialise category_loras again, or draw with the version that is there",
+            f"LoRA in {lora.folder} has hash {found[:12]}, but {lora.digest[:12]} is wanted",
+            "materialise category_loras again, or use the version that is there",
         )
     path = Path(lora.folder) / LORA_FILE
     with safe_open(path, framework="pt") as file:
         if any(not key.startswith("unet.") for key in file.keys()):  # noqa: SIM118
-            raise HoiError(
-                f"{path} changes more than the UNet", "train text encoders apart; use a UNet LoRA"
-            )
+            raise HoiError(f"{path} changes more than the UNet", "use a LoRA of the UNet alone")
     while len(loaded.adapters) >= MAX_ADAPTERS:
         _, oldest = loaded.adapters.popitem(last=False)
         loaded.pipe.delete_adapters(oldest)
     name = f"lora_{lora.digest[:16]}"
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # so it should be
+            warnings.filterwarnings(
+                "ignore", "Already found a `peft_config`"
+            )  # several adapters at once are intended
             loaded.pipe.load_lora_weights(
                 lora.folder, weight_name=LORA_FILE, adapter_name=name, local_files_only=True
             )
@@ -210,33 +141,37 @@ def _load_adapter(loaded: Loaded, lora: Lora) -> None:
     loaded.adapters[lora.digest] = name
 
 
-def _check(loaded: Loaded, row: Draw, batch_size: int) -> None:
+def _check(loaded: LoadedSDXL, row: ImageSpec, batch_size: int) -> None:
     factor = loaded.pipe.vae_scale_factor
     if not 0 <= row.slot < batch_size:
         raise HoiError(
             f"row {row.prompt!r} has slot {row.slot}, outside a batch of {batch_size}",
-            "set sampling.batch_size to the value that the row was drawn with",
+            "set sampling.batch_size to the one that the row was generated with",
         )
     if row.width % factor or row.height % factor:
         raise HoiError(
-            f"picture size {row.width}x{row.height} is no multiple of {factor}",
-            "mend sampling.width and sampling.height",
+            f"image size {row.width}x{row.height} is not a multiple of {factor}",
+            "change sampling.width and sampling.height",
         )
     if row.scheduler not in ("euler", "dpmpp_2m"):
-        raise HoiError(f"unknown scheduler {row.scheduler!r}", "name one of: euler, dpmpp_2m")
+        raise HoiError(f"unknown scheduler {row.scheduler!r}", "use one of: euler, dpmpp_2m")
 
 
-def _draw_all(loaded: Loaded, rows: list[Draw], batch_size: int) -> Iterator[Drawn]:
-    for batch in batches(rows, batch_size):
-        yield from _draw_batch(loaded, batch, batch_size)
+def _generate_all(
+    loaded: LoadedSDXL, rows: list[ImageSpec], batch_size: int
+) -> Iterator[GeneratedImage]:
+    for batch in batches_by_slot(rows, batch_size):
+        yield from _generate_batch(loaded, batch, batch_size)
 
 
-def _draw_batch(loaded: Loaded, batch: dict[int, Draw], batch_size: int) -> Iterator[Drawn]:
+def _generate_batch(
+    loaded: LoadedSDXL, batch: dict[int, ImageSpec], batch_size: int
+) -> Iterator[GeneratedImage]:
     import torch
 
     pipe = loaded.pipe
     call = next(iter(batch.values()))
-    use_lora(loaded, call.lora)
+    activate_lora(loaded, call.lora)
     shape = (
         1,
         pipe.unet.config.in_channels,
@@ -247,14 +182,14 @@ def _draw_batch(loaded: Loaded, batch: dict[int, Draw], batch_size: int) -> Iter
     latents = torch.cat(
         [torch.randn(shape, generator=generator(row.seed if row else 0)) for row in places]
     )
-    embeds = conditions(
+    embeds = prompt_embeddings(
         loaded,
         [row.prompt if row else None for row in places],
         [row.negative_prompt if row else None for row in places],
         guided=call.guidance_scale > 1,
     )
-    bound_decoding(loaded, call.width, call.height)
-    with scheduler_of(loaded, call.scheduler), torch.no_grad():
+    set_decode_slicing(loaded, call.width, call.height)
+    with temporary_scheduler(loaded, call.scheduler), torch.no_grad():
         try:
             decoded = pipe(
                 **embeds,
@@ -267,57 +202,21 @@ def _draw_batch(loaded: Loaded, batch: dict[int, Draw], batch_size: int) -> Iter
             ).images
         except torch.OutOfMemoryError as error:
             raise HoiError(
-                f"a batch of {batch_size} pictures of {call.width}x{call.height} px does not fit "
+                f"a batch of {batch_size} images of {call.width}x{call.height} px does not fit "
                 f"into the memory of {loaded.device}",
-                "lower sampling.batch_size, or the size",
+                "lower sampling.batch_size, or sampling.width and sampling.height",
             ) from error
-    images = to_pil(decoded)
+    images = tensor_to_images(decoded)
     for slot, row in batch.items():
         image = images[slot]
-        yield Drawn(row, image, None if image else "not_finite: the model gave NaN or infinity")
-
-
-def conditions(
-    loaded: Loaded, prompts: Sequence[str | None], negatives: Sequence[str | None], guided: bool
-) -> dict[str, Any]:
-    """The pipeline's embedding arguments for one batch; None is an empty slot (zeros).
-
-    Args:
-        guided: whether classifier-free guidance is on, so that negatives are needed.
-    """
-    import torch
-
-    def stack(pairs: list[tuple[Any, Any] | None]) -> tuple[Any, Any]:
-        like = next(pair for pair in pairs if pair is not None)
-        filled = [pair or tuple(torch.zeros_like(part) for part in like) for pair in pairs]
-        return torch.cat([pair[0] for pair in filled]), torch.cat([pair[1] for pair in filled])
-
-    embeds, pooled = stack([None if t is None else loaded.encode(t) for t in prompts])
-    named = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
-    if guided:
-        negative = stack([None if t is None else loaded.encode_negative(t) for t in negatives])
-        named["negative_prompt_embeds"], named["negative_pooled_prompt_embeds"] = negative
-    return named
-
-
-def bound_decoding(loaded: Loaded, width: int, height: int) -> None:
-    """Let the VAE take large pictures one at a time, small ones as a batch; by size alone."""
-    loaded.pipe.vae.use_slicing = width * height >= SLICED_DECODE_PIXELS
-
-
-def to_pil(images: Any) -> list[Image.Image | None]:
-    """Pictures of a tensor (n, 3, height, width) in [0, 1]; None where it is not finite."""
-    finite = images.isfinite().flatten(1).all(dim=1).tolist()
-    pixels = (images.float().nan_to_num() * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [
-        Image.fromarray(picture) if good else None
-        for picture, good in zip(pixels, finite, strict=True)
-    ]
+        yield GeneratedImage(
+            row, image, None if image else "not_finite: the model gave NaN or infinity"
+        )
 
 
 @contextmanager
-def scheduler_of(loaded: Loaded, name: str) -> Iterator[None]:
-    """Lend the pipeline a fresh scheduler, and give it its own back."""
+def temporary_scheduler(loaded: LoadedSDXL, name: str) -> Iterator[None]:
+    """Lend the pipeline a fresh scheduler, and restore its own afterwards."""
     own = loaded.pipe.scheduler
     loaded.pipe.scheduler = make_scheduler(loaded, name)
     try:

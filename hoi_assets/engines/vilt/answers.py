@@ -1,4 +1,4 @@
-"""A VQA model's answers to questions about pictures, each given once per model."""
+"""A VQA model's answers to questions about images, each computed once per model."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,19 @@ from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 
 KIND = "answer"
-ANSWERING_VERSION = "1"  # part of every answer's key: raise it when a model is asked otherwise
+ANSWERING_VERSION = "1"  # part of every answer's key: raise it when a model is asked differently
 CHUNK = 256
 
-Asked = tuple[str, str]
+Question = tuple[str, str]  # pixel digest, question
 
 
-def known_answers(
-    store: Store, settings: Settings, ref: ModelRef, asked: Sequence[Asked], log: Log
-) -> dict[Asked, float]:
-    """Probability of yes, 0 to 1, by (pixel digest, question); found, or asked of the model now.
+def cached_answers(
+    store: Store, settings: Settings, ref: ModelRef, asked: Sequence[Question], log: Log
+) -> dict[Question, float]:
+    """Probability of yes, 0 to 1, by (pixel digest, question); from the ledger, or computed now.
 
-    A question longer than the model reads is answered by its beginning, and `say` tells how many
-    are.
+    Of a question that is longer than the model reads, only the beginning counts; their number is
+    logged.
 
     Raises:
         HoiError: the model cannot be loaded.
@@ -41,7 +41,7 @@ def known_answers(
     known = store.ledger.get(KIND, keys.values())
     todo = [(slot, one) for slot, one in enumerate(keys) if keys[one] not in known]
     if todo:
-        from hoi_assets.engines.vilt.verifier import longer_than
+        from hoi_assets.engines.pair_inputs import longer_than
         from hoi_assets.engines.vilt.vqa import answers, load_vqa
 
         vqa = load_vqa(ref, settings.device)
@@ -49,7 +49,7 @@ def known_answers(
         if cut := longer_than(vqa.tokenizer, questions, vqa.max_text_tokens):
             log(
                 f"{len(cut)} of {len(questions)} questions are longer than the model reads; their "
-                "ends are not asked"
+                "ends are ignored"
             )
     for start in range(0, len(todo), CHUNK):
         chunk = todo[start : start + CHUNK]
@@ -64,5 +64,5 @@ def known_answers(
             KIND,
             {keys[one]: float(value) for (_, one), value in zip(chunk, values, strict=True)},
         )
-        log(f"questions about pictures: {start + len(chunk)}/{len(todo)} answered")
+        log(f"questions about images: {start + len(chunk)}/{len(todo)} answered")
     return {one: known[key] for one, key in keys.items()}

@@ -20,10 +20,11 @@ from hoi_assets.statistics import (
     reliability,
     share_interval,
 )
+from hoi_assets.store.tables import Column, Table
 
-# Temperatures looked at; beyond them a head is as good as constant or as good as binary.
+# Temperatures tried; beyond them a head is practically constant or binary.
 TEMPERATURE_RANGE = (0.05, 20.0)
-# Fewest accepted validation pairs that a precision is believed of.
+# Fewest accepted validation pairs for a precision to count.
 MIN_ACCEPTED = 10
 # Thresholds tried per head.
 MAX_CANDIDATES = 200
@@ -31,6 +32,51 @@ CHANCE_AUC = 0.5
 # The thresholds of a head that rejects nothing.
 NEVER = np.zeros(1)
 PAIR = "pair"
+
+_MEASURES = {
+    "precision": "share of good pairs among the accepted",
+    "recall": "share of accepted pairs among the good",
+    "rejection": "share of rejected pairs among the bad",
+    "accuracy": "share of pairs accepted or rejected rightly",
+    "auc": "area under the ROC curve",
+}
+VERIFIER_QUALITY = Table(
+    "quality",
+    "A head of the verifier on a slice of the test split.",
+    (
+        Column("slice_kind", pl.String, "all, category, defect, lie, or a group of the pairs"),
+        Column("slice", pl.String, "which one"),
+        Column("head", pl.String, "fidelity, alignment, or pair (both)"),
+        Column("n", pl.Int64, "pairs in the slice"),
+        Column("positives", pl.Int64, "good pairs in the slice"),
+        Column("accepted", pl.Int64, "pairs that the head accepts"),
+        *(
+            Column(f"{name}{end}", pl.Float64, f"{meaning}{part}", nullable=True)
+            for name, meaning in _MEASURES.items()
+            for end, part in (
+                ("", ""),
+                ("_low", "; lower end of its 95% interval"),
+                ("_high", "; upper end of its 95% interval"),
+            )
+        ),
+        Column("ece", pl.Float64, "expected calibration error", nullable=True),
+    ),
+    key=("slice_kind", "slice", "head"),
+)
+VERIFIER_RELIABILITY = Table(
+    "reliability",
+    "A bin of a head's reliability diagram on the test split; empty bins are left out.",
+    (
+        Column("head", pl.String, "fidelity or alignment"),
+        Column("bin", pl.Int64, "number of the bin, by probability"),
+        Column("confidence", pl.Float64, "mean probability in the bin"),
+        Column("frequency", pl.Float64, "share of good pairs in the bin"),
+        Column("frequency_low", pl.Float64, "lower end of its 95% interval"),
+        Column("frequency_high", pl.Float64, "upper end of its 95% interval"),
+        Column("n", pl.Int64, "pairs in the bin"),
+    ),
+    key=("head", "bin"),
+)
 
 
 @dataclass(frozen=True)
@@ -97,20 +143,20 @@ def choose_thresholds(
 
     Of all pairs of thresholds that meet the target on at least 10 accepted pairs, the one that
     accepts most good pairs; then the one that accepts fewest bad ones; then the lowest. If none
-    meets it, the one of highest precision, and that is said. Thresholds lie half-way between
+    meets it, the pair of highest precision, which is logged. Thresholds lie half-way between
     neighbouring probabilities, so that rounding moves no pair across.
 
-    A head that does not tell good from bad here (the 95% interval of its AUC reaches 0.5) gets
-    threshold 0: rejecting by chance costs good pairs and makes nothing better. That is said, and
-    the precision is then that of the other head's label. If neither tells, both keep their say.
+    A head that cannot distinguish good from bad here (the 95% interval of its AUC reaches 0.5) gets
+    threshold 0, because rejecting by chance costs good pairs and gains nothing. This is logged, and
+    precision then counts the other head's label only. If neither can, both thresholds are chosen.
 
     Args:
         p: probabilities (N, 2); labels: bool (N, 2); of a split not trained on.
     """
-    tells = _tells(p, labels, log)
-    good = _by_all(labels[:, np.flatnonzero(tells)])
+    informative = _informative(p, labels, log)
+    good = _by_all(labels[:, np.flatnonzero(informative)])
     first, second = (
-        _candidates(p[:, head]) if tells[head] else NEVER for head in range(len(HEADS))
+        _candidates(p[:, head]) if informative[head] else NEVER for head in range(len(HEADS))
     )
     above_first = p[:, 0, None] >= first
     above_second = p[:, 1, None] >= second
@@ -134,7 +180,7 @@ def choose_thresholds(
             f"verifier: precision {target_precision:.2f} is not reached on {len(good)} validation "
             f"pairs; best {best:.2f} with {int(accepted[row, column])} accepted"
         )
-    idle = [head for head, told in zip(HEADS, tells, strict=True) if not told]
+    idle = [head for head, informs in zip(HEADS, informative, strict=True) if not informs]
     return Thresholds(
         idle_head=idle[0] if idle else None,
         fidelity=float(first[row]),
@@ -148,22 +194,23 @@ def choose_thresholds(
     )
 
 
-def _tells(p: np.ndarray, labels: np.ndarray, log: Log) -> list[bool]:
-    """Per head: does it rank good pairs above bad ones? A head with one kind only may.
+def _informative(p: np.ndarray, labels: np.ndarray, log: Log) -> list[bool]:
+    """Per head, whether it ranks good pairs above bad ones; a head with one class only counts.
 
-    All, where none does: a verifier that rejects nothing is no verifier."""
+    All True if none does: a verifier that rejects nothing is useless.
+    """
     areas = [auc(labels[:, head], p[:, head]) for head in range(len(HEADS))]
-    tells = [area.low is None or area.low > CHANCE_AUC for area in areas]
-    if not any(tells):
+    informative = [area.low is None or area.low > CHANCE_AUC for area in areas]
+    if not any(informative):
         return [True] * len(HEADS)
-    for head, area, told in zip(HEADS, areas, tells, strict=True):
-        if not told:
+    for head, area, informs in zip(HEADS, areas, informative, strict=True):
+        if not informs:
             log(
-                f"verifier: the {head} head does not tell good from bad on {area.n} validation "
-                f"pairs (AUC {area.value:.2f}, 95% {area.low:.2f} to {area.high:.2f}); "
+                f"verifier: the {head} head does not distinguish good from bad on {area.n} "
+                f"validation pairs (AUC {area.value:.2f}, 95% {area.low:.2f} to {area.high:.2f}); "
                 "it rejects nothing"
             )
-    return tells
+    return informative
 
 
 def _lowest(mask: np.ndarray) -> tuple[int, int]:
@@ -188,13 +235,13 @@ def accepts(p: np.ndarray, thresholds: Thresholds) -> np.ndarray:
 
 
 def reliability_table(p: np.ndarray, labels: np.ndarray, bins: int = 10) -> pl.DataFrame:
-    """Reliability diagram of both heads: head, bin, confidence, frequency, its interval, n."""
+    """Reliability diagram of both heads, as VERIFIER_RELIABILITY."""
     rows = [
         {"head": head, **row}
         for number, head in enumerate(HEADS)
         for row in reliability(labels[:, number], p[:, number], bins)
     ]
-    return pl.DataFrame(rows, schema=_RELIABILITY)
+    return pl.DataFrame(rows, schema=VERIFIER_RELIABILITY.schema)
 
 
 def evaluate(verifier: VerifierModel, test: Sequence[LabelledPair]) -> pl.DataFrame:
@@ -213,9 +260,8 @@ def quality_table(
     alignment, and `pair` (both labels, both thresholds; scored by the product of the two
     probabilities).
 
-    Columns: slice_kind, slice, head, n, positives, accepted, precision (of the accepted, good),
-    recall (of the good, accepted), rejection (of the bad, rejected), accuracy, auc, each with
-    _low and _high; ece.
+    Returns:
+        Table VERIFIER_QUALITY.
     """
     labels, taken = labels_of(pairs), accepts(p, thresholds)
     truth = {**{h: labels[:, n] for n, h in enumerate(HEADS)}, PAIR: _by_all(labels)}
@@ -232,7 +278,7 @@ def quality_table(
         for kind, name, heads, mask in _slices(pairs)
         for head in heads
     ]
-    return pl.DataFrame(rows, schema=_QUALITY)
+    return pl.DataFrame(rows, schema=VERIFIER_QUALITY.schema)
 
 
 def _quality(truth: np.ndarray, accepted: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
@@ -293,25 +339,3 @@ def _ece_by_head(labels: np.ndarray, p: np.ndarray) -> dict[str, float | None]:
         head: expected_calibration_error(labels[:, number], p[:, number])
         for number, head in enumerate(HEADS)
     }
-
-
-_NAMES = ("precision", "recall", "rejection", "accuracy", "auc")
-_QUALITY: dict[str, Any] = {
-    "slice_kind": pl.String,
-    "slice": pl.String,
-    "head": pl.String,
-    "n": pl.Int64,
-    "positives": pl.Int64,
-    "accepted": pl.Int64,
-    **{f"{name}{end}": pl.Float64 for name in _NAMES for end in ("", "_low", "_high")},
-    "ece": pl.Float64,
-}
-_RELIABILITY: dict[str, Any] = {
-    "head": pl.String,
-    "bin": pl.Int64,
-    "confidence": pl.Float64,
-    "frequency": pl.Float64,
-    "frequency_low": pl.Float64,
-    "frequency_high": pl.Float64,
-    "n": pl.Int64,
-}

@@ -1,4 +1,4 @@
-"""The verifier's scores of (picture, prompt) pairs, each computed once per verifier."""
+"""The verifier's scores of (image, prompt) pairs, each computed once per verifier."""
 
 from typing import Any
 
@@ -11,25 +11,29 @@ KIND = "verifier_score"
 CHUNK = 64
 
 
-def pair_scores(
+def cached_pair_scores(
     store: Store,
     settings: Settings,
     pairs: list[tuple[str, str]],
     verifier: Published,
     log: Log,
 ) -> dict[tuple[str, str], tuple[float, float]]:
-    """Calibrated (fidelity, alignment) of (pixel digest, prompt) pairs, found or computed."""
+    """Calibrated (fidelity, alignment) of (pixel digest, prompt) pairs; cached in the ledger."""
     keys = {pair: score_key(pair[0], pair[1], verifier.version) for pair in pairs}
     known = store.ledger.get(KIND, keys.values())
     todo = [
         (slot, pair) for slot, pair in enumerate(dict.fromkeys(pairs)) if keys[pair] not in known
     ]
-    if todo and (cut := truncated(load(settings, verifier), [prompt for _, (_, prompt) in todo])):
-        log(f"verifier: {len(cut)} prompts are longer than it reads; their ends are not judged")
+    if todo and (
+        cut := truncated(
+            load_published_verifier(settings, verifier), [prompt for _, (_, prompt) in todo]
+        )
+    ):
+        log(f"verifier: {len(cut)} prompts are longer than the model reads; their ends are ignored")
     for start in range(0, len(todo), CHUNK):
         chunk = todo[start : start + CHUNK]
         found = score_pairs(
-            load(settings, verifier),
+            load_published_verifier(settings, verifier),
             [store.images.open(pixels) for _, (pixels, _) in chunk],
             [prompt for _, (_, prompt) in chunk],
             [slot for slot, _ in chunk],
@@ -45,6 +49,6 @@ def pair_scores(
     return {pair: (known[key][0], known[key][1]) for pair, key in keys.items()}
 
 
-def load(settings: Settings, verifier: Published) -> Any:
-    """The published verifier, loaded once per process."""
+def load_published_verifier(settings: Settings, verifier: Published) -> Any:
+    """The published verifier, from the model cache."""
     return load_verifier(verifier.file("model"), settings.device)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hoi_assets.engines.pair_inputs import text_inputs
 from hoi_assets.engines.vilt.verifier import (
     HEADS,
     Thresholds,
@@ -18,7 +19,6 @@ from hoi_assets.engines.vilt.verifier import (
     forward_pairs,
     pair_logits,
     pixel_values,
-    text_inputs,
 )
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
@@ -31,21 +31,21 @@ CHECKPOINT = "checkpoint.pt"
 # The learning rate rises over this share of the steps, then falls linearly to zero.
 WARMUP_SHARE = 0.1
 MAX_GRAD_NORM = 1.0
-# Looks at validation, evenly spaced; the untrained model is looked at too.
+# Validations per training, evenly spaced, besides that of the untrained model.
 VALIDATIONS = 6
 MAX_CACHED_PIXEL_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class LabelledPair:
-    """A picture, a text and what is true of them.
+    """An image, a text and what is true of them.
 
     Attributes:
-        pair_id: stands for the picture too: another picture has another id.
-        open: gives the picture; called when it is needed.
-        defects: put into the picture on purpose.
-        lies: what the text says wrongly.
-        groups: further slices to report apart, e.g. {"shown_as": "vae"}.
+        pair_id: identifies the image too.
+        open: returns the image; called when it is needed.
+        defects: put into the image on purpose.
+        lies: what the text gets wrong.
+        groups: further slices to report, e.g. {"shown_as": "vae"}.
     """
 
     pair_id: str
@@ -63,14 +63,14 @@ Pairs = Sequence[LabelledPair]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedVerifier:
     """A trained verifier, not yet calibrated.
 
     Attributes:
         log: rows of step, loss, loss_fidelity, loss_alignment, learning_rate, validation_loss,
             validation_auc_fidelity, validation_auc_alignment; None where not measured. Row 0 is
             the model before training.
-        best_step: the step whose weights were kept; 0: training did not help.
+        best_step: the step whose weights were chosen; 0: training did not help.
         seconds_per_step: of the steps made in this process; None when there were none.
     """
 
@@ -88,11 +88,11 @@ def labels_of(pairs: Pairs) -> np.ndarray:
 
 def logits_of(verifier: VerifierModel, pairs: Pairs) -> np.ndarray:
     """Raw logits (N, 2) of labelled pairs; see `forward_pairs`."""
-    return forward_pairs(verifier, _Pictures(pairs), [pair.text for pair in pairs])
+    return forward_pairs(verifier, _LazyImages(pairs), [pair.text for pair in pairs])
 
 
-class _Pictures(Sequence[Any]):
-    """The pictures of pairs, opened when they are asked for."""
+class _LazyImages(Sequence[Any]):
+    """The images of pairs, opened on access."""
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
@@ -111,12 +111,12 @@ def train_verifier(
     config: Verifier,
     work_dir: Path,
     log: Log = print,
-) -> Trained:
+) -> TrainedVerifier:
     """Train both heads with binary cross-entropy; keep the weights of the best validation loss.
 
     AdamW, warm-up and linear decay, gradients cut at norm 1. A step draws its rows and its dropout
-    from (seed, step) alone, so that a training killed and called again with the same arguments
-    goes on from `work_dir` and ends bit-identical.
+    from (seed, step) alone, so that a training that was killed, called again with the same
+    arguments, resumes from `work_dir` and ends bit-identical.
 
     Args:
         verifier: where to start from; not changed.
@@ -132,7 +132,7 @@ def train_verifier(
     _require_both_classes(validation, "validation")
     run = _Run(verifier, train, validation, config, work_dir)
     if run.resume():
-        log(f"verifier training: going on after step {run.step} of {config.train_steps}")
+        log(f"verifier training: resuming after step {run.step} of {config.train_steps}")
     else:
         run.validate({"step": 0})
     steps = range(run.step + 1, config.train_steps + 1)
@@ -154,7 +154,7 @@ def _require_both_classes(pairs: Pairs, split: str) -> None:
 
 
 class _Run:
-    """A training between two steps. What `_state` names is the whole of it."""
+    """A training between two steps; `_save` writes all of its state."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class _Run:
         self.best_weights: dict[str, Any] = {}
 
     def advance(self, step: int) -> None:
-        """One optimiser step; now and then a look at validation and a checkpoint."""
+        """One optimiser step; every `self.every` steps a validation and a checkpoint."""
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -209,9 +209,7 @@ class _Run:
         self.model.train()
         with torch.random.fork_rng():
             torch.manual_seed(int(digest([self.config.seed, step])[:15], 16))
-            logits = pair_logits(
-                self.model, pixels.to(device), *(words[name].to(device) for name in words)
-            )
+            logits = pair_logits(self.model, pixels.to(device), **words)
         losses = binary_cross_entropy_with_logits(logits, self.labels[rows], reduction="none")
         losses = losses.mean(dim=0)
         fidelity, alignment = losses.tolist()
@@ -235,7 +233,7 @@ class _Run:
             self.log.append(_log_row(row))
 
     def validate(self, row: dict[str, Any]) -> None:
-        """Measure validation, keep the weights if they are the best, log `row`, save all."""
+        """Measure the validation loss, remember the best weights, log `row`, save a checkpoint."""
         from scipy.special import expit
 
         logits, labels = logits_of(self.verifier, self.validation), labels_of(self.validation)
@@ -259,15 +257,15 @@ class _Run:
                 f"lower verifier.learning_rate, now {self.config.learning_rate}",
             )
 
-    def finish(self, seconds_per_step: float | None) -> Trained:
+    def finish(self, seconds_per_step: float | None) -> TrainedVerifier:
         """The best weights, as a verifier."""
         self.model.load_state_dict(self.best_weights)
-        # A fresh object: the digest of this one may have been asked for before.
+        # A new object: the old one may have cached its digest.
         verifier = replace(self.verifier, model=self.model.eval())
-        return Trained(verifier, self.log, self.best_step, seconds_per_step)
+        return TrainedVerifier(verifier, self.log, self.best_step, seconds_per_step)
 
     def resume(self) -> bool:
-        """Take up the checkpoint, if there is one of this very training."""
+        """Load the checkpoint, if there is one of the same training."""
         import torch
 
         path = self.work_dir / CHECKPOINT
@@ -295,7 +293,7 @@ class _Run:
         replace_bytes(path, buffer.getvalue(), self.work_dir, durable=False, mode=0o644)
 
     def _rows(self, step: int) -> list[int]:
-        """Rows of a step: epochs are shuffled anew and run on into each other."""
+        """Rows of a step, from an endless stream of shuffled epochs."""
         size = self.config.batch_size
         wanted = range((step - 1) * size, step * size)
         epochs = {

@@ -1,6 +1,6 @@
 """The verifier: ViLT with two heads, fidelity and alignment; loading, saving, scoring, verdicts.
 
-Fidelity: the picture is free of defects. Alignment: the picture agrees with the caption.
+Fidelity: the image is free of defects. Alignment: the image agrees with the caption.
 Training is in `training`, thresholds and calibration in `calibration`.
 """
 
@@ -15,13 +15,13 @@ import numpy as np
 from PIL import Image
 
 from hoi_assets.engines.batching import map_fixed
-from hoi_assets.engines.judge_loading import (
-    Source,
+from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
+from hoi_assets.engines.pair_inputs import longer_than, require_pairs, text_inputs
+from hoi_assets.engines.pretrained import (
     content_digest,
-    from_pretrained,
-    once,
-    pretrained_part,
     processor_facts,
+    read_model,
+    read_processor,
     require_files,
     tokenizer_facts,
 )
@@ -62,12 +62,17 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class ViltModel:
-    """A loaded ViLT with what prepares its texts and pictures."""
+    """A loaded ViLT with what prepares its texts and images."""
 
     model: Any
     tokenizer: Any
     image_processor: Any
     device: str = "cpu"
+
+    @property
+    def modules(self) -> tuple[Any, ...]:
+        """The weights, as the model cache counts them."""
+        return (self.model,)
 
     @property
     def max_text_tokens(self) -> int:
@@ -77,7 +82,7 @@ class ViltModel:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What besides the weights determines an answer (JSON-able)."""
+        """What determines an answer besides the weights (JSON-able)."""
         return {
             "tokenizer": tokenizer_facts(self.tokenizer),
             "image": processor_facts(self.image_processor),
@@ -106,7 +111,7 @@ class VerifierModel(ViltModel):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PairVerdict:
     """`reason` is None when accepted, else one of REASONS."""
 
     status: Literal["accepted", "rejected"]
@@ -114,7 +119,7 @@ class Verdict:
 
 
 def load_verifier(source: Source, device: str = "cpu") -> VerifierModel:
-    """Load a verifier from a ModelRef or folder; loaded once per process.
+    """Load a verifier from a ModelRef or folder; cached by `model_cache`.
 
     A hub ViLT without the two heads gets fresh ones, drawn with seed 0. A folder without
     `verifier.json` is uncalibrated: temperature 1, thresholds 0.5.
@@ -122,14 +127,14 @@ def load_verifier(source: Source, device: str = "cpu") -> VerifierModel:
     Raises:
         HoiError: missing files, weights of another shape, or not two labels.
     """
-    return once("verifier", source, device, _load)
+    return load_cached("verifier", source, device, _load)
 
 
 def _load(ref: ModelRef, device: str) -> VerifierModel:
     from transformers import AutoTokenizer, ViltForQuestionAnswering, ViltImageProcessorPil
 
     require_files(ref, ("config.json", "model.safetensors", "tokenizer_config.json"))
-    model = from_pretrained(
+    model = read_model(
         ViltForQuestionAnswering,
         ref,
         # A hub model is pretrained without our heads; a folder must have them.
@@ -141,10 +146,11 @@ def _load(ref: ModelRef, device: str) -> VerifierModel:
             f"verifier {ref.source}: {model.config.num_labels} labels, wanted 2 {HEADS}",
             "name a ViLT saved with num_labels=2",
         )
+    move_to_device([model], device)
     verifier = VerifierModel(
-        model=model.to(device),
-        tokenizer=pretrained_part(AutoTokenizer, ref),
-        image_processor=pretrained_part(ViltImageProcessorPil, ref),
+        model=model,
+        tokenizer=read_processor(AutoTokenizer, ref),
+        image_processor=read_processor(ViltImageProcessorPil, ref),
         device=device,
     )
     path = ref.folder / VERIFIER_FILE if ref.folder else None
@@ -178,10 +184,10 @@ def save_verifier(verifier: VerifierModel, folder: Path) -> Path:
 
 
 def pixel_values(vilt: ViltModel, images: Sequence[Image.Image]) -> Any:
-    """Pictures as the model sees them.
+    """Images as the model sees them.
 
     Args:
-        images: of any size; one that is not square is squeezed to the model's square.
+        images: of any size; resized to the model's square, aspect ratio not preserved.
 
     Returns:
         float32 tensor (N, 3, S, S) on the CPU, S = `config.image_size`.
@@ -203,27 +209,9 @@ def _square(image: Image.Image, side: int) -> Image.Image:
     return image.resize((side, side), Image.Resampling.BICUBIC)
 
 
-def text_inputs(vilt: ViltModel, texts: Sequence[str]) -> dict[str, Any]:
-    """Token ids and mask, both (N, max_text_tokens); longer texts are cut (`truncated` says so)."""
-    encoded = vilt.tokenizer(
-        list(texts),
-        padding="max_length",
-        truncation=True,
-        max_length=vilt.max_text_tokens,
-        return_tensors="pt",
-    )
-    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
-
-
 def truncated(vilt: ViltModel, texts: Sequence[str]) -> list[int]:
-    """Numbers of the texts that are longer than the model reads."""
+    """Indices of the texts that are longer than the model reads."""
     return longer_than(vilt.tokenizer, texts, vilt.max_text_tokens)
-
-
-def longer_than(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[int]:
-    """Numbers of the texts of more than `max_tokens` tokens, special tokens included."""
-    ids = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
-    return [number for number, row in enumerate(ids) if len(row) > max_tokens]
 
 
 def pair_logits(model: Any, pixel_values: Any, input_ids: Any, attention_mask: Any) -> Any:
@@ -265,7 +253,7 @@ def forward_pairs(
     """Raw logits of pairs, independent of what else is scored and of any random generator.
 
     Args:
-        images: a sequence; pictures are taken from it one batch at a time.
+        images: a sequence; read one batch at a time.
         slots: place of each pair in its whole table (see `batching`); None: 0, 1, 2, ...
 
     Returns:
@@ -279,13 +267,11 @@ def forward_pairs(
             logits = pair_logits(
                 vilt.model,
                 pixel_values(vilt, [images[item] for item in items]).to(vilt.device),
-                words["input_ids"].to(vilt.device),
-                words["attention_mask"].to(vilt.device),
+                **words,
             )
         return logits.double().cpu().numpy()
 
-    if len(images) != len(texts):
-        raise ValueError(f"{len(images)} images for {len(texts)} texts")
+    require_pairs(images, texts)
     return map_fixed(len(texts), batch_size, compute, slots).reshape(
         -1, vilt.model.config.num_labels
     )
@@ -308,7 +294,7 @@ def score_pairs(
     return probabilities(forward_pairs(verifier, images, texts, slots), verifier.temperature)
 
 
-def verdict(p_fidelity: float, p_alignment: float, thresholds: Thresholds) -> Verdict:
+def decide(p_fidelity: float, p_alignment: float, thresholds: Thresholds) -> PairVerdict:
     """Accept a pair when both probabilities reach their thresholds.
 
     >>> verdict(0.9, 0.2, Thresholds(0.5, 0.5))
@@ -317,10 +303,10 @@ def verdict(p_fidelity: float, p_alignment: float, thresholds: Thresholds) -> Ve
     faithful = p_fidelity >= thresholds.fidelity
     aligned = p_alignment >= thresholds.alignment
     if faithful and aligned:
-        return Verdict("accepted", None)
-    return Verdict("rejected", LOW_ALIGNMENT if faithful else LOW_FIDELITY if aligned else BOTH)
+        return PairVerdict("accepted", None)
+    return PairVerdict("rejected", LOW_ALIGNMENT if faithful else LOW_FIDELITY if aligned else BOTH)
 
 
 def score_key(pixel_digest: str, prompt: str, verifier_digest: str) -> str:
-    """Cache key of a verdict: all that determines it, except the machine's kind."""
+    """Ledger key of a pair's scores: all that determines them, except the kind of machine."""
     return digest({"pixels": pixel_digest, "prompt": prompt, "verifier": verifier_digest})

@@ -66,7 +66,7 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
     import torch
     from torch.nn import functional
 
-    from hoi_assets.engines.metrics import CLIP_PREFIX
+    from hoi_assets.engines.clip_score import CLIP_PREFIX
     from hoi_assets.tinyworld.weights.pictures import as_float, draw_indices, jitter
     from hoi_assets.tinyworld.weights.tokenizers import token_ids
 
@@ -100,7 +100,7 @@ def measure(model: Any, pictures: Any, seed: int = 0, count: int = 400) -> dict[
 
     import torch
 
-    from hoi_assets.engines.metrics import CLIP_PREFIX
+    from hoi_assets.engines.clip_score import CLIP_PREFIX
     from hoi_assets.tinyworld.scenes.false_captions import FALSE_CLAIMS, false_claims_for
     from hoi_assets.tinyworld.weights.pictures import as_float
     from hoi_assets.tinyworld.weights.tokenizers import token_ids

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.engines.metrics import ImageRewardModel, build_head, save_image_reward
+from hoi_assets.engines.image_reward import ImageRewardModel, build_head, save_image_reward
 from hoi_assets.tinyworld.weights.tokenizers import MAX_LENGTH, bert_tokenizer
 from hoi_assets.tinyworld.weights.vae import IMAGE_SIZE
 
@@ -97,7 +97,7 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
     import torch
     from torch.nn import functional
 
-    from hoi_assets.engines.metrics import reward
+    from hoi_assets.engines.image_reward import reward
     from hoi_assets.tinyworld.weights.pairs import PairSampler
     from hoi_assets.tinyworld.weights.pictures import as_float, jitter
     from hoi_assets.tinyworld.weights.tokenizers import token_ids
@@ -137,7 +137,7 @@ def rewards(model: Any, pictures: Any, chosen: list[int], texts: list[str]) -> A
     """Raw rewards (N,) of pictures `chosen` under `texts`, float32."""
     import torch
 
-    from hoi_assets.engines.metrics import reward
+    from hoi_assets.engines.image_reward import reward
     from hoi_assets.tinyworld.weights.pictures import as_float
     from hoi_assets.tinyworld.weights.tokenizers import token_ids
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from hoi_assets.engines.clip_score import load_clip
 from hoi_assets.engines.examiner import load_examiner
-from hoi_assets.engines.metrics import load_clip, load_image_reward
+from hoi_assets.engines.image_reward import load_image_reward
 from hoi_assets.engines.vilt.verifier import load_verifier
 from hoi_assets.engines.vilt.vqa import load_vqa
 from hoi_assets.tinyworld.weights import clip, examiner, image_reward, sdxl, vilt, vqa

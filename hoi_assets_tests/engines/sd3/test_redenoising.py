@@ -9,22 +9,25 @@ from typing import Any
 import pytest
 import torch
 
+from hoi_assets.engines.diffusion_pipeline import prompt_embeddings, tensor_to_images
+from hoi_assets.engines.image_spec import ImageSpec, Lora, image_key
+from hoi_assets.engines.sd3.compute import (
+    ComputeCost,
+    affordable_images,
+    denoiser_evaluations,
+    initial_image_spec,
+    multi_seed_specs,
+    variant_evaluations,
+)
 from hoi_assets.engines.sd3.loading import LoadedSD3, load_sd3
 from hoi_assets.engines.sd3.redenoising import (
-    Compute,
-    Initial,
-    Refinement,
-    Variant,
-    draw_initial,
-    initial_row,
-    multi_seed,
-    passes,
-    pictures_within,
-    refine,
-    refining_passes,
+    InitialImage,
+    Redenoising,
+    VariantImage,
+    generate_initial_images,
+    generate_variants,
     variant_key,
 )
-from hoi_assets.engines.sdxl.sampling import Draw, Lora, conditions, image_key, to_pil
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
 from hoi_assets_tests.engines.small_sd3 import make_sd3
@@ -41,38 +44,46 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedSD3:
     return load_sd3(ModelRef(source=str(folder)))
 
 
-def rows(count: int = 3, guidance_scale: float = 4.5) -> list[Draw]:
+def rows(count: int = 3, guidance_scale: float = 4.5) -> list[ImageSpec]:
     return [
-        initial_row(PROMPTS[number % 3], 100 + number, number, BATCH, STEPS, guidance_scale, 64, 64)
+        initial_image_spec(
+            PROMPTS[number % 3], 100 + number, number, BATCH, STEPS, guidance_scale, 64, 64
+        )
         for number in range(count)
     ]
 
 
-def corrected(row: Draw) -> str:
+def corrected(row: ImageSpec) -> str:
     return f"{row.prompt}, the hand has five fingers"
 
 
-def initial(loaded: LoadedSD3, drawn: list[Draw], **options: Any) -> list[Initial]:
-    return list(draw_initial(loaded, drawn, BATCH, **options))
+def initial(loaded: LoadedSD3, drawn: list[ImageSpec], **options: Any) -> list[InitialImage]:
+    return list(generate_initial_images(loaded, drawn, BATCH, **options))
 
 
 def refined(
-    loaded: LoadedSD3, drawn: list[Draw], *steps: int, given: bool = True, s_reference: bool = False
-) -> list[Variant]:
+    loaded: LoadedSD3,
+    drawn: list[ImageSpec],
+    *steps: int,
+    given: bool = True,
+    s_reference: bool = False,
+) -> list[VariantImage]:
     """Variants of `drawn`, branched off the initial run (or off steps computed again)."""
-    begun = draw_initial(loaded, drawn, BATCH, steps if given else (), s_reference)
-    wanted = [Refinement(one.row, corrected(one.row), one.latents) for one in begun]
-    return list(refine(loaded, wanted, BATCH, steps, s_reference))
+    begun = generate_initial_images(loaded, drawn, BATCH, steps if given else (), s_reference)
+    wanted = [Redenoising(one.row, corrected(one.row), one.latents) for one in begun]
+    return list(generate_variants(loaded, wanted, BATCH, steps, s_reference))
 
 
 def by_hand(
-    loaded: LoadedSD3, drawn: list[Draw], after: int, swap_pooled: bool = True
+    loaded: LoadedSD3, drawn: list[ImageSpec], after: int, swap_pooled: bool = True
 ) -> list[bytes]:
     """One plain run per batch that switches to the corrected prompts in the callback of step
     `after`; nothing of it is shared."""
 
     def embeds(texts: list[str | None]) -> dict[str, Any]:
-        return conditions(loaded, texts, ["" if text else None for text in texts], guided=True)
+        return prompt_embeddings(
+            loaded, texts, ["" if text else None for text in texts], guided=True
+        )
 
     texts: list[str | None] = [row.prompt for row in drawn]
     texts += [None] * (BATCH - len(drawn))
@@ -96,10 +107,10 @@ def by_hand(
         callback_on_step_end_tensor_inputs=["latents", "prompt_embeds", "pooled_prompt_embeds"],
         output_type="pt",
     ).images
-    return [image.tobytes() for image in to_pil(images)[: len(drawn)] if image]
+    return [image.tobytes() for image in tensor_to_images(images)[: len(drawn)] if image]
 
 
-def pixels(results: list[Initial] | list[Variant]) -> list[bytes]:
+def pixels(results: list[InitialImage] | list[VariantImage]) -> list[bytes]:
     assert all(one.reason is None for one in results)
     return [one.image.tobytes() for one in results if one.image]
 
@@ -167,7 +178,7 @@ def test_neighbours_do_not_matter(loaded: LoadedSD3) -> None:
     assert len(together) == 7 * len(SWITCH_STEPS)
     for number in (0, 2, 5):
         row = rows(7)[number]
-        own = [one for one in together if one.refinement.row == row]
+        own = [one for one in together if one.redenoising.row == row]
         assert pixels(own) == pixels(refined(loaded, [row], *SWITCH_STEPS))
 
 
@@ -187,7 +198,7 @@ def test_kept_latents_do_not_change_the_initial_picture(loaded: LoadedSD3) -> No
 
 
 def test_a_prompt_is_encoded_once(loaded: LoadedSD3) -> None:
-    loaded._texts.clear()
+    loaded._embeddings.clear()
     calls: list[str] = []
     encoder = loaded.pipe.text_encoder
     hook = encoder.register_forward_pre_hook(lambda *_: calls.append("text"))
@@ -209,36 +220,40 @@ def test_claimed_passes_are_those_that_the_transformer_runs(
         begun = initial(
             loaded, drawn, switch_steps=SWITCH_STEPS if given else (), s_reference=s_reference
         )
-    assert sum(first) == sum(one.compute.passes for one in begun) == BATCH * passes(drawn[0])
-    wanted = [Refinement(one.row, corrected(one.row), one.latents) for one in begun]
+    assert (
+        sum(first)
+        == sum(one.compute.denoiser_evaluations for one in begun)
+        == BATCH * denoiser_evaluations(drawn[0])
+    )
+    wanted = [Redenoising(one.row, corrected(one.row), one.latents) for one in begun]
     with counted(loaded) as later:
-        variants = list(refine(loaded, wanted, BATCH, SWITCH_STEPS, s_reference))
-    assert sum(later) == sum(one.compute.passes for one in variants)
-    planned = BATCH * refining_passes(drawn[0], SWITCH_STEPS, s_reference)
+        variants = list(generate_variants(loaded, wanted, BATCH, SWITCH_STEPS, s_reference))
+    assert sum(later) == sum(one.compute.denoiser_evaluations for one in variants)
+    planned = BATCH * variant_evaluations(drawn[0], SWITCH_STEPS, s_reference)
     again = 0 if given else BATCH * (5 if s_reference else 4) * (2 if guidance_scale > 1 else 1)
     assert sum(later) == planned + again
     assert all(one.compute.seconds > 0 for one in [*begun, *variants])
 
 
 def test_published_setting_costs_210_passes_beside_the_initial_56() -> None:
-    row = initial_row("a red ball", 0, 0, 1)
-    assert (passes(row), refining_passes(row)) == (56, 210)
-    assert pictures_within(row, 56 + 210) == 4
-    assert pictures_within(row, 1) == 1
-    assert Compute(1, 0.5) + Compute(2, 0.25) == Compute(3, 0.75)
+    row = initial_image_spec("a red ball", 0, 0, 1)
+    assert (denoiser_evaluations(row), variant_evaluations(row)) == (56, 210)
+    assert affordable_images(row, 56 + 210) == 4
+    assert affordable_images(row, 1) == 1
+    assert ComputeCost(1, 0.5) + ComputeCost(2, 0.25) == ComputeCost(3, 0.75)
 
 
 def test_multi_seed_begins_with_the_row_and_keeps_its_slot() -> None:
     row = rows()[1]
-    many = multi_seed(row, 4)
+    many = multi_seed_specs(row, 4)
     assert many[0] == row
     assert len({one.seed for one in many}) == 4
     assert {replace(one, seed=row.seed) for one in many} == {row}
-    assert multi_seed(row, 2) == many[:2]
+    assert multi_seed_specs(row, 2) == many[:2]
 
 
 def test_key_of_a_variant_that_is_a_plain_picture_is_that_pictures(loaded: LoadedSD3) -> None:
-    one = Refinement(rows()[0], "a blue ball")
+    one = Redenoising(rows()[0], "a blue ball")
     base = loaded.digest
     assert variant_key(one, 0, False, base) == image_key(
         replace(one.row, prompt="a blue ball"), base
@@ -261,10 +276,10 @@ def test_key_of_a_variant_that_is_a_plain_picture_is_that_pictures(loaded: Loade
 def test_picture_of_nan_fails_its_row_with_a_reason(loaded: LoadedSD3) -> None:
     broken = load_sd3(loaded.ref)
     embeds, pooled = broken.encode("broken")
-    broken._texts["broken"] = (embeds * float("nan"), pooled)
+    broken._embeddings["broken"] = (embeds * float("nan"), pooled)
     drawn = rows()
-    wanted = [Refinement(drawn[0], "broken"), Refinement(drawn[1], "a red ball")]
-    first, second = refine(broken, wanted, BATCH, (1,))
+    wanted = [Redenoising(drawn[0], "broken"), Redenoising(drawn[1], "a red ball")]
+    first, second = generate_variants(broken, wanted, BATCH, (1,))
     assert first.image is None and "not_finite" in (first.reason or "")
     assert second.image is not None and second.reason is None
 
@@ -279,16 +294,16 @@ def test_row_that_cannot_be_drawn_stops_before_work(loaded: LoadedSD3) -> None:
         (replace(row, lora=Lora("here", "d")), "LoRA"),
     ):
         with pytest.raises(HoiError, match=words):
-            draw_initial(loaded, [broken], BATCH)
+            generate_initial_images(loaded, [broken], BATCH)
         with pytest.raises(HoiError, match=words):
-            refine(loaded, [Refinement(broken, "a mug")], BATCH)
+            generate_variants(loaded, [Redenoising(broken, "a mug")], BATCH)
     with pytest.raises(HoiError, match="switch steps"):
-        refine(loaded, [Refinement(row, "a mug")], BATCH, (-1,))
+        generate_variants(loaded, [Redenoising(row, "a mug")], BATCH, (-1,))
 
 
 def test_nothing_to_refine_draws_nothing(loaded: LoadedSD3) -> None:
     with counted(loaded) as sizes:
-        assert list(refine(loaded, [], BATCH)) == []
+        assert list(generate_variants(loaded, [], BATCH)) == []
     assert sizes == []
 
 
@@ -298,7 +313,7 @@ def test_latents_survive_being_stored(loaded: LoadedSD3, tmp_path: Path) -> None
     (one,) = initial(loaded, rows(1), switch_steps=(2,))
     save_file({"after_2_steps": one.latents[2]}, tmp_path / "latents.safetensors")
     stored = {2: load_file(tmp_path / "latents.safetensors")["after_2_steps"]}
-    wanted = Refinement(one.row, corrected(one.row), stored)
-    assert pixels(list(refine(loaded, [wanted], BATCH, (2,)))) == pixels(
+    wanted = Redenoising(one.row, corrected(one.row), stored)
+    assert pixels(list(generate_variants(loaded, [wanted], BATCH, (2,)))) == pixels(
         refined(loaded, rows(1), 2)
     )

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from hoi_assets.engines.sdxl.img2img import renoise, round_trip
-from hoi_assets.engines.sdxl.loading import Loaded
+from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.settings import Sampling
 from hoi_assets_tests.engines.small_sdxl import PROMPTS, picture
 
@@ -17,7 +17,7 @@ def images() -> list[Image.Image]:
 
 
 def test_renoised_picture_depends_on_itself_alone(
-    loaded: Loaded, sampling: Sampling, images: list[Image.Image]
+    loaded: LoadedSDXL, sampling: Sampling, images: list[Image.Image]
 ) -> None:
     together = list(renoise(loaded, images, PROMPTS, (1, 2, 3), 0.7, sampling))
     alone = next(renoise(loaded, images[:1], PROMPTS[:1], (1,), 0.7, sampling))
@@ -27,7 +27,7 @@ def test_renoised_picture_depends_on_itself_alone(
 
 
 def test_renoising_uses_the_share_of_steps_asked_for(
-    loaded: Loaded, sampling: Sampling, images: list[Image.Image]
+    loaded: LoadedSDXL, sampling: Sampling, images: list[Image.Image]
 ) -> None:
     calls = []
     hook = loaded.pipe.unet.register_forward_hook(lambda *_: calls.append(1))
@@ -40,7 +40,7 @@ def test_renoising_uses_the_share_of_steps_asked_for(
 
 
 def test_strength_zero_is_the_round_trip_through_the_vae(
-    loaded: Loaded, sampling: Sampling, images: list[Image.Image]
+    loaded: LoadedSDXL, sampling: Sampling, images: list[Image.Image]
 ) -> None:
     plain = [image.tobytes() for image in round_trip(loaded, images, sampling)]
     none = [image.tobytes() for image in renoise(loaded, images, PROMPTS, (1, 2, 3), 0, sampling)]
@@ -54,6 +54,6 @@ def test_strength_zero_is_the_round_trip_through_the_vae(
 
 
 def test_pictures_of_another_size_come_back_at_the_sampling_size(
-    loaded: Loaded, sampling: Sampling
+    loaded: LoadedSDXL, sampling: Sampling
 ) -> None:
     assert next(round_trip(loaded, [picture("red", 96)], sampling)).size == (64, 64)

@@ -6,12 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hoi_assets.engines.sdxl.loading import (
-    Loaded,
-    configure,
-    load_sdxl,
-    reads,
-)
+from hoi_assets.engines.device import configure_torch
+from hoi_assets.engines.sdxl.loading import LoadedSDXL, load_sdxl
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef, load_settings
 from hoi_assets.store.weights import model_digest
@@ -30,14 +26,6 @@ def refused(folder: Path) -> str:
         load_sdxl(ModelRef(source=str(folder)))
     assert "make weights" in caught.value.remedy
     return caught.value.what
-
-
-def test_model_is_read_from_disk_once_per_process(sdxl_folder: Path, fresh_cache: None) -> None:
-    before = reads().get(str(sdxl_folder), 0)
-    first = load_sdxl(ModelRef(source=str(sdxl_folder)))
-    second = load_sdxl(ModelRef(source=str(sdxl_folder)))
-    assert first is second
-    assert reads()[str(sdxl_folder)] == before + 1
 
 
 def test_changed_weights_are_loaded_anew(copy: Path) -> None:
@@ -133,7 +121,7 @@ def test_hub_model_without_pinned_commit_is_refused() -> None:
         load_sdxl(ModelRef(source="stabilityai/stable-diffusion-xl-base-1.0", revision="main"))
 
 
-def test_text_is_encoded_as_the_pipeline_does(loaded: Loaded) -> None:
+def test_text_is_encoded_as_the_pipeline_does(loaded: LoadedSDXL) -> None:
     embeds, negative, pooled, negative_pooled = loaded.pipe.encode_prompt("a red ball")
     ours, ours_pooled = loaded.encode("a red ball")
     none, none_pooled = loaded.encode_negative("")
@@ -147,7 +135,7 @@ def test_configure_sets_threads_and_gives_the_device() -> None:
     threads = torch.get_num_threads()
     try:
         settings = load_settings("tiny").model_copy(update={"threads": 1, "device": "cpu"})
-        assert configure(settings) == "cpu"
+        assert configure_torch(settings) == "cpu"
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)

@@ -12,15 +12,15 @@ from diffusers import DDPMScheduler
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from hoi_assets.engines.image_spec import Lora
 from hoi_assets.engines.sdxl.denoising import min_snr_weights
-from hoi_assets.engines.sdxl.loading import Loaded
+from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.sdxl.lora import finetune_lora, lora_key, train_dreambooth_lora
 from hoi_assets.engines.sdxl.sampling import (
     LORA_FILE,
-    Lora,
-    draw,
-    draw_row,
+    generate_images,
     lora_digest,
+    make_image_spec,
     make_scheduler,
 )
 from hoi_assets.errors import HoiError
@@ -69,19 +69,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def base_weights(loaded: Loaded) -> dict[str, torch.Tensor]:
+def base_weights(loaded: LoadedSDXL) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in loaded.pipe.unet.state_dict().items()}
 
 
 def test_plain_diffusers_draws_the_identical_picture(
-    loaded: Loaded, sampling: Sampling, tmp_path: Path
+    loaded: LoadedSDXL, sampling: Sampling, tmp_path: Path
 ) -> None:
     from diffusers import StableDiffusionXLPipeline
 
     folder = tmp_path / "lora"
     train_dreambooth_lora(loaded, INSTANCE, PRIOR, config(), tmp_path / "work", folder)
-    row = draw_row(sampling, INSTANCE[0][1], 5, 0, Lora(str(folder), lora_digest(folder)))
-    ours = next(draw(loaded, [row], 1)).image
+    row = make_image_spec(sampling, INSTANCE[0][1], 5, 0, Lora(str(folder), lora_digest(folder)))
+    ours = next(generate_images(loaded, [row], 1)).image
     pipe = StableDiffusionXLPipeline.from_pretrained(loaded.ref.source)
     pipe.scheduler = make_scheduler(loaded, row.scheduler)
 
@@ -103,7 +103,7 @@ def test_plain_diffusers_draws_the_identical_picture(
     assert ours.tobytes() == plain() != without
 
 
-def test_training_changes_the_adapter_only(loaded: Loaded, tmp_path: Path) -> None:
+def test_training_changes_the_adapter_only(loaded: LoadedSDXL, tmp_path: Path) -> None:
     before = base_weights(loaded)
     result = train_dreambooth_lora(
         loaded, INSTANCE, PRIOR, config(gradient_checkpointing=True), tmp_path, tmp_path / "lora"
@@ -119,7 +119,7 @@ def test_training_changes_the_adapter_only(loaded: Loaded, tmp_path: Path) -> No
     assert ups and all(value.any() for value in ups)
 
 
-def test_alpha_and_rank_travel_with_the_weights(loaded: Loaded, tmp_path: Path) -> None:
+def test_alpha_and_rank_travel_with_the_weights(loaded: LoadedSDXL, tmp_path: Path) -> None:
     result = train_dreambooth_lora(loaded, INSTANCE, PRIOR, config(), tmp_path, tmp_path / "lora")
     with safe_open(result.folder / LORA_FILE, framework="pt") as file:
         metadata = file.metadata()
@@ -127,7 +127,9 @@ def test_alpha_and_rank_travel_with_the_weights(loaded: Loaded, tmp_path: Path) 
     assert metadata["format"] == "pt"
 
 
-def test_log_has_one_row_a_step_and_the_parts_of_the_loss(loaded: Loaded, tmp_path: Path) -> None:
+def test_log_has_one_row_a_step_and_the_parts_of_the_loss(
+    loaded: LoadedSDXL, tmp_path: Path
+) -> None:
     options = config(prior_loss_weight=0.5, lr_scheduler="constant", lr_warmup_steps=2)
     log = train_dreambooth_lora(loaded, INSTANCE, PRIOR, options, tmp_path, tmp_path / "lora").log
     assert [row["step"] for row in log] == [1, 2, 3, 4]
@@ -136,7 +138,7 @@ def test_log_has_one_row_a_step_and_the_parts_of_the_loss(loaded: Loaded, tmp_pa
         assert row["loss"] == pytest.approx(row["instance_loss"] + 0.5 * row["prior_loss"])
 
 
-def test_loss_falls(loaded: Loaded, tmp_path: Path) -> None:
+def test_loss_falls(loaded: LoadedSDXL, tmp_path: Path) -> None:
     options = tuning(max_train_steps=30, validation_steps=10)
     result = finetune_lora(loaded, INSTANCE, INSTANCE, options, tmp_path, tmp_path / "lora")
     checked = [row["validation_loss"] for row in result.log if row["validation_loss"] is not None]
@@ -144,14 +146,14 @@ def test_loss_falls(loaded: Loaded, tmp_path: Path) -> None:
     assert checked[-1] < checked[0]
 
 
-def test_accumulated_gradients_weigh_as_one_large_batch(loaded: Loaded, tmp_path: Path) -> None:
+def test_accumulated_gradients_weigh_as_one_large_batch(loaded: LoadedSDXL, tmp_path: Path) -> None:
     one = config(max_train_steps=1, train_batch_size=1, gradient_accumulation_steps=4)
     result = train_dreambooth_lora(loaded, INSTANCE, PRIOR, one, tmp_path, tmp_path / "lora")
     assert len(result.log) == 1
     assert 0.1 < result.log[0]["instance_loss"] < 5
 
 
-def test_min_snr_weights_are_those_of_the_paper(loaded: Loaded) -> None:
+def test_min_snr_weights_are_those_of_the_paper(loaded: LoadedSDXL) -> None:
     schedule = DDPMScheduler.from_config(loaded.pipe.scheduler.config)
     times = torch.tensor([0, 200, 900])
     signal_share = schedule.alphas_cumprod[times]
@@ -163,7 +165,7 @@ def test_min_snr_weights_are_those_of_the_paper(loaded: Loaded) -> None:
 
 
 def test_same_inputs_give_the_same_bytes_and_other_inputs_others(
-    loaded: Loaded, tmp_path: Path
+    loaded: LoadedSDXL, tmp_path: Path
 ) -> None:
     def digest(name: str, **changes: Any) -> str:
         train_dreambooth_lora(
@@ -175,7 +177,7 @@ def test_same_inputs_give_the_same_bytes_and_other_inputs_others(
     assert digest("d", seed=1) != digest("a")
 
 
-def test_global_randomness_is_left_alone(loaded: Loaded, tmp_path: Path) -> None:
+def test_global_randomness_is_left_alone(loaded: LoadedSDXL, tmp_path: Path) -> None:
     torch.manual_seed(3)
     wanted = torch.rand(3)
     torch.manual_seed(3)
@@ -185,7 +187,7 @@ def test_global_randomness_is_left_alone(loaded: Loaded, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_killed_training_resumes_to_the_bits_of_an_unbroken_one(
-    loaded: Loaded, sdxl_folder: Path, tmp_path: Path, one_thread: None
+    loaded: LoadedSDXL, sdxl_folder: Path, tmp_path: Path, one_thread: None
 ) -> None:
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     killed = subprocess.run(
@@ -203,7 +205,59 @@ def test_killed_training_resumes_to_the_bits_of_an_unbroken_one(
     assert resumed.log == unbroken.log
 
 
-def test_finished_training_is_not_run_again(loaded: Loaded, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_train_the_lora_that_one_does(
+    loaded: LoadedSDXL, sdxl_folder: Path, tmp_path: Path, one_thread: None
+) -> None:
+    alone = train_once.train(
+        loaded, tmp_path / "one", tmp_path / "one" / "lora", train_once.ACCUMULATING
+    )
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    work = tmp_path / "two"
+    subprocess.run(
+        [*launch, "--module", train_once.__name__, sdxl_folder, work, work / "lora"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+    )
+    one = load_file(alone.folder / LORA_FILE)
+    two = load_file(work / "lora" / LORA_FILE)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-4, rtol=1e-3)
+
+
+def test_mixed_precision_of_one_training_does_not_reach_the_next(
+    loaded: LoadedSDXL, sampling: Sampling, tmp_path: Path
+) -> None:
+    def run(name: str, **changes: Any) -> str:
+        options, folder = config(**changes), tmp_path / name
+        train_dreambooth_lora(loaded, INSTANCE, PRIOR, options, folder, folder / "lora")
+        return lora_digest(folder / "lora")
+
+    row = make_image_spec(sampling, "a red ball", 5, 0)
+    before = next(generate_images(loaded, [row], 1)).image
+    first, mixed, again = run("a"), run("b", mixed_precision="bf16"), run("c")
+    assert first == again != mixed
+    after = next(generate_images(loaded, [row], 1)).image
+    assert before is not None and after is not None
+    assert before.tobytes() == after.tobytes()
+
+
+def test_environment_does_not_change_the_training(
+    loaded: LoadedSDXL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train_dreambooth_lora(
+        loaded, INSTANCE, PRIOR, config(), tmp_path / "a", tmp_path / "a" / "lora"
+    )
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "3")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    again = train_dreambooth_lora(
+        loaded, INSTANCE, PRIOR, config(), tmp_path / "b", tmp_path / "b" / "lora"
+    )
+    assert lora_digest(first.folder) == lora_digest(again.folder)
+
+
+def test_finished_training_is_not_run_again(loaded: LoadedSDXL, tmp_path: Path) -> None:
     first = train_dreambooth_lora(loaded, INSTANCE, PRIOR, config(), tmp_path, tmp_path / "lora")
     again = train_dreambooth_lora(loaded, INSTANCE, PRIOR, config(), tmp_path, tmp_path / "lora2")
     assert (first.steps_run, again.steps_run) == (4, 0)
@@ -211,7 +265,7 @@ def test_finished_training_is_not_run_again(loaded: Loaded, tmp_path: Path) -> N
     assert lora_digest(tmp_path / "lora") == lora_digest(tmp_path / "lora2")
 
 
-def test_damaged_checkpoint_is_passed_over(loaded: Loaded, tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_passed_over(loaded: LoadedSDXL, tmp_path: Path) -> None:
     options = config(max_train_steps=6)
     train_dreambooth_lora(loaded, INSTANCE, PRIOR, options, tmp_path, tmp_path / "lora")
     wanted = lora_digest(tmp_path / "lora")
@@ -226,7 +280,7 @@ def test_damaged_checkpoint_is_passed_over(loaded: Loaded, tmp_path: Path) -> No
     assert lora_digest(tmp_path / "lora") == wanted
 
 
-def test_checkpoint_of_other_inputs_is_not_used(loaded: Loaded, tmp_path: Path) -> None:
+def test_checkpoint_of_other_inputs_is_not_used(loaded: LoadedSDXL, tmp_path: Path) -> None:
     train_dreambooth_lora(loaded, INSTANCE, PRIOR, config(), tmp_path, tmp_path / "lora")
     other = train_dreambooth_lora(
         loaded, INSTANCE[:1], PRIOR, config(), tmp_path, tmp_path / "lora"
@@ -234,7 +288,7 @@ def test_checkpoint_of_other_inputs_is_not_used(loaded: Loaded, tmp_path: Path) 
     assert other.steps_run == 4
 
 
-def test_diverging_training_stops_with_a_remedy(loaded: Loaded, tmp_path: Path) -> None:
+def test_diverging_training_stops_with_a_remedy(loaded: LoadedSDXL, tmp_path: Path) -> None:
     options = config(max_train_steps=30, learning_rate=1e30)
     with pytest.raises(HoiError, match="diverged at step") as caught:
         train_dreambooth_lora(loaded, INSTANCE, PRIOR, options, tmp_path, tmp_path / "lora")
@@ -243,7 +297,9 @@ def test_diverging_training_stops_with_a_remedy(loaded: Loaded, tmp_path: Path) 
     assert not loaded.pipe.get_list_adapters()
 
 
-def test_fine_tuning_keeps_the_best_step_and_stops_early(loaded: Loaded, tmp_path: Path) -> None:
+def test_fine_tuning_keeps_the_best_step_and_stops_early(
+    loaded: LoadedSDXL, tmp_path: Path
+) -> None:
     options = tuning(
         max_train_steps=40, learning_rate=0.3, validation_steps=1, early_stopping_patience=3
     )
@@ -269,7 +325,7 @@ def test_fine_tuning_keeps_the_best_step_and_stops_early(loaded: Loaded, tmp_pat
     assert lora_digest(same.folder) == lora_digest(result.folder)
 
 
-def test_resumed_fine_tuning_remembers_its_best_step(loaded: Loaded, tmp_path: Path) -> None:
+def test_resumed_fine_tuning_remembers_its_best_step(loaded: LoadedSDXL, tmp_path: Path) -> None:
     options = tuning()
     whole = finetune_lora(loaded, INSTANCE, PRIOR, options, tmp_path, tmp_path / "lora")
     wanted = lora_digest(whole.folder)
@@ -281,12 +337,12 @@ def test_resumed_fine_tuning_remembers_its_best_step(loaded: Loaded, tmp_path: P
     assert lora_digest(again.folder) == wanted
 
 
-def test_too_little_to_train_on_is_said_before_work(loaded: Loaded, tmp_path: Path) -> None:
+def test_too_little_to_train_on_is_said_before_work(loaded: LoadedSDXL, tmp_path: Path) -> None:
     with pytest.raises(HoiError, match="there are no class images"):
         train_dreambooth_lora(loaded, INSTANCE, [], config(), tmp_path, tmp_path / "lora")
     with pytest.raises(HoiError, match="2 training rows are fewer than"):
         finetune_lora(loaded, INSTANCE, [], tuning(min_train_rows=8), tmp_path, tmp_path / "lora")
-    with pytest.raises(HoiError, match="no pictures"):
+    with pytest.raises(HoiError, match="no images"):
         train_dreambooth_lora(loaded, [], PRIOR, config(), tmp_path, tmp_path / "lora")
 
 
@@ -305,7 +361,9 @@ def test_key_follows_every_input() -> None:
     assert lora_key(train, prior, config(checkpointing_steps=9), "base") == keys[0]
 
 
-def test_pictures_of_any_shape_are_cropped_in_the_middle(loaded: Loaded, tmp_path: Path) -> None:
+def test_pictures_of_any_shape_are_cropped_in_the_middle(
+    loaded: LoadedSDXL, tmp_path: Path
+) -> None:
     wide = picture("red", 96).resize((160, 96)).convert("L")
     result = train_dreambooth_lora(
         loaded, [(wide, "a ball")], PRIOR, config(max_train_steps=1), tmp_path, tmp_path / "lora"

@@ -1,4 +1,4 @@
-"""Trains the same small LoRA as the tests, in a process of its own that is killed half-way."""
+"""Trains a small LoRA in a process of its own: killed half-way, or one of several."""
 
 import os
 import signal
@@ -6,11 +6,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.engines.sdxl.loading import Loaded, load_sdxl
+from hoi_assets.engines.sdxl.loading import LoadedSDXL, load_sdxl
 from hoi_assets.engines.sdxl.lora import LoraResult, train_dreambooth_lora
 from hoi_assets.settings import LoraTraining, ModelRef
 from hoi_assets_tests.engines.small_sdxl import picture
 
+ACCUMULATING = LoraTraining(
+    rank=2,
+    max_train_steps=3,
+    train_batch_size=1,
+    gradient_accumulation_steps=4,
+    learning_rate=1e-2,
+)
 CONFIG = LoraTraining(
     rank=2,
     lora_alpha=4,
@@ -23,13 +30,15 @@ CONFIG = LoraTraining(
 )
 
 
-def train(loaded: Loaded, work_dir: Path, folder: Path) -> LoraResult:
+def train(
+    loaded: LoadedSDXL, work_dir: Path, folder: Path, config: LoraTraining = CONFIG
+) -> LoraResult:
     instance = [(picture(c), f"a photo of pwrx {c} ball") for c in ("red", "blue", "green")]
     prior = [(picture("black"), "a black ball"), (picture("white"), "a white ball")]
-    return train_dreambooth_lora(loaded, instance, prior, CONFIG, work_dir, folder)
+    return train_dreambooth_lora(loaded, instance, prior, config, work_dir, folder)
 
 
-def kill_at_step(loaded: Loaded, step: int) -> None:
+def kill_at_step(loaded: LoadedSDXL, step: int) -> None:
     """Send this process SIGKILL in the middle of step number `step`."""
     done: list[int] = []
 
@@ -45,7 +54,10 @@ if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    model, work, result, step = sys.argv[1:]
+    model, work, result, *step = sys.argv[1:]
     base = load_sdxl(ModelRef(source=model))
-    kill_at_step(base, int(step))
-    train(base, Path(work), Path(result))
+    if step:
+        kill_at_step(base, int(step[0]))
+        train(base, Path(work), Path(result))
+    else:
+        train(base, Path(work), Path(result), ACCUMULATING)

@@ -15,7 +15,7 @@ from hoi_assets.engines.vilt.calibration import (
     quality_table,
     reliability_table,
 )
-from hoi_assets.engines.vilt.verifier import Thresholds, load_verifier, verdict
+from hoi_assets.engines.vilt.verifier import Thresholds, decide, load_verifier
 from hoi_assets.statistics import expected_calibration_error
 from hoi_assets_tests.engines.vilt.test_training import make_pairs
 
@@ -54,7 +54,7 @@ def test_thresholds_reach_the_stated_precision_and_hold_on_fresh_pairs() -> None
     assert thresholds.target_met
     assert thresholds.precision is not None and thresholds.precision >= 0.8
     fresh, truth = _world(3000, seed=1)
-    accepted = np.array([verdict(*row, thresholds).status == "accepted" for row in expit(fresh)])
+    accepted = np.array([decide(*row, thresholds).status == "accepted" for row in expit(fresh)])
     assert truth.all(axis=1)[accepted].mean() == pytest.approx(0.8, abs=0.06)
     assert accepted.mean() > 0.05
 
@@ -99,7 +99,9 @@ def test_head_without_skill_rejects_nothing_and_the_other_keeps_the_target() -> 
     assert thresholds.idle_head == "fidelity"
     assert thresholds.fidelity == 0 < thresholds.alignment
     assert labels[p[:, 1] >= thresholds.alignment, 1].mean() >= 0.8
-    assert said and said[0].startswith("verifier: the fidelity head does not tell good from bad")
+    assert said and said[0].startswith(
+        "verifier: the fidelity head does not distinguish good from bad"
+    )
 
 
 def test_no_good_pair_at_all_still_gives_thresholds() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from hoi_assets.engines.vilt.training import (
     CHECKPOINT,
     LabelledPair,
-    Trained,
+    TrainedVerifier,
     labels_of,
     logits_of,
     train_verifier,
@@ -59,7 +59,7 @@ def _quiet(_: str) -> None:
     pass
 
 
-def _train(folder: Path, work: Path, config: Verifier = CONFIG) -> Trained:
+def _train(folder: Path, work: Path, config: Verifier = CONFIG) -> TrainedVerifier:
     start = load_verifier(folder)
     return train_verifier(start, make_pairs(32), make_pairs(16, 100), config, work, _quiet)
 
@@ -98,7 +98,7 @@ def test_killed_training_goes_on_and_ends_bit_identical(
     assert 0 < at < CONFIG.train_steps
     said: list[str] = []
     again = train_verifier(start, pairs, validation, CONFIG, work, said.append)
-    assert f"going on after step {at} of 6" in said[0]
+    assert f"resuming after step {at} of 6" in said[0]
     assert again.verifier.digest == whole.verifier.digest
     assert (again.log, again.best_step) == (whole.log, whole.best_step)
 

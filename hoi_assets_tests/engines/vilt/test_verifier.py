@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
+from hoi_assets.engines.pair_inputs import text_inputs
 from hoi_assets.engines.vilt.verifier import (
     BOTH,
     LOW_ALIGNMENT,
     LOW_FIDELITY,
     Thresholds,
+    decide,
     forward_pairs,
     load_verifier,
     pixel_values,
     save_verifier,
     score_key,
     score_pairs,
-    text_inputs,
     truncated,
-    verdict,
 )
 from hoi_assets.errors import HoiError
 from hoi_assets_tests.engines.small_judges import make_vilt, picture
@@ -168,7 +168,7 @@ def test_verifier_of_three_labels_is_refused(tmp_path: Path) -> None:
 def test_verdict_names_what_was_too_low(
     p_fidelity: float, p_alignment: float, status: str, reason: str | None
 ) -> None:
-    found = verdict(p_fidelity, p_alignment, Thresholds(0.7, 0.6))
+    found = decide(p_fidelity, p_alignment, Thresholds(0.7, 0.6))
     assert (found.status, found.reason) == (status, reason)
 
 

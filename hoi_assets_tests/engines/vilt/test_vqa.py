@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from hoi_assets.engines.vilt.verifier import load_verifier, pixel_values, text_inputs, truncated
+from hoi_assets.engines.pair_inputs import text_inputs
+from hoi_assets.engines.vilt.verifier import load_verifier, pixel_values, truncated
 from hoi_assets.engines.vilt.vqa import answers, load_vqa
 from hoi_assets.errors import HoiError
-from hoi_assets_tests.engines.small_judges import make_vilt, picture
+from hoi_assets_tests.engines.small_judges import make_vilt, picture, private_copy
 
 QUESTIONS = ("red ball on wall?", "right hand holds a blue box?", "a green ball?")
 PUBLIC = ("net", "no", "2", "white", "yes", "red")
@@ -87,7 +88,7 @@ def test_digest_names_the_weights(folder: Path, tmp_path: Path) -> None:
     vqa.model.save_pretrained(tmp_path)
     vqa.tokenizer.save_pretrained(tmp_path)
     vqa.image_processor.save_pretrained(tmp_path)
-    again = load_vqa(tmp_path)
+    again = private_copy(load_vqa(tmp_path))
     assert again.digest == vqa.digest
     with torch.no_grad():
         again.model.classifier[-1].bias.add_(1)

@@ -44,7 +44,7 @@ def test_pooled_embedding_differs_between_prompts(fresh_weights: Path) -> None:
 
 
 def test_clip_tells_texts_apart(fresh_weights: Path) -> None:
-    from hoi_assets.engines.metrics import clip_scores, load_clip
+    from hoi_assets.engines.clip_score import clip_scores, load_clip
 
     clip = load_clip(fresh_weights / "clip")
     with torch.inference_mode():
@@ -64,7 +64,7 @@ def test_vilt_has_two_named_heads(fresh_weights: Path) -> None:
 def test_image_reward_scores_a_pair(fresh_weights: Path) -> None:
     from transformers import BlipForImageTextRetrieval
 
-    from hoi_assets.engines.metrics import image_reward_scores, load_image_reward
+    from hoi_assets.engines.image_reward import image_reward_scores, load_image_reward
 
     BlipForImageTextRetrieval.from_pretrained(fresh_weights / "image_reward")
     model = load_image_reward(fresh_weights / "image_reward")

@@ -1,60 +1,16 @@
-"""Loading judges: where the weights are, what is wrong with them, what exactly was loaded."""
+"""Reads models of the transformers library, and names what is wrong with their files.
+
+Also the digest of what was loaded: weights, tokenizer and preprocessing.
+"""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
 from hoi_assets.store.weights import weights_folder
-
-Loaded = TypeVar("Loaded")
-Source = ModelRef | Path | str
-
-_loaded: dict[tuple[Any, ...], Any] = {}
-
-
-def as_ref(source: Source) -> ModelRef:
-    """A ModelRef as it is; a folder as a float32 reference to it."""
-    return source if isinstance(source, ModelRef) else ModelRef(source=str(Path(source).resolve()))
-
-
-def once(kind: str, source: Source, device: str, load: Callable[[ModelRef, str], Loaded]) -> Loaded:
-    """Load a model on first demand and keep it while its files stay as they are."""
-    ref = as_ref(source)
-    device = resolve_device(device)
-    key = (kind, ref.source, ref.revision, ref.dtype, device, _stamps(ref))
-    if key not in _loaded:
-        _loaded[key] = load(ref, device)
-    model: Loaded = _loaded[key]
-    return model
-
-
-def _stamps(ref: ModelRef) -> tuple[tuple[str, int, int], ...]:
-    folder = ref.folder
-    if folder is None or not folder.is_dir():
-        return ()
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
-
-
-def resolve_device(device: str) -> str:
-    """`auto` is `cuda` where there is one, else `cpu`.
-
-    Raises:
-        HoiError: `cuda` is asked for and there is none.
-    """
-    if device == "cpu":
-        return device
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    if device == "cuda":
-        raise HoiError("device cuda: no CUDA device is visible", "set device: cpu, or auto")
-    return "cpu"
 
 
 def torch_dtype(name: str) -> Any:
@@ -65,7 +21,7 @@ def torch_dtype(name: str) -> Any:
 
 
 def require_files(ref: ModelRef, names: Sequence[str]) -> None:
-    """Check that a folder holds `names` before anything is loaded. Pinned hub references pass.
+    """Check that a folder holds `names` before anything is loaded; hub repositories pass.
 
     Raises:
         HoiError: names the folder and the missing file.
@@ -82,9 +38,7 @@ def require_files(ref: ModelRef, names: Sequence[str]) -> None:
             )
 
 
-def from_pretrained(
-    cls: Any, ref: ModelRef, allow_missing: Sequence[str] = (), **arguments: Any
-) -> Any:
+def read_model(cls: Any, ref: ModelRef, allow_missing: Sequence[str] = (), **arguments: Any) -> Any:
     """`cls.from_pretrained` that refuses missing, surplus or misshapen weights.
 
     Args:
@@ -112,32 +66,32 @@ def from_pretrained(
                 **arguments,
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise unloadable(cls, ref, str(error)) from error
+        raise load_error(cls, ref, str(error)) from error
     finally:
         logging.set_verbosity(verbosity)
     for key, found, wanted in sorted(report["mismatched_keys"]):
         if not key.startswith(tuple(allow_missing)):
-            raise unloadable(cls, ref, f"{key} is {tuple(found)}, wanted {tuple(wanted)}")
+            raise load_error(cls, ref, f"{key} is {tuple(found)}, wanted {tuple(wanted)}")
     missing = sorted(k for k in report["missing_keys"] if not k.startswith(tuple(allow_missing)))
     if missing:
-        raise unloadable(cls, ref, f"{missing[0]} is missing, with {len(missing) - 1} more")
+        raise load_error(cls, ref, f"{missing[0]} is missing, with {len(missing) - 1} more")
     return model.eval()
 
 
-def pretrained_part(cls: Any, ref: ModelRef, **arguments: Any) -> Any:
+def read_processor(cls: Any, ref: ModelRef, **arguments: Any) -> Any:
     """A tokenizer or image processor of the model, with HoiError where it cannot be read."""
     try:
         return cls.from_pretrained(_location(ref), revision=ref.revision, **arguments)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise unloadable(cls, ref, str(error)) from error
+        raise load_error(cls, ref, str(error)) from error
 
 
 def _location(ref: ModelRef) -> str:
     return ref.source if ref.folder is None else str(ref.folder)
 
 
-def unloadable(cls: Any, ref: ModelRef, why: str) -> HoiError:
-    """The error of weights that do not fit, naming the model, the class and the first cause."""
+def load_error(cls: Any, ref: ModelRef, why: str) -> HoiError:
+    """The error for weights that do not load: names the model, the class and the first cause."""
     name = getattr(cls, "__name__", str(cls))
     return HoiError(
         f"{_location(ref)} does not load as {name}: {why.strip().splitlines()[0]}",

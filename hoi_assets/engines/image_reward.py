@@ -1,8 +1,5 @@
-"""CLIPScore and ImageReward of (picture, prompt) pairs.
-
-CLIPScore: Hessel et al. 2021, 2.5 * max(cos, 0) with the prefix "A photo depicts ".
-ImageReward: Xu et al. 2023, the reward of a BLIP with an MLP head, less its mean, by its deviation.
-"""
+"""ImageReward of (image, prompt) pairs (Xu et al. 2023): the reward of a BLIP with an MLP head,
+less its mean, by its standard deviation."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,25 +13,28 @@ import numpy as np
 from PIL import Image
 
 from hoi_assets.engines.batching import map_fixed
-from hoi_assets.engines.judge_loading import (
-    Source,
+from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
+from hoi_assets.engines.pair_inputs import (
+    PairScores,
+    image_inputs,
+    longer_than,
+    require_pairs,
+    text_inputs,
+)
+from hoi_assets.engines.pretrained import (
     content_digest,
-    from_pretrained,
-    once,
-    pretrained_part,
+    load_error,
     processor_facts,
+    read_model,
+    read_processor,
     require_files,
     tokenizer_facts,
     torch_dtype,
-    unloadable,
 )
-from hoi_assets.engines.vilt.verifier import longer_than
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
 
 BATCH_SIZE = 32
-CLIP_PREFIX = "A photo depicts "
-CLIP_WEIGHT = 2.5
 
 IMAGE_REWARD_FILE = "image_reward.json"
 HEAD_FILE = "head.safetensors"
@@ -70,39 +70,6 @@ UNUSED_HEADS = ("vision_proj.", "text_proj.", "itm_head.")
 
 
 @dataclass(frozen=True)
-class Scores:
-    """`values` float64 (N,); `truncated`: numbers of the pairs whose text was cut."""
-
-    values: np.ndarray
-    truncated: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ClipModel:
-    """A loaded CLIP."""
-
-    model: Any
-    tokenizer: Any
-    image_processor: Any
-    device: str = "cpu"
-
-    @property
-    def max_text_tokens(self) -> int:
-        """Texts are padded to this many tokens, prefix included, and cut beyond."""
-        positions = int(self.model.config.text_config.max_position_embeddings)
-        return min(int(self.tokenizer.model_max_length), positions)
-
-    @cached_property
-    def digest(self) -> str:
-        """Hash of weights, tokenizer and preprocessing."""
-        facts = {
-            "tokenizer": tokenizer_facts(self.tokenizer),
-            "image": processor_facts(self.image_processor),
-        }
-        return content_digest(self.model.state_dict(), facts)
-
-
-@dataclass(frozen=True)
 class ImageRewardModel:
     """A loaded ImageReward: BlipForImageTextRetrieval, MLP head, and the reward's mean and std."""
 
@@ -114,6 +81,11 @@ class ImageRewardModel:
     std: float = PUBLISHED_STD
     max_text_tokens: int = PUBLISHED_TEXT_TOKENS
     device: str = "cpu"
+
+    @property
+    def modules(self) -> tuple[Any, ...]:
+        """The weights, as the model cache counts them."""
+        return self.blip, self.head
 
     @cached_property
     def digest(self) -> str:
@@ -130,70 +102,6 @@ class ImageRewardModel:
         return content_digest({**used, **head}, facts)
 
 
-def load_clip(source: Source, device: str = "cpu") -> ClipModel:
-    """Load a CLIP from a ModelRef or folder; loaded once per process.
-
-    Raises:
-        HoiError: missing or misshapen weights, or an end token that the tokenizer does not write
-            (then every text would have the same embedding).
-    """
-    return once("clip", source, device, _load_clip)
-
-
-def _load_clip(ref: ModelRef, device: str) -> ClipModel:
-    from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
-
-    require_files(ref, ("config.json", "model.safetensors", "tokenizer_config.json"))
-    model = from_pretrained(CLIPModel, ref)
-    tokenizer = pretrained_part(AutoTokenizer, ref)
-    end = model.config.text_config.eos_token_id
-    # 2 is the published configs' wrong value, for which transformers takes the largest id.
-    largest = tokenizer.eos_token_id == len(tokenizer) - 1
-    if end != tokenizer.eos_token_id and not (end == 2 and largest):
-        raise HoiError(
-            f"CLIP {ref.source}: text_config.eos_token_id is {end}, "
-            f"the tokenizer ends texts with {tokenizer.eos_token_id}",
-            "set eos_token_id in the config of the weights",
-        )
-    return ClipModel(
-        model=model.to(device),
-        tokenizer=tokenizer,
-        image_processor=pretrained_part(CLIPImageProcessorPil, ref),
-        device=device,
-    )
-
-
-def clip_scores(
-    clip: ClipModel,
-    images: Sequence[Image.Image],
-    prompts: Sequence[str],
-    slots: Sequence[int] | None = None,
-    batch_size: int = BATCH_SIZE,
-) -> Scores:
-    """CLIPScore (Hessel et al. 2021, eq. 1): 2.5 * max(cos(image, text), 0), in 0..2.5.
-
-    Args:
-        images: of any size; resized to the model's side and centre-cropped.
-        slots: place of each pair in its whole table (see `batching`).
-    """
-    import torch
-
-    texts = [CLIP_PREFIX + prompt for prompt in prompts]
-
-    def compute(items: list[int]) -> np.ndarray:
-        words = _padded(clip, [texts[item] for item in items])
-        pixels = _pixels(clip, [images[item] for item in items])
-        with torch.inference_mode():
-            image = clip.model.get_image_features(pixel_values=pixels).pooler_output
-            text = clip.model.get_text_features(**words).pooler_output
-            cosine = torch.nn.functional.cosine_similarity(image.double(), text.double())
-        return CLIP_WEIGHT * cosine.clamp(min=0).cpu().numpy()
-
-    _same_length(images, prompts)
-    values = map_fixed(len(texts), batch_size, compute, slots)
-    return Scores(values, tuple(longer_than(clip.tokenizer, texts, clip.max_text_tokens)))
-
-
 def load_image_reward(source: Source, device: str = "cpu") -> ImageRewardModel:
     """Load an ImageReward from a folder of `save_image_reward`, or the published checkpoint.
 
@@ -203,10 +111,10 @@ def load_image_reward(source: Source, device: str = "cpu") -> ImageRewardModel:
     Raises:
         HoiError: missing or misshapen weights.
     """
-    return once("image_reward", source, device, _load_image_reward)
+    return load_cached("image_reward", source, device, _load)
 
 
-def _load_image_reward(ref: ModelRef, device: str) -> ImageRewardModel:
+def _load(ref: ModelRef, device: str) -> ImageRewardModel:
     folder = ref.folder
     if folder is None or (folder / PUBLISHED_CHECKPOINT).is_file():
         return _load_published(ref, device)
@@ -217,16 +125,18 @@ def _load_image_reward(ref: ModelRef, device: str) -> ImageRewardModel:
     files = ("config.json", "model.safetensors", "tokenizer_config.json")
     require_files(ref, (*files, HEAD_FILE, IMAGE_REWARD_FILE))
     facts = json.loads((folder / IMAGE_REWARD_FILE).read_text(encoding="utf-8"))
-    blip = from_pretrained(BlipForImageTextRetrieval, ref, allow_missing=UNUSED_HEADS)
+    blip = read_model(BlipForImageTextRetrieval, ref, allow_missing=UNUSED_HEADS)
     try:
         head_state = load_file(folder / HEAD_FILE)
     except SafetensorError as error:
-        raise unloadable(HEAD_FILE, ref, str(error)) from error
+        raise load_error(HEAD_FILE, ref, str(error)) from error
+    head = _head_of(head_state, ref)
+    move_to_device([blip, head], device)
     return ImageRewardModel(
-        blip=blip.to(device),
-        head=_head_of(head_state, ref).to(device),
-        tokenizer=pretrained_part(AutoTokenizer, ref),
-        image_processor=pretrained_part(CLIPImageProcessorPil, ref),
+        blip=blip,
+        head=head,
+        tokenizer=read_processor(AutoTokenizer, ref),
+        image_processor=read_processor(CLIPImageProcessorPil, ref),
         mean=float(facts["mean"]),
         std=float(facts["std"]),
         max_text_tokens=int(facts["max_text_tokens"]),
@@ -252,19 +162,21 @@ def _load_published(ref: ModelRef, device: str) -> ImageRewardModel:
         )
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise unloadable(BlipForImageTextRetrieval, ref, str(error)) from error
+        raise load_error(BlipForImageTextRetrieval, ref, str(error)) from error
     blip_state, head_state = convert_image_reward_state_dict(state)
     config = BlipConfig(vision_config=PUBLISHED_VISION, text_config=PUBLISHED_TEXT)
     blip = BlipForImageTextRetrieval(config).eval()
     missing, unexpected = blip.load_state_dict(blip_state, strict=False)
     wrong = [k for k in missing if not k.startswith(UNUSED_HEADS)] + list(unexpected)
     if wrong:
-        raise unloadable(BlipForImageTextRetrieval, ref, f"{wrong[0]} does not fit")
+        raise load_error(BlipForImageTextRetrieval, ref, f"{wrong[0]} does not fit")
     size = {"height": PUBLISHED_VISION["image_size"], "width": PUBLISHED_VISION["image_size"]}
+    head = _head_of(head_state, ref)
+    move_to_device([blip.to(torch_dtype(ref.dtype)), head], device)
     return ImageRewardModel(
-        blip=blip.to(device, torch_dtype(ref.dtype)),
-        head=_head_of(head_state, ref).to(device),
-        tokenizer=pretrained_part(AutoTokenizer, PUBLISHED_TOKENIZER),
+        blip=blip,
+        head=head,
+        tokenizer=read_processor(AutoTokenizer, PUBLISHED_TOKENIZER),
         image_processor=CLIPImageProcessorPil(
             size={"shortest_edge": PUBLISHED_VISION["image_size"]}, crop_size=size
         ),
@@ -334,13 +246,13 @@ def _head_of(state: Mapping[str, Any], ref: ModelRef) -> Any:
     numbers = (0, 2, 4, 6, 7)
     missing = [f"layers.{n}.weight" for n in numbers if f"{n}.weight" not in state]
     if missing:
-        raise unloadable("ImageReward's head", ref, f"{missing[0]} is missing")
+        raise load_error("ImageReward's head", ref, f"{missing[0]} is missing")
     widths = [state["0.weight"].shape[1], *(state[f"{n}.weight"].shape[0] for n in numbers)]
     head = build_head(widths)
     try:
         head.load_state_dict({k: v.float() for k, v in state.items()})
     except RuntimeError as error:
-        raise unloadable("ImageReward's head", ref, str(error).splitlines()[-1]) from error
+        raise load_error("ImageReward's head", ref, str(error).splitlines()[-1]) from error
     return head.eval()
 
 
@@ -390,7 +302,7 @@ def image_reward_scores(
     prompts: Sequence[str],
     slots: Sequence[int] | None = None,
     batch_size: int = BATCH_SIZE,
-) -> Scores:
+) -> PairScores:
     """ImageReward (Xu et al. 2023): (reward - mean) / std; about -2..2, higher is better.
 
     Args:
@@ -400,37 +312,15 @@ def image_reward_scores(
     import torch
 
     def compute(items: list[int]) -> np.ndarray:
-        words = _padded(reward_model, [prompts[item] for item in items])
-        pixels = _pixels(reward_model, [images[item] for item in items])
+        words = text_inputs(reward_model, [prompts[item] for item in items])
+        pixels = image_inputs(
+            reward_model, [images[item] for item in items], reward_model.blip.dtype
+        )
         with torch.inference_mode():
             raw = reward(reward_model.blip, reward_model.head, pixels, **words).double()
         return ((raw - reward_model.mean) / reward_model.std).cpu().numpy()
 
-    _same_length(images, prompts)
+    require_pairs(images, prompts)
     values = map_fixed(len(prompts), batch_size, compute, slots)
     long = longer_than(reward_model.tokenizer, prompts, reward_model.max_text_tokens)
-    return Scores(values, tuple(long))
-
-
-def _same_length(images: Sequence[Image.Image], prompts: Sequence[str]) -> None:
-    if len(images) != len(prompts):
-        raise ValueError(f"{len(images)} images for {len(prompts)} prompts")
-
-
-def _padded(judge: ClipModel | ImageRewardModel, texts: list[str]) -> dict[str, Any]:
-    encoded = judge.tokenizer(
-        texts,
-        padding="max_length",
-        truncation=True,
-        max_length=judge.max_text_tokens,
-        return_tensors="pt",
-    )
-    names = ("input_ids", "attention_mask")
-    return {name: encoded[name].to(judge.device) for name in names}
-
-
-def _pixels(judge: ClipModel | ImageRewardModel, images: list[Image.Image]) -> Any:
-    pictures = [image.convert("RGB") for image in images]
-    pixels = judge.image_processor(pictures, return_tensors="pt")["pixel_values"]
-    weights = judge.model if isinstance(judge, ClipModel) else judge.blip
-    return pixels.to(judge.device, weights.dtype)
+    return PairScores(values, tuple(long))

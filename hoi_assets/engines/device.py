@@ -1,0 +1,41 @@
+"""Which device models run on, and how torch is set up for a run."""
+
+from hoi_assets.errors import HoiError
+from hoi_assets.settings import Settings
+
+
+def configure_torch(settings: Settings) -> str:
+    """Set the number of threads, silence the libraries' progress bars, and return the device.
+
+    Raises:
+        HoiError: `device: cuda` without a usable GPU.
+    """
+    import diffusers
+    import torch
+    import transformers
+
+    torch.set_num_threads(settings.threads)
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
+    return resolve_device(settings.device)
+
+
+def resolve_device(device: str) -> str:
+    """The torch device name for `cpu`, `cuda` or `auto` (cuda where there is one, else cpu).
+
+    Raises:
+        HoiError: `cuda` without a usable GPU.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise HoiError(
+            "device is 'cuda' in the profile, but torch sees no GPU",
+            "set `device: cpu` (or `auto`), or install a CUDA build of torch and its driver",
+        )
+    return "cpu"

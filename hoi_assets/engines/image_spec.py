@@ -1,0 +1,88 @@
+"""What determines one generated image, its cache key, and its place in a batch.
+
+Bits depend on the shape of a batch and, on some CPUs, on the place in it; they do not depend on the
+neighbours. So every batch has the same number of places (slots), an image keeps its slot, and its
+noise comes from its own seed: it can be generated again alone.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from PIL import Image
+
+from hoi_assets.hashing import digest
+
+SAMPLING_VERSION = (
+    "1"  # part of every image key: raise it when the same specification gives other pixels
+)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA in diffusers' layout: its folder, and the hash that `lora_digest` gives."""
+
+    folder: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """All that determines one image, except the base model and the environment.
+
+    Attributes:
+        seed: of the image's own noise, in [0, 2**63).
+        slot: place in the batch, in [0, batch size).
+        steps: number of denoising steps.
+        guidance_scale: classifier-free guidance; off at 1 or less.
+        negative_prompt: "" means none.
+    """
+
+    prompt: str
+    seed: int
+    slot: int
+    steps: int
+    guidance_scale: float
+    scheduler: str
+    width: int
+    height: int
+    negative_prompt: str = ""
+    lora: Lora | None = None
+
+
+@dataclass(frozen=True)
+class GeneratedImage:
+    """An image, or the reason why there is none."""
+
+    row: ImageSpec
+    image: Image.Image | None
+    reason: str | None = None
+
+
+def image_key(row: ImageSpec, base_digest: str) -> str:
+    """Hash of all that determines the image of `row`, except slot and environment."""
+    fields = asdict(row) | {
+        "guidance_scale": float(row.guidance_scale),  # 4 and 4.0 give the same image
+        "lora": row.lora.digest if row.lora else None,
+    }
+    del fields["slot"]
+    return digest({"sampling": SAMPLING_VERSION, "base": base_digest, **fields})
+
+
+def batches_by_slot(rows: Sequence[ImageSpec], batch_size: int) -> Iterator[dict[int, ImageSpec]]:
+    """Group rows with the same parameters into batches, by slot.
+
+    Rows of consecutive positions fill whole batches in order; where some are missing, the next row
+    of the same slot takes the place.
+    """
+    groups: dict[tuple[Any, ...], list[ImageSpec]] = {}
+    for row in rows:
+        call = (row.lora, row.scheduler, row.steps, row.guidance_scale, row.width, row.height)
+        groups.setdefault(call, []).append(row)
+    for group in groups.values():
+        queues: dict[int, deque[ImageSpec]] = {slot: deque() for slot in range(batch_size)}
+        for row in group:
+            queues[row.slot].append(row)
+        while any(queues.values()):
+            yield {slot: queue.popleft() for slot, queue in queues.items() if queue}

@@ -1,0 +1,68 @@
+"""What the models that score (image, text) pairs have in common: their inputs and their results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Scores of pairs.
+
+    Attributes:
+        values: float64 (N,).
+        truncated: indices of the pairs whose text is longer than the model reads.
+    """
+
+    values: np.ndarray
+    truncated: tuple[int, ...]
+
+
+class PairModel(Protocol):
+    """A loaded model with what prepares its texts and images."""
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    @property
+    def image_processor(self) -> Any: ...
+
+    @property
+    def max_text_tokens(self) -> int: ...
+
+    @property
+    def device(self) -> str: ...
+
+
+def require_pairs(images: Sequence[Image.Image], texts: Sequence[str]) -> None:
+    """Raise ValueError unless there are as many images as texts."""
+    if len(images) != len(texts):
+        raise ValueError(f"{len(images)} images for {len(texts)} texts")
+
+
+def text_inputs(model: PairModel, texts: Sequence[str]) -> dict[str, Any]:
+    """Token ids and attention mask, both (N, max_text_tokens); longer texts are truncated."""
+    encoded = model.tokenizer(
+        list(texts),
+        padding="max_length",
+        truncation=True,
+        max_length=model.max_text_tokens,
+        return_tensors="pt",
+    )
+    return {name: encoded[name].to(model.device) for name in ("input_ids", "attention_mask")}
+
+
+def image_inputs(model: PairModel, images: Sequence[Image.Image], dtype: Any) -> Any:
+    """Preprocessed images (N, 3, height, width) on the model's device, as torch `dtype`."""
+    rgb = [image.convert("RGB") for image in images]
+    pixels = model.image_processor(rgb, return_tensors="pt")["pixel_values"]
+    return pixels.to(model.device, dtype)
+
+
+def longer_than(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[int]:
+    """Indices of the texts of more than `max_tokens` tokens, special tokens included."""
+    ids = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
+    return [index for index, row in enumerate(ids) if len(row) > max_tokens]
