@@ -11,6 +11,8 @@ from hoi_assets.settings import ROOT, Settings, home_folder, load_settings
 from hoi_assets.store.disk import writing
 from hoi_assets.store.versions import Store
 
+BYTES_PER_GB = 10**9
+
 
 class Platform:
     """Settings and store, opened at first use.
@@ -43,6 +45,13 @@ class PlatformResource(dg.ConfigurableResource):
         default=None, description="Folder of all outputs; else HOI_HOME, else data/out."
     )
     _platform: Platform | None = PrivateAttr(default=None)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Give the model cache the profile's budget."""
+        from hoi_assets.engines.model_cache import configure
+
+        budget_gb = self.settings.model_budget_gb
+        configure(None if budget_gb is None else int(budget_gb * BYTES_PER_GB))
 
     @property
     def platform(self) -> Platform:

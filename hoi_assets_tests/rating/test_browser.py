@@ -10,7 +10,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from hoi_assets.evaluation.human_agreement import rater_agreement, win_rates
+from hoi_assets.evaluation.human_agreement import measure_rater_agreement
+from hoi_assets.evaluation.human_ratings import estimate_win_rates
 from hoi_assets.rating.raters import make_links
 from hoi_assets.rating.study_making import StudyImage, make_study
 from hoi_assets.rating.vote_tables import votes_table
@@ -160,9 +161,9 @@ def test_two_raters_vote_by_keys_leave_resume_and_lose_nothing_in_a_crash(
         assert own.height == PROMPTS + 1 and own["place"].sort().to_list() == list(
             range(1, PROMPTS + 2)
         )
-    rates = win_rates(votes, samples=100).filter(slice_kind="all")
+    rates = estimate_win_rates(votes, samples=100).filter(slice_kind="all")
     assert rates["method"].to_list() == sorted(METHODS) and rates["n"].to_list() == [20, 20]
-    repeats = rater_agreement(votes, samples=100).filter(measure="self_agreement")
+    repeats = measure_rater_agreement(votes, samples=100).filter(measure="self_agreement")
     assert set(repeats["rater"]) == {None, "anna", "ben"}
 
 
