@@ -1,4 +1,4 @@
-"""The whole line, on the stored weights: every promise of the README's tour."""
+"""Both pipelines on the stored weights: every promise of the README's tour."""
 
 import json
 import os
@@ -52,7 +52,8 @@ WHOLE = (
     "hoi_dataset",
     "finetuned_model",
     "human_ratings",
-    "scorecards",
+    "hoi_scorecards",
+    "interacting_scorecards",
     "evaluation_report",
 )
 
@@ -73,7 +74,7 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("line")
+    folder = tmp_path_factory.mktemp("pipelines")
     profile = write_profile(folder)
     home = folder / "home with a space"
     return Made(home, profile, hoi(home, profile, "run", *CATEGORIES, SCENARIO))
@@ -81,7 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture
 def copied(made: Made, tmp_path: Path) -> Made:
-    """The made line in a home of its own, to be changed."""
+    """A copy of the home, to be changed."""
     home = tmp_path / "home"
     shutil.copytree(made.home, home, symlinks=True)
     return Made(home, made.profile, "")
@@ -299,7 +300,7 @@ def test_summary_is_json_for_scripts(made: Made) -> None:
     assert [row["scenario"] for row in told["scenarios"]] == [SCENARIO]
 
 
-# --- the second line -----------------------------------------------------------------------------
+# --- DetailScribe ------------------------------------------------------------------------------
 
 
 def test_variants_and_plain_pictures_of_the_benchmark_model_are_replayed(made: Made) -> None:
@@ -322,20 +323,20 @@ def test_trace_of_a_benchmark_image_tells_components_critique_and_choice(made: M
         assert words in told
 
 
-def test_scorecard_holds_both_lines_with_selection_rule_and_compute(made: Made) -> None:
-    card = made.store.require("scorecards").table("scorecard")
-    assert set(card["suite"]) == {"hoi", "general", "interacting"}
-    second = card.filter(pl.col("suite") == "interacting")
-    assert {"plain", "multi_seed", "detailscribe", "detailscribe_oracle", "craft"} <= set(
-        second["method"]
-    )
+def test_scorecards_hold_methods_with_selection_rule_and_compute(made: Made) -> None:
+    hoi_card = made.store.require("hoi_scorecards").table("scorecard")
+    assert set(hoi_card["suite"]) == {"hoi", "general"}
+    card = made.store.require("interacting_scorecards").table("scorecard")
+    assert set(card["suite"]) == {"interacting"}
+    methods = {"plain", "multi_seed", "detailscribe", "detailscribe_oracle", "craft"}
+    assert methods <= set(card["method"])
     wanted = {"clip_score", "image_reward", "component_accuracy", "examiner_components"}
-    assert wanted <= set(second["metric"])
-    assert second["compute"].str.contains(r"denoiser evaluations \(NFE\) a prompt").all()
-    assert (second["selection_rule"] != "").all()
+    assert wanted <= set(card["metric"])
+    assert card["compute"].str.contains(r"denoiser evaluations \(NFE\) a prompt").all()
+    assert (card["selection_rule"] != "").all()
 
 
-def test_report_shows_the_second_line(made: Made) -> None:
+def test_report_shows_detailscribe(made: Made) -> None:
     html = made.store.require("evaluation_report").file("report.html").read_text("utf-8")
     for words in ("InterActing", "switch after 1", "detailscribe_oracle"):
         assert words in html
@@ -353,7 +354,7 @@ def test_a_judge_that_answers_prose_fails_that_picture_alone_and_is_asked_again(
     profile = write_profile(tmp_path, judge=judge)
     try:
         hoi(copied.home, profile, "run", SCENARIO)
-        first = copied.store.require("scorecards")
+        first = copied.store.require("interacting_scorecards")
         asked = len(server.requests)
         hoi(copied.home, profile, "run", SCENARIO)
     finally:
@@ -361,11 +362,13 @@ def test_a_judge_that_answers_prose_fails_that_picture_alone_and_is_asked_again(
     ratings = first.table("ratings")
     (failed,) = ratings.filter(status="failed").to_dicts()
     assert failed["reason"].startswith("unusable_reply")
-    assert copied.store.ledger.rows(stage="scorecards").filter(status="failed").is_empty()
+    assert (
+        copied.store.ledger.rows(stage="interacting_scorecards").filter(status="failed").is_empty()
+    )
     rated = first.table("scorecard").filter(metric="judge_rating", slice_kind="all")
     assert rated["missing"].sum() >= 1 and set(rated["mean"]) == {4.0}
     assert len(server.requests) == asked + 1
-    again = copied.store.require("scorecards")
+    again = copied.store.require("interacting_scorecards")
     assert again.version != first.version
     assert set(again.table("ratings")["status"]) == {"accepted"}
 
@@ -388,7 +391,7 @@ def test_votes_reach_the_scorecard_and_the_report(copied: Made) -> None:
                 votes.add(Vote(now(), rater, *facts, shown.place))
     votes.close()
     hoi(copied.home, copied.profile, "run", SCENARIO)
-    card = copied.store.require("scorecards").table("scorecard")
+    card = copied.store.require("interacting_scorecards").table("scorecard")
     people = card.filter(pl.col("metric").str.starts_with("human_rating"))
     assert set(people["method"]) == {"plain", "multi_seed"}
     assert people["missing"].sum() == 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from hoi_assets.engines.vilt.calibration import VERIFIER_QUALITY, VERIFIER_RELIABILITY
 from hoi_assets.engines.vilt.training import LabelledPair
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
@@ -36,49 +37,6 @@ VERIFIER_LOG = Table(
         ),
     ),
     key=("step",),
-)
-VERIFIER_QUALITY = Table(
-    "quality",
-    "held-out quality of one head on one slice of the test split; null where undefined",
-    (
-        Column("slice_kind", pl.String, "all, category, shown_as, combination, defect or lie"),
-        Column("slice", pl.String, "name of the slice"),
-        Column("head", pl.String, "fidelity, alignment or pair (both)"),
-        Column("n", pl.Int64, "pairs of the slice"),
-        Column("positives", pl.Int64, "pairs labelled good"),
-        Column("accepted", pl.Int64, "pairs the verifier accepts"),
-        *(
-            Column(f"{name}{end}", pl.Float64, f"{meaning}{bound}", "0..1", nullable=True)
-            for name, meaning in (
-                ("precision", "share of the accepted that is good"),
-                ("recall", "share of the good that is accepted"),
-                ("rejection", "share of the bad that is rejected"),
-                ("accuracy", "share judged rightly"),
-                ("auc", "area under the ROC curve"),
-            )
-            for end, bound in (
-                ("", ""),
-                ("_low", ", lower end of the 95% interval"),
-                ("_high", ", upper end of the 95% interval"),
-            )
-        ),
-        Column("ece", pl.Float64, "expected calibration error", "0..1", nullable=True),
-    ),
-    key=("slice_kind", "slice", "head"),
-)
-VERIFIER_RELIABILITY = Table(
-    "reliability",
-    "one bin of a head's reliability diagram on the test split",
-    (
-        Column("head", pl.String, "fidelity or alignment"),
-        Column("bin", pl.Int64, "number of the bin, from 0; empty bins are left out"),
-        Column("confidence", pl.Float64, "mean probability", "0..1"),
-        Column("frequency", pl.Float64, "share labelled good", "0..1"),
-        Column("frequency_low", pl.Float64, "lower end of its 95% interval (Wilson)", "0..1"),
-        Column("frequency_high", pl.Float64, "upper end of its 95% interval (Wilson)", "0..1"),
-        Column("n", pl.Int64, "pairs in the bin"),
-    ),
-    key=("head", "bin"),
 )
 VERIFIER_SUMMARY = Table(
     "summary",
@@ -197,7 +155,11 @@ def _train(
     result: Path,
     log: Log,
 ) -> None:
-    from hoi_assets.engines.vilt.calibration import calibrate, quality_table, reliability_table
+    from hoi_assets.engines.vilt.calibration import (
+        calibrate,
+        quality_table,
+        reliability_table,
+    )
     from hoi_assets.engines.vilt.training import labels_of, logits_of, train_verifier
     from hoi_assets.engines.vilt.verifier import load_verifier, probabilities, save_verifier
 

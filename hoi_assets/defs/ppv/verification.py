@@ -5,14 +5,10 @@ import polars as pl
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
 from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, ONE_CATEGORY
+from hoi_assets.engines.vilt.calibration import VERIFIER_QUALITY, VERIFIER_RELIABILITY
 from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY
 from hoi_assets.ppv.verifier_pairs import VERIFIER_PAIR_ROWS
-from hoi_assets.ppv.verifier_training import (
-    VERIFIER_LOG,
-    VERIFIER_QUALITY,
-    VERIFIER_RELIABILITY,
-    VERIFIER_SUMMARY,
-)
+from hoi_assets.ppv.verifier_training import VERIFIER_LOG, VERIFIER_SUMMARY
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (

@@ -33,46 +33,45 @@ CHANCE_AUC = 0.5
 NEVER = np.zeros(1)
 PAIR = "pair"
 
-_MEASURES = {
-    "precision": "share of good pairs among the accepted",
-    "recall": "share of accepted pairs among the good",
-    "rejection": "share of rejected pairs among the bad",
-    "accuracy": "share of pairs accepted or rejected rightly",
-    "auc": "area under the ROC curve",
-}
 VERIFIER_QUALITY = Table(
     "quality",
-    "A head of the verifier on a slice of the test split.",
+    "held-out quality of one head on one slice of the test split; null where undefined",
     (
-        Column("slice_kind", pl.String, "all, category, defect, lie, or a group of the pairs"),
-        Column("slice", pl.String, "which one"),
-        Column("head", pl.String, "fidelity, alignment, or pair (both)"),
-        Column("n", pl.Int64, "pairs in the slice"),
-        Column("positives", pl.Int64, "good pairs in the slice"),
-        Column("accepted", pl.Int64, "pairs that the head accepts"),
+        Column("slice_kind", pl.String, "all, category, shown_as, combination, defect or lie"),
+        Column("slice", pl.String, "name of the slice"),
+        Column("head", pl.String, "fidelity, alignment or pair (both)"),
+        Column("n", pl.Int64, "pairs of the slice"),
+        Column("positives", pl.Int64, "pairs labelled good"),
+        Column("accepted", pl.Int64, "pairs the verifier accepts"),
         *(
-            Column(f"{name}{end}", pl.Float64, f"{meaning}{part}", nullable=True)
-            for name, meaning in _MEASURES.items()
-            for end, part in (
+            Column(f"{name}{end}", pl.Float64, f"{meaning}{bound}", "0..1", nullable=True)
+            for name, meaning in (
+                ("precision", "share of the accepted that is good"),
+                ("recall", "share of the good that is accepted"),
+                ("rejection", "share of the bad that is rejected"),
+                ("accuracy", "share judged rightly"),
+                ("auc", "area under the ROC curve"),
+            )
+            for end, bound in (
                 ("", ""),
-                ("_low", "; lower end of its 95% interval"),
-                ("_high", "; upper end of its 95% interval"),
+                ("_low", ", lower end of the 95% interval"),
+                ("_high", ", upper end of the 95% interval"),
             )
         ),
-        Column("ece", pl.Float64, "expected calibration error", nullable=True),
+        Column("ece", pl.Float64, "expected calibration error", "0..1", nullable=True),
     ),
     key=("slice_kind", "slice", "head"),
 )
 VERIFIER_RELIABILITY = Table(
     "reliability",
-    "A bin of a head's reliability diagram on the test split; empty bins are left out.",
+    "one bin of a head's reliability diagram on the test split",
     (
         Column("head", pl.String, "fidelity or alignment"),
-        Column("bin", pl.Int64, "number of the bin, by probability"),
-        Column("confidence", pl.Float64, "mean probability in the bin"),
-        Column("frequency", pl.Float64, "share of good pairs in the bin"),
-        Column("frequency_low", pl.Float64, "lower end of its 95% interval"),
-        Column("frequency_high", pl.Float64, "upper end of its 95% interval"),
+        Column("bin", pl.Int64, "number of the bin, from 0; empty bins are left out"),
+        Column("confidence", pl.Float64, "mean probability", "0..1"),
+        Column("frequency", pl.Float64, "share labelled good", "0..1"),
+        Column("frequency_low", pl.Float64, "lower end of its 95% interval (Wilson)", "0..1"),
+        Column("frequency_high", pl.Float64, "upper end of its 95% interval (Wilson)", "0..1"),
         Column("n", pl.Int64, "pairs in the bin"),
     ),
     key=("head", "bin"),
