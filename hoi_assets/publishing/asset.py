@@ -283,6 +283,8 @@ def events(stage: Stage, execution: Execution) -> Iterator[Any]:
     gate = execution.gate
     evidence: dict[str, Any] = {
         "summary": gate.summary,
+        "expectations": len(gate.results),
+        "failed": len(gate.broken),
         "findings": dg.MetadataValue.md(gate.markdown()),
     }
     if gate.docs_page is not None:

@@ -1,5 +1,6 @@
-"""The UI in a real browser: a category materialised by clicks, its contact sheet visible."""
+"""The UI in a real browser: clicks that materialise, the contact sheet, Data Docs, staleness."""
 
+import json
 import os
 import re
 import shutil
@@ -35,12 +36,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(home: Path) -> Iterator[str]:
     """Dagster's UI and daemon, as `make ui` starts them, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, pages_port = free_port(), free_port()
     log = (home / "ui.log").open("w", encoding="utf-8")
     process = subprocess.Popen(
-        [sys.executable, "-m", "hoi_assets.cli.main", "ui", "--port", str(port)],
+        [
+            *(sys.executable, "-m", "hoi_assets.cli", "ui"),
+            *("--port", str(port), "--pages-port", str(pages_port)),
+        ],
         cwd=ROOT,
         env=environment(home / "home", write_profile(home)),
         stdout=log,
@@ -60,6 +62,11 @@ def url(home: Path) -> Iterator[str]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         log.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
 
 
 def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -119,6 +126,63 @@ def test_category_materialised_by_clicks_shows_its_contact_sheet(page, url, home
     assert width > 300 and height > 100
     shot = page.screenshot(path=home / "contact_sheet.png")
     assert shot[:4] == b"\x89PNG"
+
+
+def test_data_docs_open_from_the_checks_metadata(page, url, home) -> None:  # type: ignore[no-untyped-def]
+    store = Store(home / "home")
+    page.goto(f"{url}/assets/human_ratings")
+    page.get_by_role("button", name="Materialize").first.click()
+    _until(lambda: store.current("human_ratings"))
+    link = page.locator('a[href*="/data_docs/"]').first
+    _until(lambda: _shown(page, f"{url}/assets/human_ratings?view=checks", link))
+    with page.expect_popup() as opened:
+        link.click()
+    docs = opened.value
+    docs.get_by_text("All 13 expectations hold").wait_for()
+    assert docs.get_by_text("ratings_outside_1_to_5").is_visible()
+    docs.get_by_role("link", name="Data Docs").click()
+    docs.get_by_text("Latest validation of each table").wait_for()
+
+
+def test_a_changed_setting_shows_the_asset_unsynced_before_anything_runs(page, url, home) -> None:  # type: ignore[no-untyped-def]
+    store = Store(home / "home")
+    page.goto(f"{url}/assets/human_ratings")
+    if store.current("human_ratings") is None:
+        page.get_by_role("button", name="Materialize").first.click()
+        _until(lambda: store.current("human_ratings"))
+    page.get_by_text("Latest materialization").first.wait_for()
+    assert page.get_by_text("Unsynced").count() == 0
+    before = store.require("human_ratings").version
+    write_profile(home, evaluation={"bootstrap_samples": 321})
+    _reload_definitions(url)
+    unsynced = page.get_by_text("Unsynced").first
+    _until(lambda: _shown(page, f"{url}/assets/human_ratings", unsynced))
+    assert store.require("human_ratings").version == before
+    write_profile(home)
+    _reload_definitions(url)
+
+
+def _reload_definitions(url: str) -> None:
+    query = (
+        'mutation { reloadRepositoryLocation(repositoryLocationName: "hoi_assets.definitions")'
+        " { __typename } }"
+    )
+    body = json.dumps({"query": query}).encode()
+    request = urllib.request.Request(f"{url}/graphql", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as reply:
+        assert b"WorkspaceLocationEntry" in reply.read()
+
+
+def _shown(page, address: str, element) -> bool | None:  # type: ignore[no-untyped-def]
+    """True once the page shows the element; None where it does not yet."""
+    from playwright.sync_api import TimeoutError as NotShown
+
+    page.goto(address)
+    try:
+        element.wait_for(timeout=10_000)
+    except NotShown:
+        return None
+    return True
 
 
 def _until(found) -> None:  # type: ignore[no-untyped-def]
