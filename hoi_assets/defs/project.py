@@ -1,4 +1,4 @@
-"""The pipelines with what runs them: assets bound to a profile, jobs, schedule and sensor."""
+"""The pipelines under a profile: assets bound to it, jobs, partitions."""
 
 import importlib
 import pkgutil
@@ -10,11 +10,8 @@ from typing import Any
 
 import dagster as dg
 
-from hoi_assets.defs.automation import follow_sensor
 from hoi_assets.defs.jobs import PIPELINE_JOBS
-from hoi_assets.defs.regenerate import loop_job
 from hoi_assets.defs.resources import Platform, PlatformResource
-from hoi_assets.defs.schedules import nightly_regeneration
 from hoi_assets.errors import HoiError
 from hoi_assets.publishing.asset import PLATFORM, bind, is_published_asset
 from hoi_assets.publishing.graph import Graph
@@ -46,21 +43,6 @@ class Project:
             resources={PLATFORM: PlatformResource(profile=platform.profile, home=home)},
             executor=dg.in_process_executor,
         )
-
-    @cached_property
-    def definitions(self) -> dg.Definitions:
-        """What the UI shows: the pipelines, the jobs that loop over them, schedule and sensor."""
-        everything = loop_job(self, "all_pipelines", "all", "Everything in one process, warm.")
-        regenerate = loop_job(
-            self, "regenerate", "stale", "What is stale, blocked or missing, in one process, warm."
-        )
-        automated = [a for a in self.assets if any(s.automation_condition for s in a.specs)]
-        extra = dg.Definitions(
-            jobs=[everything, regenerate],
-            schedules=[nightly_regeneration(regenerate, self.platform.settings.timezone)],
-            sensors=[follow_sensor(dg.AssetSelection.assets(*automated))] if automated else [],
-        )
-        return dg.Definitions.merge(self.pipelines, extra)
 
     def assets_of(self, job: Any) -> tuple[str, ...]:
         """Keys of a pipeline job's assets, in order of dependency."""

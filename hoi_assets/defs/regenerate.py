@@ -1,16 +1,13 @@
 """Jobs that run the warm loop inside Dagster."""
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
+from hoi_assets.defs.project import Project
+from hoi_assets.defs.warm_loop import Only, run_pipelines
 from hoi_assets.errors import HoiError
-
-if TYPE_CHECKING:
-    from hoi_assets.defs.project import Project
-    from hoi_assets.defs.warm_loop import Only
 
 
 class OnlyChoice(StrEnum):
@@ -37,7 +34,7 @@ class LoopConfig(dg.Config):
     force: bool = Field(default=False, description="Compute although the inputs are unchanged.")
 
 
-def loop_job(project: "Project", name: str, only: "Only", description: str) -> dg.JobDefinition:
+def loop_job(project: Project, name: str, only: Only, description: str) -> dg.JobDefinition:
     """A job of one op that runs `run_pipelines` in its own process.
 
     Args:
@@ -46,8 +43,6 @@ def loop_job(project: "Project", name: str, only: "Only", description: str) -> d
 
     @dg.op(name=f"{name}_loop")
     def loop(context: dg.OpExecutionContext, config: LoopConfig) -> None:
-        from hoi_assets.defs.warm_loop import run_pipelines
-
         try:
             report = run_pipelines(
                 project,

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from dagster import AssetKey, DagsterRunStatus
 
+from hoi_assets.defs.all_definitions import all_definitions
 from hoi_assets.defs.backfills import launch_backfills
 from hoi_assets.defs.project import Project, load_project
 from hoi_assets.defs.runs import (
@@ -181,7 +182,7 @@ def test_unknown_category_is_named_with_those_known(folder):
 
 def test_regenerate_runs_the_same_loop_and_fails_naming_the_held(folder, instance):
     project = small_project(folder)
-    job = project.definitions.resolve_job_def("regenerate")
+    job = all_definitions(project).resolve_job_def("regenerate")
     result = job.execute_in_process(instance=instance, raise_on_error=False)
     assert not result.success
     (failure,) = [event for event in result.all_events if event.is_step_failure]
@@ -193,7 +194,7 @@ def test_regenerate_runs_the_same_loop_and_fails_naming_the_held(folder, instanc
 
 
 def test_regenerate_takes_categories_and_what_to_make(folder, instance):
-    job = small_project(folder).definitions.resolve_job_def("regenerate")
+    job = all_definitions(small_project(folder)).resolve_job_def("regenerate")
     config = {"partitions": ["hook"], "only": "missing"}
     result = job.execute_in_process(
         instance=instance, run_config={"ops": {"regenerate_loop": {"config": config}}}
@@ -208,7 +209,7 @@ def test_regenerate_takes_categories_and_what_to_make(folder, instance):
 
 
 def test_nightly_schedule_asks_for_what_is_stale(folder, instance):
-    repository = small_project(folder).definitions.get_repository_def()
+    repository = all_definitions(small_project(folder)).get_repository_def()
     (schedule,) = repository.schedule_defs
     with dg.build_schedule_context(instance=instance, repository_def=repository) as context:
         tick = schedule.evaluate_tick(context)
@@ -217,7 +218,7 @@ def test_nightly_schedule_asks_for_what_is_stale(folder, instance):
 
 def test_what_follows_the_categories_is_asked_for_by_its_condition(folder, instance):
     project = small_project(folder)
-    definitions = project.definitions
+    definitions = all_definitions(project)
     first = dg.evaluate_automation_conditions(defs=definitions, instance=instance)
     assert first.total_requested == 0
     project.pipelines.resolve_job_def("words").execute_in_process(instance=instance)

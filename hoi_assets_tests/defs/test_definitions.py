@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from hoi_assets.defs.all_definitions import all_definitions
 from hoi_assets.defs.jobs import PIPELINE_JOBS
 from hoi_assets.defs.project import Project, assets_below, load_project
 from hoi_assets.settings import ROOT
@@ -48,7 +49,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="module")
 def repository(project: Project) -> dg.RepositoryDefinition:
-    built = project.definitions.get_repository_def()
+    built = all_definitions(project).get_repository_def()
     built.load_all_definitions()
     return built
 
@@ -149,7 +150,7 @@ def load_in_a_process(code: str, tmp_path: Path) -> str:
     ).stdout
 
 
-LOAD = "from hoi_assets.defs.project import load_project\nload_project().definitions"
+LOAD = "from hoi_assets.definitions import defs\ndefs()"
 
 
 def test_loading_imports_nothing_heavy_and_writes_nothing(tmp_path):

@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 import yaml
 
+from hoi_assets.defs.all_definitions import all_definitions
 from hoi_assets.defs.automation import (
     follow_changed_parents,
     follow_in_one_run,
@@ -223,4 +224,4 @@ def calls(folder: Path) -> list[str]:
 @dg.definitions
 def defs() -> dg.Definitions:
     assets = small_assets(categories_of(load_settings().taxonomy_folder))
-    return load_project(assets=assets, pipeline_jobs=JOBS).definitions
+    return all_definitions(load_project(assets=assets, pipeline_jobs=JOBS))
