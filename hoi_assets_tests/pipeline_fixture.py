@@ -1,4 +1,4 @@
-"""Both lines on the stored weights and pool, small enough for a test."""
+"""Both pipelines on the stored weights and pool, small enough for a test."""
 
 import os
 import subprocess

@@ -132,7 +132,7 @@ def _own(source: Path, function: str) -> tuple[list[Any], set[str]]:
         (syntax trees, modules of this project)
     """
     tree = _parsed(source)
-    defined = {name: node for node in ast.walk(tree) for name in _names(node)}
+    defined = {name: node for node in tree.body for name in _names(node)}
     imported = {
         alias.asname or alias.name: (node.module, alias.name)
         for node in tree.body
@@ -178,8 +178,9 @@ def _names(node: ast.AST) -> Iterator[str]:
     """Names that a statement defines."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         yield node.name
-    elif isinstance(node, ast.Assign):
-        yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+    elif isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        yield from (target.id for target in targets if isinstance(target, ast.Name))
 
 
 def _closure(modules: Iterable[str], root: Path) -> list[tuple[str, Path]]:

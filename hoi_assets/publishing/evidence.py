@@ -57,7 +57,7 @@ def keep(
     found: Evidence,
     metadata: Metadata,
 ) -> None:
-    """Write a version's evidence, and what the UI shows of it (as `values.plain` gives it)."""
+    """Write a version's evidence, and what the UI shows of it (as `metadata.plain` gives it)."""
     content = {
         "findings": found.gate.as_json(),
         "rows": found.rows,

@@ -17,7 +17,7 @@ from hoi_assets.store.weights import model_digest
 if TYPE_CHECKING:
     import dagster as dg
 
-# Keys of a version's inputs that are not parents.
+# Keys of a version's inputs that are not parents; stored with every version, so they stay.
 CODE_VERSION, SETTINGS, EXTERNAL, GATE = "code_version", "settings", "stated", "gate"
 
 

@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 NO_ASSET = "tables"  # what suites are named after outside a home
-# Names of the fields in evidence files written before 0.2.
-_OLD_FIELDS = {"asked": "expected"}
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def publish_one_row_each(home: Path) -> Store:
         "ci_low": None,
         "ci_high": None,
     }
-    with store.stage("scorecards") as out:
+    with store.stage("hoi_scorecards") as out:
         out.write_table("scorecard", pl.DataFrame([score]))
         store.publish(out, {"code_version": "1"}, None, {})
     return store

@@ -110,6 +110,8 @@ def test_code_and_templates_count_at_any_depth_but_words_about_them_do_not(drawn
     asset = textwrap.dedent(ASSET)
     assert recipe_digest(drawn(asset=asset.replace("Draws.", "It draws.")), tmp_path) == before
     assert recipe_digest(drawn(asset=asset.replace("return 1", "return 2")), tmp_path) == before
+    local = asset.replace("    return 1", "    COUNT = 9\n    return COUNT")
+    assert recipe_digest(drawn(asset=local), tmp_path) == before
     assert recipe_digest(drawn(asset=asset.replace("COUNT = 3", "COUNT = 4")), tmp_path) != before
     assert (
         recipe_digest(drawn(asset=asset.replace("return Result()", "return None")), tmp_path)

@@ -1,4 +1,4 @@
-"""A store with a few published pictures of both lines, to make studies of."""
+"""A store with a few published pictures of both pipelines, to make studies of."""
 
 from collections.abc import Iterator
 from pathlib import Path

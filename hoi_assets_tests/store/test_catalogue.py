@@ -44,12 +44,12 @@ def test_only_versions_in_force_are_shown_and_unpartitioned_is_null(store: Store
 
 def test_other_tables_bear_the_assets_name(store: Store) -> None:
     publish(store, "verifier", None, rows={"x": [1]}, log={"step": [1, 2]})
-    publish(store, "scorecards", None, scores={"value": [0.5]})
+    publish(store, "hoi_scorecards", None, scores={"value": [0.5]})
     names = query(store, "show tables")["name"].to_list()
     assert names == [
         "ledger",
         "publications",
-        "scorecards_scores",
+        "hoi_scorecards_scores",
         "verifier",
         "verifier_log",
         "verifier_rows",
