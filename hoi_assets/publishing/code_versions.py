@@ -132,7 +132,7 @@ def _own(source: Path, function: str) -> tuple[list[Any], set[str]]:
         (syntax trees, modules of this project)
     """
     tree = _parsed(source)
-    defined = {name: node for node in tree.body for name in _names(node)}
+    defined: dict[str, ast.AST] = {name: node for node in tree.body for name in _names(node)}
     imported = {
         alias.asname or alias.name: (node.module, alias.name)
         for node in tree.body
@@ -161,9 +161,7 @@ def _own(source: Path, function: str) -> tuple[list[Any], set[str]]:
     modules.discard(ILLUSTRATIONS)
     trees = []
     for name in sorted(nodes):
-        node = nodes[name]
-        body = _statements(node)
-        trees.append([name, _tree(body)])
+        trees.append([name, _tree(_statements(nodes[name]))])
     return trees, modules
 
 

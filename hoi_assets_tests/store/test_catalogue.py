@@ -47,9 +47,9 @@ def test_other_tables_bear_the_assets_name(store: Store) -> None:
     publish(store, "hoi_scorecards", None, scores={"value": [0.5]})
     names = query(store, "show tables")["name"].to_list()
     assert names == [
+        "hoi_scorecards_scores",
         "ledger",
         "publications",
-        "hoi_scorecards_scores",
         "verifier",
         "verifier_log",
         "verifier_rows",
