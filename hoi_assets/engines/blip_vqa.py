@@ -172,7 +172,7 @@ def flatten_pairs(
     A pair's slot depends on its image's slot and its own index alone; pairs of neighbouring images
     fall on different places of a batch, so that batches fill.
 
-    >>> asked_pairs([["a hand", "a cup"], [], ["a box"]], [4, 5, 6])
+    >>> flatten_pairs([["a hand", "a cup"], [], ["a box"]], [4, 5, 6])
     ([0, 0, 2], [4, 5, 6], ['a hand', 'a cup', 'a box'])
     """
     slots = range(len(texts)) if slots is None else slots

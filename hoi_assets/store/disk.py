@@ -34,8 +34,8 @@ def writing(place: Path) -> Iterator[None]:
         HoiError: permission denied, a read-only file system, or a file where a folder is due.
 
     Example:
-        >>> with writing(Path("/tmp/x")):
-        ...     _ = Path("/tmp/x").write_text("1", encoding="utf-8")
+        >>> with writing(Path("/dev/null")):
+        ...     _ = Path("/dev/null").write_text("1", encoding="utf-8")
     """
     try:
         yield

@@ -297,8 +297,8 @@ def score_pairs(
 def decide(p_fidelity: float, p_alignment: float, thresholds: Thresholds) -> PairVerdict:
     """Accept a pair when both probabilities reach their thresholds.
 
-    >>> verdict(0.9, 0.2, Thresholds(0.5, 0.5))
-    Verdict(status='rejected', reason='low_alignment')
+    >>> decide(0.9, 0.2, Thresholds(0.5, 0.5))
+    PairVerdict(status='rejected', reason='low_alignment')
     """
     faithful = p_fidelity >= thresholds.fidelity
     aligned = p_alignment >= thresholds.alignment
