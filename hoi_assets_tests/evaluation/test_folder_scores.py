@@ -398,10 +398,10 @@ def test_what_can_be_read_in_two_ways_is_refused_at_the_door(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--images", "nowhere"], "nowhere is no folder"),
-        (["--prompts", "nowhere.jsonl"], "nowhere.jsonl is no file"),
+        (["--images", "nowhere"], "nowhere is not a folder"),
+        (["--prompts", "nowhere.jsonl"], "nowhere.jsonl is not a file"),
         (["--out", "scores.xlsx"], "scores are written as .parquet or .csv"),
-        (["--reference", "known.parquet"], "known.parquet is no file"),
+        (["--reference", "known.parquet"], "known.parquet is not a file"),
     ],
 )
 def test_mistakes_in_the_arguments_are_named(
