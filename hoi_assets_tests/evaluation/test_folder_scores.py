@@ -479,7 +479,7 @@ def test_summary_does_not_see_the_order_of_rows() -> None:
 
 def test_table_that_holds_no_scores_is_refused_as_reference(tmp_path: Path) -> None:
     pl.DataFrame({"a": [1]}).write_csv(tmp_path / "a.csv")
-    with pytest.raises(HoiError, match="no table of scores"):
+    with pytest.raises(HoiError, match="not a table of scores"):
         read_scores(tmp_path / "a.csv")
     scores = table(("1", "a", "m", 1.5), ("2", "a", "m", None))
     for name in ("b.csv", "b.parquet"):
