@@ -15,13 +15,13 @@ commands = typer.Typer()
 
 @commands.command(rich_help_panel=PANEL)
 def sql(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="One reading statement.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="One query.")],
     as_json: Annotated[
         bool, json_option("a list of all rows, objects with the query's columns")
     ] = False,
     profile: Profile = None,
 ) -> None:
-    """Ask the catalogue, read-only, in DuckDB's SQL. `show tables` lists what there is."""
+    """Query the catalogue, read-only, in DuckDB's SQL. `show tables` lists what there is."""
     import polars as pl
 
     from hoi_assets.settings import home_folder
@@ -43,8 +43,10 @@ def sql(
 
 @commands.command(rich_help_panel=PANEL)
 def prune(
-    keep: Annotated[int, typer.Option(help="Latest versions to keep of each.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+    keep: Annotated[int, typer.Option(help="Versions to keep per asset and partition.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be removed.")
+    ] = False,
     as_json: Annotated[
         bool, json_option("an object with versions (paths of folders), count and dry_run")
     ] = False,

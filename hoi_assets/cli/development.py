@@ -25,7 +25,7 @@ MoreAssets = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="ASSET",
-        help="More of them, behind --same-output.",
+        help="More of them, after --same-output.",
         show_default=False,
         autocompletion=completion.assets,
     ),
@@ -39,7 +39,7 @@ def lock(same_output: SameOutput = None, more: MoreAssets = None, profile: Profi
     """Lock the code versions of all assets after a code_version was raised."""
     # `--same-output A B`: typer gives an option one value, so the others come as arguments.
     if more and not same_output:
-        raise typer.BadParameter("assets are named behind --same-output", param_hint="ASSET")
+        raise typer.BadParameter("assets are named after --same-output", param_hint="ASSET")
     path, count = lock_code_versions([*(same_output or ()), *(more or ())])
     print(f"{count} code versions locked in {path}")
 

@@ -12,7 +12,7 @@ from hoi_assets.cli.output import print_json
 PANEL = "One image"
 
 ImageId = Annotated[
-    str, typer.Argument(metavar="IMAGE_ID", help="Its id, or the first digits of it.")
+    str, typer.Argument(metavar="IMAGE_ID", help="Id of the image, or its first digits.")
 ]
 
 commands = typer.Typer()

@@ -17,10 +17,10 @@ commands = typer.Typer(
 
 @commands.command()
 def fetch(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the files go.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to.")],
     commit: Annotated[
         str | None,
-        typer.Option(help="Of the authors' repository, instead of the known one."),
+        typer.Option(help="Commit of the authors' repository; default: the known one."),
     ] = None,
     profile: Profile = None,
 ) -> None:
@@ -29,14 +29,14 @@ def fetch(
 
     folder = folder.expanduser()
     for file in fetch_official_files(folder, commit=commit or COMMIT):
-        known = "as known" if file.verified else "not known beforehand: count and form checked"
+        known = "as known" if file.verified else "hash not known beforehand: count and form checked"
         print(f"{folder / file.name}: {file.rows} rows, sha256 {file.sha256} ({known})")
     print(f"set interacting.folder to {folder.resolve()} in your profile to use them")
 
 
 @commands.command()
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the files are.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the files.")],
     as_json: Annotated[
         bool,
         json_option(

@@ -1,4 +1,4 @@
-"""The commands' only door to `hoi_assets.defs`, `definitions` and `publishing`.
+"""The commands' only access to `hoi_assets.defs`, `definitions` and `publishing`.
 
 Imports nothing heavy at the top: Dagster takes a second.
 """
@@ -23,7 +23,7 @@ FRESH = "fresh"
 
 @dataclass(frozen=True)
 class AssetStatus:
-    """How one asset stands in one partition.
+    """State of one asset in one partition.
 
     Attributes:
         partition: None where the asset has none.
@@ -97,7 +97,7 @@ class Project:
         return categories, scenarios
 
     def statuses(self) -> list[AssetStatus]:
-        """How every asset stands in every partition, in the order in which they run."""
+        """State of every asset in every partition, in the order in which they run."""
         return [
             AssetStatus(
                 asset=one.asset,
@@ -111,7 +111,7 @@ class Project:
         ]
 
     def asked_for(self, partitions: Sequence[str], only: Only) -> tuple[str, ...]:
-        """Those of `partitions` in which some asset stands as `only` says."""
+        """Those of `partitions` with an asset in a state that `only` selects."""
         from hoi_assets.defs.warm_loop import matches
 
         if only == "all":
@@ -129,7 +129,7 @@ class Project:
         return RunResult(report.table(), tuple(blocked))
 
     def backfill(self, partitions: Sequence[str]) -> Backfill:
-        """Ask Dagster's daemon for one run per partition."""
+        """Request one run per partition from Dagster's daemon."""
         from hoi_assets.defs.backfills import launch_backfills
         from hoi_assets.defs.runs import daemon_alive
 

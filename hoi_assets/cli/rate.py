@@ -1,4 +1,4 @@
-"""`hoi rate`: people's judgement of published pictures."""
+"""`hoi rate`: human ratings of published pictures."""
 
 from functools import partial
 from pathlib import Path
@@ -16,17 +16,15 @@ HOST, PORT = "127.0.0.1", 8765  # = rating.page.HOST, PORT
 
 StudyName = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="Of the study.", autocompletion=completion.studies),
+    typer.Argument(metavar="NAME", help="Name of the study.", autocompletion=completion.studies),
 ]
 
-commands = typer.Typer(
-    help="People's judgement of published pictures: studies, rating pages, labels."
-)
+commands = typer.Typer(help="Human ratings of published pictures: studies, rating pages, labels.")
 
 
 @commands.command()
 def make(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the new study.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new study.")],
     suite: Annotated[
         Suite,
         typer.Option(
@@ -44,7 +42,7 @@ def make(
     prompts: Annotated[
         int | None, typer.Option(help="How many prompts, chosen by hash; default: all.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of that choice and of every order.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of that choice and of every order.")] = 0,
     profile: Profile = None,
 ) -> None:
     """Make a study of published pictures."""
@@ -75,7 +73,7 @@ def make(
 def links(
     name: StudyName,
     raters: Annotated[list[str], typer.Argument(metavar="RATER", help="Pseudonyms, e.g. rater-1.")],
-    url: Annotated[str, typer.Option(help="Of the page.")] = f"http://{HOST}:{PORT}",
+    url: Annotated[str, typer.Option(help="URL of the page.")] = f"http://{HOST}:{PORT}",
     profile: Profile = None,
 ) -> None:
     """A new secret link for each rater; an earlier link stops working, votes stay."""
@@ -110,7 +108,7 @@ def status(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="Of the study; default: all.",
+            help="Name of the study; default: all.",
             show_default=False,
             autocompletion=completion.studies,
         ),

@@ -1,4 +1,4 @@
-"""Commands that run the pipelines and tell how they stand: run, stale, backfill, ui, summary."""
+"""Commands that run the pipelines and show their state: run, stale, backfill, ui, summary."""
 
 import os
 import subprocess
@@ -33,7 +33,9 @@ def run(
         bool, typer.Option("--all", help="All categories and scenarios.")
     ] = False,
     only: OnlyOption = "all",
-    force: Annotated[bool, typer.Option("--force", help="Compute though nothing changed.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compute even if nothing changed.")
+    ] = False,
     profile: Profile = None,
 ) -> None:
     """Run the pipelines: over the profile's categories and scenarios, or those named.
@@ -85,7 +87,7 @@ def summary(
 
 @commands.command(rich_help_panel=PANEL)
 def stale(
-    show_all: Annotated[bool, typer.Option("--all", help="Fresh ones as well.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Show fresh ones too.")] = False,
     as_json: Annotated[
         bool,
         json_option(
@@ -136,7 +138,7 @@ def backfill(
 ) -> None:
     """Ask Dagster's daemon (started by `hoi ui`) for one run per category or scenario."""
     if not partitions and not all_partitions:
-        raise HoiError("no category or scenario named", "name one or more, or say --all")
+        raise HoiError("no category or scenario named", "name one or more, or pass --all")
     project = Project()
     chosen = project.asked_for(project.chosen(partitions or (), all_partitions), only)
     if not chosen:
@@ -145,7 +147,7 @@ def backfill(
     launched = project.backfill(chosen)
     runs = f"{len(chosen)} runs, one each: {', '.join(chosen)}"
     print(f"backfill {', '.join(launched.ids)}: {runs}")
-    print("  follow it in the UI under Runs > Backfills, then `hoi run` makes what comes after")
+    print("  follow it in the UI under Runs > Backfills, then `hoi run` makes what depends on them")
     if not launched.daemon_alive:
         warn("  no daemon is running: it starts with `hoi ui` (make ui)")
 

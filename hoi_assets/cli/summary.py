@@ -117,7 +117,7 @@ def _places(store: Store) -> dict[str, str]:
     return places
 
 
-def print_summary(told: dict[str, Any]) -> None:
+def print_summary(found: dict[str, Any]) -> None:
     """Print what `summarise_home` found as tables, and what to do next."""
     from rich.console import Console
     from rich.table import Table
@@ -126,21 +126,21 @@ def print_summary(told: dict[str, Any]) -> None:
     if not console.is_terminal:
         console = Console(width=LOG_WIDTH)  # a log has room for whole names
     counts = Table("category", "prompts", "candidates", "accepted", "rejected by reason")
-    for row in told["categories"]:
+    for row in found["categories"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items())
         numbers = [_cell(row[name]) for name in ("prompts", "candidates", "accepted")]
         counts.add_row(row["category"], *numbers, reasons)
-    if told["categories"]:
+    if found["categories"]:
         console.print(counts)
-    if told["scenarios"]:
-        names = tuple(told["scenarios"][0])
+    if found["scenarios"]:
+        names = tuple(found["scenarios"][0])
         scenarios = Table(*(name.replace("_", " ") for name in names))
-        for row in told["scenarios"]:
+        for row in found["scenarios"]:
             scenarios.add_row(row["scenario"], *(_cell(row[name]) for name in names[1:]))
         console.print(scenarios)
-    if told["scores"]:
+    if found["scores"]:
         scores = Table("suite", "metric", "method", "n", "mean", "95% interval")
-        for row in told["scores"]:
+        for row in found["scores"]:
             scores.add_row(
                 row["suite"],
                 row["metric"],
@@ -150,16 +150,16 @@ def print_summary(told: dict[str, Any]) -> None:
                 _interval(row["ci_low"], row["ci_high"]),
             )
         console.print(scores)
-    if told["costs"]:
+    if found["costs"]:
         spent = Table("method", "denoiser evaluations (NFE) a prompt", "seconds a prompt")
-        for row in told["costs"]:
+        for row in found["costs"]:
             seconds = None if row["seconds"] is None else f"{row['seconds']:.1f}"
             spent.add_row(row["method"], f"{row['denoiser_evaluations']:.0f}", _cell(seconds))
         console.print(spent)
-    for name, place in told["places"].items():
+    for name, place in found["places"].items():
         console.print(f"{name}: {place}", soft_wrap=True)
-    if "dataset" in told["places"]:
-        opened = f'datasets.load_dataset("{told["places"]["dataset"]}")'
+    if "dataset" in found["places"]:
+        opened = f'datasets.load_dataset("{found["places"]["dataset"]}")'
         console.print(f"open the dataset: {opened}", soft_wrap=True)
     console.print("look at it in the browser: make ui, then http://127.0.0.1:3000")
 

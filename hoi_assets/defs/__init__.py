@@ -1,1 +1,1 @@
-"""Everything that Dagster is told: assets, partitions, resources, jobs, schedules, automation."""
+"""Everything that Dagster loads: assets, partitions, resources, jobs, schedules, automation."""

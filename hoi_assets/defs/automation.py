@@ -1,6 +1,6 @@
 """Automation conditions, and the sensor that evaluates them; shipped stopped.
 
-The partitioned chains are materialised by people, schedules or backfills. What reads them follows
+The partitioned chains are materialised by hand, schedules or backfills. What reads them follows
 when their data versions *changed*: a run that found nothing to do triggers nothing.
 """
 
@@ -10,7 +10,7 @@ any_dep_changed = dg.AutomationCondition.any_deps_match(
     dg.AutomationCondition.data_version_changed()
 )
 
-# A fan-in goes ahead once its parents are at rest; `eager()` would wait for every partition.
+# A fan-in runs once none of its parents is in progress; `eager()` would wait for every partition.
 follow_changed_parents = (
     any_dep_changed.since_last_handled()
     & ~dg.AutomationCondition.any_deps_in_progress()

@@ -1,6 +1,6 @@
-"""Everything that is used of Dagster beyond its public API, in one place.
+"""All that is used of Dagster beyond its public API.
 
-Tried with Dagster 1.13.27; `hoi_assets_tests/defs/test_dagster_private.py` says what is relied on.
+Tested with Dagster 1.13.27; `hoi_assets_tests/defs/test_dagster_private.py` checks it.
 """
 
 import time
@@ -38,7 +38,7 @@ def launch_backfill(
     Returns:
         The backfill's id.
     """
-    # Imported here: a quarter of a second that loading the definitions need not pay.
+    # Imported here: it takes a quarter of a second, which loading the definitions can save.
     from dagster._core.execution.backfill import PartitionBackfill
     from dagster._core.utils import make_new_backfill_id
 

@@ -24,12 +24,12 @@ ppv_category = dg.define_asset_job(
 dataset_and_finetune = dg.define_asset_job(
     "dataset_and_finetune",
     selection=["hoi_dataset", "finetuned_model"],
-    description="Prompt-Propose-Verify, for all categories: the dataset, and SDXL tuned on it.",
+    description="Prompt-Propose-Verify, for all categories: the dataset, and fine-tuned SDXL.",
 )
 evaluation_images = dg.define_asset_job(
     "evaluation_images",
     selection=["hoi_evaluation_images"],
-    description="One hand-pose category: held-out prompts by every model.",
+    description="One hand-pose category: held-out prompts drawn by every model.",
 )
 detailscribe_scenario = dg.define_asset_job(
     "detailscribe_scenario",
@@ -46,7 +46,7 @@ detailscribe_scenario = dg.define_asset_job(
 evaluation = dg.define_asset_job(
     "evaluation",
     selection=["human_ratings", "hoi_scorecards", "interacting_scorecards", "evaluation_report"],
-    description="Both pipelines: people's ratings, scorecards and the report.",
+    description="Both pipelines: human ratings, scorecards and the report.",
 )
 
 PIPELINE_JOBS = (

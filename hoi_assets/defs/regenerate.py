@@ -24,7 +24,7 @@ class LoopConfig(dg.Config):
 
     partitions: list[str] = Field(
         default=[],
-        description="Categories and scenarios; empty: the profile's and those made before.",
+        description="Categories and scenarios; empty: the profile's and those published before.",
     )
     only: OnlyChoice | None = Field(
         default=None,

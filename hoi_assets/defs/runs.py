@@ -1,4 +1,4 @@
-"""Runs of the warm loop: whose process they belong to, and what becomes of those that died."""
+"""Runs of the warm loop: the process of each, and reports of those whose process died."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ DAEMON_ALIVE_S = 120
 
 
 def process_tags() -> dict[str, str]:
-    """Tags by which a later start can tell whether this process is still alive."""
+    """Tags that let a later start check whether this process is still alive."""
     return {
         PID_TAG: str(os.getpid()),
         HOST_TAG: socket.gethostname(),

@@ -1,8 +1,8 @@
 """Expectations that several suites share.
 
 A collapsed, empty, duplicated or wrongly shaped version blocks. Single faulty rows do not: their
-stage rejects or fails them with a reason, and a suite bounds their share only. Thresholds that one
-may want to move are in the settings (`gates`).
+stage rejects or fails them with a reason, and a suite bounds their share only. Thresholds are
+settings (`gates`).
 """
 
 from collections.abc import Sequence

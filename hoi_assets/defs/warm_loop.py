@@ -40,8 +40,8 @@ class Done:
     """How one job ended for one category or scenario (or for all: `partition` None).
 
     Attributes:
-        end: made; unchanged (its steps found nothing to do); skipped (`only` does not ask for it,
-            or what it needs is blocked or missing); blocked (a step failed or its gate rejected).
+        end: made; unchanged (its steps found nothing to do); skipped (`only` does not select it, or
+            what it needs is blocked or missing); blocked (a step failed or its gate rejected).
         asset: the asset that failed.
     """
 
@@ -97,13 +97,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def matches(one: Status, only: Only) -> bool:
-    """Whether `only` asks for an (asset, partition) in this state."""
+    """Whether `only` selects an (asset, partition) in this state."""
     return one.state in WANTED[only] or (only == "failed" and one.failed_rows > 0)
 
 
 def relevant_assets(project: Project, keys: Sequence[str]) -> set[str]:
-    """What concerns these categories and scenarios: their assets, all that reads those, and all
-    that those require. Assets of the other pipeline are not among them."""
+    """Assets of these categories and scenarios, everything downstream, and all that those require.
+    Assets of the other pipeline are not among them."""
     graph = project.graph
     own = [stage.name for stage in graph.stages if set(keys) & set(stage.partition_keys)]
     return graph.upstream(graph.downstream(own))

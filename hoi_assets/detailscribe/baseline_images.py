@@ -32,7 +32,7 @@ def draw_baseline_images(
     critiques: pl.DataFrame,
     log: Log,
 ) -> pl.DataFrame:
-    """Every baseline's candidates for every initial image, one of each selected.
+    """Every baseline's candidates for every initial image, one selected per method.
 
     | method | candidates | selected by |
     | --- | --- | --- |

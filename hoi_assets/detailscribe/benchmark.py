@@ -2,7 +2,7 @@
 built-in set (asset `interacting_prompts`).
 
 A file is a scenario, with one JSON object per line, of exactly `topic` and `prompt`. Topics repeat,
-so they are no keys: a row's id is made of its scenario, its prompt and how often that came before.
+so they are not keys: a row's id is made of its scenario, its prompt and how often that came before.
 A line that cannot be used becomes a failed row with file, line and reason; the others are used.
 """
 

@@ -62,8 +62,8 @@ def fetch_official_files(
     """
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise HoiError(
-            f"{commit!r} is no commit: 40 digits 0-9 and a-f in lower case",
-            "a branch or tag can move, so that rows could no longer be told apart: name a commit",
+            f"{commit!r} is not a commit: 40 digits 0-9 and a-f in lower case",
+            "a branch or tag can move, and its rows with it: name a commit",
         )
     if folder.resolve() == BUILT_IN:
         raise HoiError(
@@ -80,7 +80,7 @@ def fetch_official_files(
     for file in files:
         if (folder / file.name).is_dir():
             raise HoiError(
-                f"{folder / file.name} is a folder where a file is to be",
+                f"{folder / file.name} is a folder, not a file",
                 "remove it, or name another folder; nothing was written",
             )
     fetched = []
@@ -92,7 +92,7 @@ def fetch_official_files(
 
 def _download(url: str, folder: Path, timeout_s: float) -> bytes:
     if urlsplit(url).scheme not in ("http", "https"):
-        raise HoiError(f"{url} is no web address", "give a base URL with http or https")
+        raise HoiError(f"{url} is not a web address", "give a base URL with http or https")
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as answer:
             data: bytes = answer.read(MAX_FILE_BYTES + 1)

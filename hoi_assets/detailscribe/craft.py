@@ -79,7 +79,7 @@ def open_questions(components: Sequence[Component], answers: Answers) -> tuple[Q
 
 
 def failed_components(answers: Answers) -> tuple[int, ...]:
-    """Numbers of the components answered no. One that was not asked about has not failed."""
+    """Numbers of the components answered no. A component not asked about has not failed."""
     return tuple(sorted(number for number, yes in answers.items() if not yes))
 
 

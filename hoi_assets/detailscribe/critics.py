@@ -14,10 +14,10 @@ from hoi_assets.store.versions import Store
 def critique_images(
     store: Store, settings: Settings, requests: Sequence[CritiqueRequest], log: Log
 ) -> list[Critique]:
-    """The critique of each image, in their order; a known one is not asked for again.
+    """The critique of each image, in their order; a cached one is not requested again.
 
     Raises:
-        HoiError: no critic is set, or the one that is cannot be used at all.
+        HoiError: no critic is set, or it cannot be used at all.
     """
     if settings.critic.endpoint is not None:
         return critique_by_endpoint(requests, EndpointCritic(settings.critic), store.ledger, log)

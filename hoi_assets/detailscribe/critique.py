@@ -1,5 +1,5 @@
-"""Critiques of images: what an image lacks of its prompt, component by component, and the corrected
-prompt that asks for it (DetailScribe, arXiv 2504.08714).
+"""Critiques of images: what of its prompt an image does not show, component by component, and the
+corrected prompt that asks for it (DetailScribe, arXiv 2504.08714).
 
 A critic (`vqa_critic`, `endpoint_critic`) only says which components an image shows. The corrected
 prompt is built here, by code: the original sentence word for word, then the corrections in order of

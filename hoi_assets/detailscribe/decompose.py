@@ -77,7 +77,7 @@ def decompose(
     """The decomposition of each (row_id, prompt), in their order. Equal prompts are asked once.
 
     Args:
-        cache: replies by the hash of prompt and decomposer; a hit is not asked for again.
+        cache: replies by the hash of prompt and decomposer; a hit is not requested again.
 
     Raises:
         HoiError: the endpoint cannot be used at all, known at its first call.

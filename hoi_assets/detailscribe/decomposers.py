@@ -25,7 +25,7 @@ from hoi_assets.detailscribe.phrases import (
 )
 from hoi_assets.grammar.questions import question
 from hoi_assets.grammar.sentences import parse
-from hoi_assets.llm import prompt_templates as wording
+from hoi_assets.llm import prompt_templates
 from hoi_assets.llm.reply import OnReply, Reply, UnusableReply, parse_json_object
 from hoi_assets.llm.structured_output import StructuredOutput
 from hoi_assets.progress import Log
@@ -81,7 +81,7 @@ def build_decomposer(options: DecomposerSettings) -> Decomposer:
 
 
 def find_decomposition_problem(prompt: str, components: Sequence[Component]) -> str | None:
-    """Why these are no decomposition of the prompt, as `code: detail`; None if they are one.
+    """Why these do not decompose the prompt, as `code: detail`; None if they do.
 
     >>> cup_on_box = build_component("a cup", "is on", "a box")
     >>> find_decomposition_problem("a cup on a box", [cup_on_box, cup_on_box])
@@ -215,12 +215,12 @@ class EndpointDecomposer(StructuredOutput[str, Components]):
 
     def prompt(self, request: str) -> tuple[str, str]:
         """The system and the user message."""
-        system = wording.render(
+        system = prompt_templates.render(
             "decompose_system.j2",
-            schema=wording.as_json(self.schema),
+            schema=prompt_templates.as_json(self.schema),
             max_components=MAX_COMPONENTS,
         )
-        return system, wording.render("decompose_user.j2", prompt=request)
+        return system, prompt_templates.render("decompose_user.j2", prompt=request)
 
     def parse(self, request: str, text: str) -> Components:
         """The components in a reply.
@@ -231,7 +231,7 @@ class EndpointDecomposer(StructuredOutput[str, Components]):
         try:
             components = _Reply.model_validate(parse_json_object(text)).components
         except ValidationError as error:
-            raise UnusableReply(wording.validation_problem(error), text) from error
+            raise UnusableReply(prompt_templates.validation_problem(error), text) from error
         problem = find_decomposition_problem(request, components)
         if problem:
             raise UnusableReply(problem, text)

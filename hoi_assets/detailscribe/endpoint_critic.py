@@ -18,7 +18,7 @@ from hoi_assets.detailscribe.critique import (
     rank_findings,
 )
 from hoi_assets.detailscribe.prompt_extension import word_count
-from hoi_assets.llm import prompt_templates as wording
+from hoi_assets.llm import prompt_templates
 from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.reply import UnusableReply, parse_json_object
 from hoi_assets.llm.reply_cache import ReplyCache
@@ -141,13 +141,13 @@ class EndpointCritic(StructuredOutput[CritiqueRequest, tuple[ComponentFinding, .
 
     def prompt(self, request: CritiqueRequest) -> tuple[str, str]:
         """The system and the user message."""
-        system = wording.render(
+        system = prompt_templates.render(
             "critique_system.j2",
-            schema=wording.as_json(self.schema),
+            schema=prompt_templates.as_json(self.schema),
             max_correction_words=self._max_correction_words(request.prompt),
             max_others=MAX_OTHERS,
         )
-        user = wording.render(
+        user = prompt_templates.render(
             "critique_user.j2", prompt=request.prompt, components=request.components
         )
         return system, user
@@ -172,7 +172,7 @@ def _read_findings(
     try:
         reply = _Reply.model_validate(parse_json_object(text))
     except ValidationError as error:
-        raise UnusableReply(wording.validation_problem(error), text) from error
+        raise UnusableReply(prompt_templates.validation_problem(error), text) from error
     numbers = sorted(judged.number for judged in reply.findings)
     wanted = list(range(1, len(components) + 1))
     if numbers != wanted:

@@ -97,7 +97,7 @@ def split_refinable(
     failed: list[Record] = []
     for row in initial.iter_rows(named=True):
         critique = by_row.get(row["row_id"])
-        # Parents are published apart: one that its gate blocked is older than the other.
+        # Parents are published one by one: if a gate blocked one, it is older than the other.
         if critique is None:
             reason = "critique: none of this row"
         elif critique.get("image_id") != row["image_id"]:

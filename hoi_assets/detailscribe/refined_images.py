@@ -36,7 +36,7 @@ def draw_refined_images(
     critiques: pl.DataFrame,
     log: Log,
 ) -> pl.DataFrame:
-    """Both methods' candidates for every initial image, one of each selected.
+    """Both methods' candidates for every initial image, one selected per method.
 
     Args:
         initial: rows of `initial_images`. components: by row_id.

@@ -75,13 +75,14 @@ def findings_from_answers(
         threshold: the least probability that counts as yes.
 
     Raises:
-        ValueError: another number of answers than components, or one that is no probability.
+        ValueError: another number of answers than components, or a number that is not a
+        probability.
     """
     if len(p_yes) != len(components):
         raise ValueError(f"{len(p_yes)} answers to {len(components)} questions")
     wrong = [n for n, p in enumerate(p_yes) if not (math.isfinite(p) and 0 <= p <= 1)]
     if wrong:
-        raise ValueError(f"component {wrong[0]}: {p_yes[wrong[0]]} is no probability")
+        raise ValueError(f"component {wrong[0]}: {p_yes[wrong[0]]} is not a probability")
     findings = [
         ComponentFinding(number, True, float(p))
         if p >= threshold

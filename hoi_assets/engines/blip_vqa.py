@@ -1,7 +1,7 @@
 """BLIP-VQA of (image, prompt) pairs: the product of P(yes) over the prompt's noun phrases.
 
 T2I-CompBench's metric of attribute binding (Huang et al. 2023, arXiv 2307.06350). As published: a
-BLIP for visual question answering is asked "<noun phrase>?" of each noun phrase; P(yes) is the
+BLIP for visual question answering is asked "<noun phrase>?" for each noun phrase; P(yes) is the
 probability, over the whole vocabulary, that the answer's first token is "yes"; the score is the
 product. Not as published:
 
@@ -54,7 +54,7 @@ _PLACES = frozenset({"top", "the side", "the left", "the right"})
 
 
 class ComponentParts(Protocol):
-    """What is read of a component (`hoi_assets.detailscribe.components.Component`)."""
+    """The parts of a component that are read (`hoi_assets.detailscribe.components.Component`)."""
 
     @property
     def subject(self) -> str: ...
@@ -172,7 +172,7 @@ def flatten_pairs(
     A pair's slot depends on its image's slot and its own index alone; pairs of neighbouring images
     fall on different places of a batch, so that batches fill.
 
-    >>> asked_pairs([["a hand", "a cup"], [], ["a box"]], [4, 5, 6])
+    >>> flatten_pairs([["a hand", "a cup"], [], ["a box"]], [4, 5, 6])
     ([0, 0, 2], [4, 5, 6], ['a hand', 'a cup', 'a box'])
     """
     slots = range(len(texts)) if slots is None else slots

@@ -1,4 +1,4 @@
-"""Scores of images, each computed once per metric and model, and then found in the ledger."""
+"""Scores of images, each computed once per metric and model, then read from the ledger."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ def cached_scores(store: Store, metric: Metric, rows: Rows, log: Log) -> list[Va
 
 
 def log_truncated(metric: str, truncated: Sequence[int], log: Log) -> None:
-    """Say how many prompts were longer than the model reads."""
+    """Log how many prompts were longer than the model reads."""
     if truncated:
         log(
             f"{metric}: {len(truncated)} prompts are longer than the model reads; "

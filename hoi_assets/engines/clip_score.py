@@ -81,7 +81,7 @@ def _load(ref: ModelRef, device: str) -> ClipModel:
     model = read_model(CLIPModel, ref)
     tokenizer = read_processor(AutoTokenizer, ref)
     end = model.config.text_config.eos_token_id
-    # 2 is the published configs' wrong value, for which transformers takes the largest id.
+    # Published configs say 2 by mistake; transformers then takes the largest id.
     largest = tokenizer.eos_token_id == len(tokenizer) - 1
     if end != tokenizer.eos_token_id and not (end == 2 and largest):
         raise HoiError(

@@ -158,7 +158,7 @@ def get_or_generate(
     Args:
         wanted: by the hash of all that determines the image.
         generate: generates the missing images; called only if there are any.
-        rows: number of rows that want them, for the message.
+        rows: number of rows that need them, for the message.
     """
     made = store.ledger.get(KIND, wanted)
     lost = set(store.images.missing(value["pixels"] for value in made.values()))

@@ -1,5 +1,5 @@
-"""ImageReward of (image, prompt) pairs (Xu et al. 2023): the reward of a BLIP with an MLP head,
-less its mean, by its standard deviation."""
+"""ImageReward of (image, prompt) pairs (Xu et al. 2023): the standardised reward of a BLIP
+with an MLP head."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -277,7 +277,7 @@ def save_image_reward(reward_model: ImageRewardModel, folder: Path) -> Path:
 
 
 def reward(blip: Any, head: Any, pixel_values: Any, input_ids: Any, attention_mask: Any) -> Any:
-    """Differentiable reward (B,), before mean and deviation are taken out.
+    """Differentiable reward (B,), before it is standardised.
 
     Args:
         blip: BlipForImageTextRetrieval; its first text feature goes through `head`.

@@ -1,4 +1,4 @@
-"""The one cache of loaded models of a process: least recently used models leave when memory is
+"""The one cache of loaded models of a process: the least recently used are evicted when memory is
 short.
 
 Every loader of `hoi_assets.engines` goes through `load_cached`. A model is found by what was

@@ -65,9 +65,9 @@ def read_folder(images: Path, prompts: Path) -> list[FolderImage]:
             that two lines name, or a `.txt` whose lines match the pictures in more ways than one.
     """
     if not images.is_dir():
-        raise HoiError(f"{images} is no folder", "name the folder that holds the pictures")
+        raise HoiError(f"{images} is not a folder", "name the folder that holds the pictures")
     if not prompts.is_file():
-        raise HoiError(f"{prompts} is no file", "name a .jsonl, .csv or .txt file of prompts")
+        raise HoiError(f"{prompts} is not a file", "name a .jsonl, .csv or .txt file of prompts")
     files = {
         name: path
         for name, path in files_below(images)
@@ -226,7 +226,7 @@ def _text(prompts: Path, data: bytes) -> str:
 
 
 def prompt_problem(prompt: Any) -> str | None:
-    """Why this is no prompt, as `code: detail`; None where it is one.
+    """Why this is not a prompt, as `code: detail`; None where it is.
 
     >>> prompt_problem(" ")
     'empty: the prompt says nothing'

@@ -142,7 +142,7 @@ def score_pictures(
         store: see `folder_store`.
         describe: by prompt, the fields `phrases` and `questions`, and `reason` where there are
             none; see `run_metrics.score_rows`.
-        ask: what else to ask of the rows, e.g. a judge's rating.
+        ask: a further judge of the rows, e.g. an endpoint's rating.
 
     Returns:
         Table of FOLDER_SCORES, sorted by file, one row per metric, `percentile` not yet known. A
@@ -237,13 +237,13 @@ def read_scores(path: Path) -> dict[str, list[float]]:
     """
     check_table_name(path)
     if not path.is_file():
-        raise HoiError(f"{path} is no file", "name a table that `hoi score` wrote")
+        raise HoiError(f"{path} is not a file", "name a table that `hoi score` wrote")
     try:
         read = pl.read_parquet if path.suffix.lower() == ".parquet" else pl.read_csv
         table = read(path).select(pl.col("metric"), pl.col("value").cast(pl.Float64)).drop_nulls()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise HoiError(
-            f"{path} is no table of scores: {str(error).splitlines()[0]}",
+            f"{path} is not a table of scores: {str(error).splitlines()[0]}",
             "name a table that `hoi score` wrote",
         ) from error
     return {

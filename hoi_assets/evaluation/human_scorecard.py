@@ -18,7 +18,7 @@ from hoi_assets.statistics import SAMPLES
 RATING, PAIRWISE = "rating", "pairwise"
 HUMAN_RATING, HUMAN_WIN_RATE = "human_rating", "human_win_rate"
 BETTER = "better"  # the question that pairwise studies ask by default
-# The columns that tell what a scorecard's row is about.
+# The columns that identify a scorecard's row.
 PLACE = ("suite", "method", "slice_kind", "slice", "metric")
 
 

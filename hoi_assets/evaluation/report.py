@@ -1,6 +1,6 @@
 """The evaluation report: one HTML page that needs nothing beside it.
 
-Each section stands for itself: the page shows what is published of PPV, of DetailScribe, or both.
+Each section stands alone: the page shows what is published of PPV, of DetailScribe, or both.
 """
 
 import re
@@ -29,7 +29,7 @@ from hoi_assets.store.versions import Published, Store
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCORECARDS = ("hoi_scorecards", "interacting_scorecards")
-# What a browser would fetch, or a link that leads elsewhere; relative links do neither.
+# What a browser would fetch, or a link to another site; relative links are neither.
 EXTERNAL_REFERENCE = re.compile(r'src="(?!data:)|href="(?:[a-z][a-z0-9+.-]*:)?//')
 
 REPORT_SUMMARY = Table(

@@ -31,7 +31,7 @@ CARRIED = (
     "image_id",
     "pixels",
 )
-# From which probability on the component examiner's yes counts; the critic's is in the settings.
+# Probability from which the component examiner's yes counts; the critic's is a setting.
 PRESENT = 0.5
 
 Describe = Callable[[Sequence[str]], list[dict[str, Any]]]
@@ -158,7 +158,7 @@ def judges(settings: Settings, log: Log) -> list[Metric]:
 
 
 def component_judges(settings: Settings) -> list[tuple[str, ModelRef, float]]:
-    """Metric, VQA model, and the probability from which on its yes counts."""
+    """Metric, VQA model, and the probability from which its yes counts."""
     models = settings.models
     critic = models.critic if settings.critic.endpoint is None else None
     named = (

@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hoi_assets.hashing import digest
-from hoi_assets.llm import prompt_templates as wording
+from hoi_assets.llm import prompt_templates
 from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.reply import Reply, UnusableReply, parse_json_object
 from hoi_assets.llm.reply_cache import ReplyCache
@@ -113,10 +113,10 @@ def rate_pictures(
     """The endpoint's rating of each picture, in their order; equal requests are asked once.
 
     Args:
-        cache: replies kept by the hash of picture, prompt and judge.
+        cache: replies by the hash of picture, prompt and judge.
 
     Raises:
-        HoiError: the endpoint cannot be used at all; nothing was asked in vain.
+        HoiError: the endpoint cannot be used at all; no call was wasted.
     """
     keys = [request.key(judge.identity) for request in requests]
     replies = ReplyCache(
@@ -178,8 +178,10 @@ class EndpointJudge(StructuredOutput[RatingRequest, _Reply]):
 
     def prompt(self, request: RatingRequest) -> tuple[str, str]:
         """What the system and the user say."""
-        system = wording.render("judge_system.j2", schema=wording.as_json(self.schema))
-        return system, wording.render("judge_user.j2", prompt=request.prompt)
+        system = prompt_templates.render(
+            "judge_system.j2", schema=prompt_templates.as_json(self.schema)
+        )
+        return system, prompt_templates.render("judge_user.j2", prompt=request.prompt)
 
     def parse(self, request: RatingRequest, text: str) -> _Reply:
         """The reply, parsed strictly."""
@@ -191,7 +193,7 @@ def _read(text: str) -> _Reply:
     try:
         reply = _Reply.model_validate(parse_json_object(text))
     except ValidationError as error:
-        raise UnusableReply(wording.validation_problem(error), text) from error
+        raise UnusableReply(prompt_templates.validation_problem(error), text) from error
     if (reply.rating == HIGHEST and not reply.shows) or (reply.rating == LOWEST and reply.shows):
         raise UnusableReply(f"rating {reply.rating} contradicts shows {reply.shows}".lower(), text)
     return reply

@@ -1,4 +1,4 @@
-"""What a picture of the tiny world says about itself, in one controlled English.
+"""Captions of the tiny world's pictures, in one controlled English.
 
 Slots are a plain mapping: `side` (left | right | both | None for an object alone), `skin_tone`,
 `grip` (the category's phrase, third person singular, e.g. "wraps around"; an optional `{object}`
@@ -24,11 +24,11 @@ BACKGROUND_PHRASES = {background: background for background in BACKGROUNDS}
 
 
 def caption(slots: Slots, seed: int | None = None) -> str:
-    """Say `slots` in at most 30 words.
+    """A caption of at most 30 words that says `slots`.
 
     Args:
-        seed: chooses one of several wordings of the same facts, so that a model has to read words
-            and not places; None gives the full standard form. Wordings may leave out optional
+        seed: chooses one of several phrasings of the same facts, so that a model has to read words
+            and not places; None gives the full standard form. Phrasings may leave out optional
             slots, never side, grip, colour or object.
 
     >>> caption({"side": "right", "skin_tone": "brown", "grip": "wraps around", "colour": "red",

@@ -107,7 +107,7 @@ class Plan:
         shape: what thing0 form, in the pattern form; else None.
         relations: those that hold, in the order they are said.
         setting: whether the sentence says light and background.
-        seed: of all that no word says, and of the sentence's wording.
+        seed: of all that the sentence leaves open, and of its form.
     """
 
     scenario: str

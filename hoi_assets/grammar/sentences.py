@@ -34,6 +34,7 @@ class Triple:
 def sentence(plan: Plan) -> str:
     """The plan in one sentence of at most 30 words.
 
+    >>> from hoi_assets.grammar.plans import make_plan
     >>> plan = make_plan("functional", 1)
     >>> parse(sentence(plan)) == triples(plan)
     True

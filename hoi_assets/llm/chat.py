@@ -25,7 +25,7 @@ Value = TypeVar("Value")
 
 
 class ChatClient(EndpointClient):
-    """A chat endpoint; args and errors as of `EndpointClient`.
+    """A chat endpoint; args and errors as for `EndpointClient`.
 
     Args:
         image_tokens: the most the endpoint bills for one image.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 QUOTED_CHARACTERS = 200
 REASON_CHARACTERS = 400
-# Options a server may not know; without them more replies turn out unusable, no more than that.
+# Options a server may not know; without them more replies are unusable, nothing worse.
 OPTIONAL = ("response_format", "seed", "temperature", "max_tokens", "max_completion_tokens")
 # The newer name of an option, tried where the older one is refused.
 RENAMED = {"max_tokens": "max_completion_tokens"}
@@ -61,7 +61,7 @@ class EndpointClient(ABC):
     """
 
     unusable_code: ClassVar[str] = "unusable_reply"
-    """The code of the reason for a request all of whose replies were unusable."""
+    """Reason code of a request without a usable reply."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class EndpointClient(ABC):
         parts = urlsplit(self.endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise HoiError(
-                f"{section}.endpoint {self.endpoint!r} is no URL",
+                f"{section}.endpoint {self.endpoint!r} is not a URL",
                 "give one such as http://127.0.0.1:8000/v1, or leave it out",
             )
         if not options.model:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # The ledger's kind; its name is part of existing homes.
 REPLY_KIND = "painted"
-# Raised when images are requested in another way.
+# Part of the key: raise it when images are requested in another way.
 VERSION = "1"
 FORMATS = ("PNG", "JPEG", "WEBP")
 MIN_SIDE_PX, MAX_SIDE_PX = 64, 8192
@@ -111,7 +111,7 @@ class ImageClient(EndpointClient):
 
     def _reply(self, prompt: str, first: bool) -> Reply[str]:
         def attempt(unusable: UnusableReply | None, usage: Usage) -> str:
-            # At once to disk: many full-size images would fill the memory.
+            # Written at once: many full-size images would fill the memory.
             return self._images.put(self._image(prompt, usage))
 
         return self.request(attempt, first)
@@ -244,5 +244,5 @@ def _resized(
 
 def _pixel_digest(value: Any) -> str:
     if not isinstance(value, str) or not DIGEST.fullmatch(value):
-        raise ValueError(f"{value!r} is no image digest")
+        raise ValueError(f"{value!r} is not an image digest")
     return value

@@ -37,7 +37,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def retry_message(problem: str) -> str:
-    """What the model is told of a reply that could not be used."""
+    """The message to the model about a reply that could not be used."""
     return render("again.j2", problem=problem)
 
 

@@ -1,4 +1,4 @@
-"""An image that a vision endpoint is shown."""
+"""An image for a vision endpoint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShownImage:
-    """Opened only when it is sent, since thousands may wait.
+    """Opened only when it is sent, since thousands may be queued.
 
     Attributes:
         pixels: digest of its pixels.

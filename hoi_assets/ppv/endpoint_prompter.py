@@ -30,7 +30,7 @@ class EndpointPrompter(StructuredOutput[PromptRequest, PromptSlots]):
         self.reply_schema = slots_class(options.vocabulary)
         super().__init__(options, budget)
         self.model = self.chat.model
-        # The docstring in it addresses programmers.
+        # The docstring in it is for programmers.
         del self.schema["description"]
 
     @property

@@ -40,7 +40,7 @@ def held_out_prompts(taxonomy: Taxonomy, category: str, most: int) -> list[Evalu
 
 
 def general_prompts(taxonomy: Taxonomy, category: str, most: int) -> list[EvaluationPrompt]:
-    """The category's share of the first `most` general prompts, dealt out in turn, at least two."""
+    """The category's share of the first `most` general prompts, in turn; at least two."""
     keys = sorted(taxonomy.categories)
     chosen = taxonomy.general_prompts[:most]
     first = keys.index(category)

@@ -10,7 +10,7 @@ from hoi_assets.ppv.slots import PromptSlots
 from hoi_assets.progress import Log
 from hoi_assets.taxonomy import ID_LENGTH, BasePrompt, Category
 
-# The fields of a category that a prompter reads; a change of any other keeps the cached replies.
+# The fields of a category that a prompter reads; a change of any other leaves cached replies valid.
 CATEGORY_FIELDS = ("name", "definition", "contact_surface", "thumb", "grip_phrase", "hands")
 
 

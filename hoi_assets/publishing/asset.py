@@ -120,10 +120,10 @@ def published_asset(
 
 
 def stage_of(asset: dg.AssetsDefinition) -> Stage:
-    """What `published_asset` was given.
+    """The stage that `published_asset` declared.
 
     Raises:
-        TypeError: an asset that was made otherwise.
+        TypeError: the asset was not made by `published_asset`.
     """
     stage = getattr(_compute_function(asset), "stage", None)
     if not isinstance(stage, Stage):
@@ -141,9 +141,9 @@ def bind(
 ) -> tuple[Graph, list[dg.AssetsDefinition]]:
     """The assets under these settings, in order of dependency, with their graph.
 
-    Conditional dependencies become real ones or go; the code version that Dagster sees covers the
-    settings, weights and expectations that determine the output, so that the UI marks stale what
-    `hoi stale` marks stale; on a CPU no pool is asked for.
+    Conditional dependencies are settled. The code version that Dagster sees covers the settings,
+    weights and expectations that determine the output, so that the UI marks stale what `hoi stale`
+    marks stale. On a CPU assets are in no pool.
 
     Raises:
         HoiError: as `Graph`.

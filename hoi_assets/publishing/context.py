@@ -48,7 +48,7 @@ class StageContext:
         force: compute although the inputs are unchanged.
         log: writes a line to Dagster's log and the terminal.
         dagster: Dagster's own context; None outside of a Dagster run.
-        recorded: ends of rows, as given to `record`.
+        recorded: how rows ended, as given to `record`.
     """
 
     asset: str
@@ -76,7 +76,7 @@ class StageContext:
 
     @cached_property
     def taxonomy(self) -> Taxonomy:
-        """The taxonomy on disk; state what the asset uses of it in `external_inputs=`."""
+        """The taxonomy on disk; declare what the asset uses of it in `external_inputs=`."""
         return read_taxonomy(self.settings.taxonomy_folder)
 
     def parent(self, name: str) -> Published:
@@ -120,7 +120,7 @@ class StageContext:
         return [key for key in self.parent_keys[name] if key not in found]
 
     def record(self, id_column: str, table: "pl.DataFrame") -> None:
-        """Enter each row's end in the ledger once the gate has decided.
+        """Record in the ledger how each row ended, once the gate has decided.
 
         Rows `failed` are tried again by the next run although the inputs are unchanged.
 

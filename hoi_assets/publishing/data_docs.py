@@ -87,8 +87,8 @@ def summarise_result(result: Mapping[str, Any]) -> Validation:
 def build_index(home: Path) -> Path:
     """Write `<home>/data_docs/index.html` from all stored results; about 1 ms each.
 
-    Call it once after a run, and when the UI starts. Of two at the same time the last one stands,
-    whole; a validation that it missed is in the next.
+    Call it once after a run, and when the UI starts. Where two run at once, the last one wins; a
+    validation that it missed is in the next index.
 
     Returns:
         The index page.

@@ -1,8 +1,8 @@
-"""What the gate said of each version, and how the latest attempt ended: `<home>/gates/…`.
+"""What the gate found for each version, and how the latest attempt ended: `<home>/gates/…`.
 
-Kept beside the versions, not inside: a version's hash is of its content alone, and the same content
-may be judged again by other rules. In `<asset>/<partition or _>/`: `<version>.json`,
-`<version>.metadata.json` (apart, for its pictures are large) and `attempt.json`.
+Stored beside the versions, not inside: a version's hash covers its content alone, and the same
+content may be audited again by other expectations. In `<asset>/<partition or _>/`:
+`<version>.json`, `<version>.metadata.json` (apart, as its pictures are large) and `attempt.json`.
 """
 
 import json
@@ -21,7 +21,7 @@ State = Literal["started", "published", "unchanged", "rejected", "failed"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was found of a version when it passed.
+    """What the gate found when a version passed.
 
     Attributes:
         gate: what its expectations found.
@@ -69,7 +69,7 @@ def keep(
 
 
 def find(store: Store, asset: str, partition: str | None, version: str) -> Evidence | None:
-    """A version's evidence, or None where it is not kept."""
+    """A version's evidence; None where there is none."""
     content = _read(_folder(store, asset, partition) / f"{version}.json")
     if content is None:
         return None
@@ -82,17 +82,17 @@ def find(store: Store, asset: str, partition: str | None, version: str) -> Evide
 
 
 def metadata_of(store: Store, asset: str, partition: str | None, version: str) -> Metadata:
-    """What the UI shows of a version; empty where it is not kept."""
+    """What the UI shows of a version; empty where nothing is stored."""
     return _read(_folder(store, asset, partition) / f"{version}.metadata.json") or {}
 
 
 def note(store: Store, asset: str, partition: str | None, attempt: Attempt) -> None:
-    """Remember how the latest attempt stands."""
+    """Record the state of the latest attempt."""
     _write(_folder(store, asset, partition) / "attempt.json", asdict(attempt))
 
 
 def latest(store: Store, asset: str, partition: str | None) -> Attempt | None:
-    """How the latest attempt stands, or None where there was none."""
+    """The latest attempt; None where there was none."""
     content = _read(_folder(store, asset, partition) / "attempt.json")
     return None if content is None else Attempt(**content)
 

@@ -209,7 +209,7 @@ def _audit(
         _enter_rows(context, None)
         return Execution(None, False, found, metadata, lineage, quarantine=place)
     version = out.version()
-    # Before publishing: a version in force without its evidence would be made again.
+    # Before publishing: a version in force without evidence would be computed again.
     evidence.keep(store, stage.name, context.partition, version, found, metadata)
     parents = {parent.name: parent.version for parent in lineage}
     published = store.publish(out, inputs, context.run_id, parents)
@@ -233,7 +233,7 @@ def _enter_rows(context: StageContext, version: str | None) -> None:
 
 @contextmanager
 def _noting(context: StageContext) -> Iterator[None]:
-    """Note a failed attempt; its error goes on."""
+    """Record a failed attempt; its error is raised again."""
     try:
         yield
     except Exception as error:

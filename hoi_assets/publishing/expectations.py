@@ -1,6 +1,6 @@
 """Expectations as plain data, and short constructors for them. Nothing here is evaluated.
 
-Constructors bear Great Expectations' names without `expect_…_to_be_`: `not_null("prompt")` declares
+Constructors have Great Expectations' names without `expect_…_to_be_`: `not_null("prompt")` declares
 an `ExpectColumnValuesToNotBeNull`. `validation.py` turns declarations into a real
 `great_expectations.ExpectationSuite`; importing that library takes seconds, so declarations, which
 stand beside the assets, do without it.

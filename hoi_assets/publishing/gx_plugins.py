@@ -2,7 +2,7 @@
 
 The only module with `great_expectations` at its head (the import takes seconds): import it inside
 functions. The batch is the table as pandas; `frame.attrs["polars"]` holds it as Polars, which the
-metrics here ask, since pandas has no good word for null, lists and SQL.
+metrics here read: pandas handles nulls and lists poorly and has no SQL.
 """
 
 import math
@@ -256,7 +256,7 @@ class LocalSite:
     """Site builder that writes one page per validation, and no index (`data_docs.build_index`).
 
     Great Expectations' own builder walks all earlier results and copies 4 MB of pictures at every
-    build, takes its style sheets from the net, and deletes pages that another process has just
+    build, takes its style sheets from the network, and deletes pages that another process has just
     written. This one renders with the same renderers, atomically, into pages that need no network.
     """
 

@@ -43,7 +43,7 @@ class Image:
         """This picture in at most `cap` bytes: as it is, or as JPEG, halved until it fits.
 
         Raises:
-            HoiError: the bytes are no picture.
+            HoiError: the bytes are not a picture.
         """
         if len(self.data) <= cap:
             return self

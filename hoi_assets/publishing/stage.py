@@ -60,6 +60,6 @@ class Stage:
         return tuple(self.partitions_def.get_partition_keys())
 
     def bound(self, settings: Settings) -> "Stage":
-        """The stage under these settings: conditional dependencies become real ones or go."""
+        """The stage under these settings, with its conditional dependencies settled."""
         active = [name for name, holds in self.deps_when.items() if holds(settings)]
         return replace(self, deps=(*self.deps, *active), deps_when={})

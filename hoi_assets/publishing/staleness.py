@@ -1,4 +1,4 @@
-"""Which (asset, partition) is out of date, and why: what `hoi stale` and `regenerate` ask."""
+"""Which (asset, partition) is out of date, and why; used by `hoi stale` and `regenerate`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ IN_WORDS = {
 
 @dataclass(frozen=True)
 class Status:
-    """How one (asset, partition) stands.
+    """The state of one (asset, partition).
 
     Attributes:
         state: fresh; stale (its inputs changed, or a row failed); missing (nothing published);
             blocked (its latest attempt failed, was rejected by the gate, or was interrupted).
-        reasons: for people.
+        reasons: in words.
         published: the version in force, which may exist in every state but missing.
         failed_rows: rows of that version that failed and can be tried again.
     """
@@ -47,7 +47,7 @@ def status(
     store: Store,
     only: Iterable[tuple[str, str | None]] | None = None,
 ) -> list[Status]:
-    """How every (asset, partition) stands, in the order in which they run.
+    """The state of every (asset, partition), in the order in which they run.
 
     An asset whose parent is stale is stale too: whether it changes is known once the parent is
     materialised.

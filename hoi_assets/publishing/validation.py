@@ -9,7 +9,7 @@
    the same frame), in an ephemeral context that lives for the call. No configuration is on disk, so
    any number of processes may validate on one home.
 4. *Result.* A `GateResult`: one `ExpectationResult` per declaration, with what was observed and up
-   to ten failing rows. What cannot be evaluated is a result too, and does not hold: a missing table
+   to ten failing rows. What cannot be evaluated counts as a failed expectation: a missing table
    or column, an exception, a mean over no rows. The version passes if every blocking one holds.
 5. *Data Docs.* Given a `ValidationRun`, the checkpoint's action writes each validation's page below
    `<home>/data_docs` (`data_docs.py` says where); every result names its page.

@@ -112,7 +112,7 @@ def make_suite_study(
             f"mode {VERIFY} goes with suite {LABELS}, the other modes with the other suites",
         )
     if prompts is not None and prompts < 1:
-        raise HoiError(f"{prompts} prompts make no study", "ask for one or more")
+        raise HoiError(f"{prompts} prompts do not make a study", "ask for one or more")
     rows = find_images(store, suite, methods)
     if mode == "pairwise":
         rows = rows.unique(["prompt_id", "method"], keep="first", maintain_order=True)

@@ -44,7 +44,7 @@ class _Record(BaseModel):
 
 
 class Question(_Record):
-    """What is asked of an item; `low` and `high` name the ends of the scale."""
+    """A question about an item; `low` and `high` label the ends of its scale."""
 
     key: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     text: str
@@ -83,7 +83,7 @@ class Shown(_Record):
 
 
 class Item(_Record):
-    """What one question is asked about: one picture, or two as sides a and b."""
+    """What raters judge: one picture, or two as sides a and b."""
 
     item: str
     prompt_id: str
@@ -165,7 +165,7 @@ def read_study(folder: Path) -> Study:
     """
     path = folder / STUDY_FILE
     if not path.is_file():
-        raise HoiError(f"no study at {folder}", "make one first, or name one that is there")
+        raise HoiError(f"no study at {folder}", "make one first, or name an existing one")
     try:
         return Study.model_validate_json(path.read_bytes())
     except ValidationError as error:

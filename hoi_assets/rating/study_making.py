@@ -82,7 +82,7 @@ def make_study(
     Args:
         images: where image ids are looked up.
         questions: None takes `QUESTIONS` of the mode. `verify` always asks those.
-        pairs: pairwise only: the methods set against each other; None: all of them.
+        pairs: pairwise only: the methods compared with each other; None: all of them.
         prompts: how many prompts to take, chosen by hash; None: all.
         repeat_share: share of items shown twice, to see whether raters agree with themselves.
 
@@ -91,7 +91,7 @@ def make_study(
             or another study is in `folder`.
     """
     if mode not in get_args(Mode):
-        raise HoiError(f"{mode!r} is no mode of a study", f"use {', '.join(get_args(Mode))}")
+        raise HoiError(f"{mode!r} is not a mode of a study", f"use {', '.join(get_args(Mode))}")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / STUDY_FILE).exists():
         raise HoiError(f"{folder} holds other things", "name a folder of the study's own")
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")

@@ -1,4 +1,4 @@
-"""Votes: one line each in `votes.jsonl`, appended and flushed to disk before the page hears of it.
+"""Votes: one line each in `votes.jsonl`, appended and flushed to disk before the page is answered.
 
 Nothing is ever rewritten. The last line of a (rater, item, repeat, question) counts, earlier ones
 stay as history; an answer of null takes a vote back.
@@ -51,13 +51,13 @@ class Vote:
 
     @property
     def key(self) -> Key:
-        """What there is one answer to."""
+        """What a vote answers; the last vote of each key counts."""
         return self.rater, self.item, self.repeat, self.question
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the file: its number from 1, and the vote or the reason why it is none."""
+    """A line of the file: its number from 1, and the vote or why it is not one."""
 
     number: int
     vote: Vote | None
@@ -154,7 +154,7 @@ def _parse_line(
 def _find_problem(
     found: Any, study: Study, items: Mapping[str, Item], raters: Mapping[str, str]
 ) -> str | None:
-    """Why a parsed line is no vote of this study, or None."""
+    """Why a parsed line is not a vote of this study; None where it is."""
     fields = Vote.__dataclass_fields__.keys()
     if not isinstance(found, dict) or found.keys() != fields:
         return f"must hold exactly {', '.join(fields)}"
@@ -167,7 +167,7 @@ def _find_problem(
         return f"unknown item {_quote(found['item'])}"
     if found["question"] not in {question.key for question in study.questions}:
         return f"unknown question {_quote(found['question'])}"
-    # type() and not isinstance(): JSON's true is no score of 1.
+    # type() and not isinstance(): JSON's true is not a score of 1.
     answer, allowed = found["answer"], ANSWERS[study.mode]
     if answer is not None and not any(type(answer) is type(a) and answer == a for a in allowed):
         return f"answer {_quote(answer)} is not one of {', '.join(str(a) for a in allowed)}"

@@ -59,7 +59,7 @@ class Endpoint(Section):
     endpoint: str | None = Field(
         None, description="Base URL, e.g. http://127.0.0.1:8000/v1; null: none."
     )
-    model: str | None = Field(None, description="Model that the endpoint is asked for.")
+    model: str | None = Field(None, description="Model requested from the endpoint.")
     api_key_env: str = Field(
         "HOI_API_KEY", description="Environment variable that holds the endpoint's key."
     )

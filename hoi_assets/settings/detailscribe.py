@@ -14,7 +14,7 @@ class Interacting(Section):
         None, description="Official files (`hoi interacting fetch`); null: the built-in prompts."
     )
     rows_per_scenario: int | None = Field(
-        None, ge=1, description="First so many prompts of each scenario; null: all."
+        None, ge=1, description="How many prompts of each scenario, from the first; null: all."
     )
 
 
@@ -32,7 +32,7 @@ class Critic(Endpoint):
     """What judges a picture component by component; the built-in way is `models.critic`."""
 
     threshold: float = Field(
-        0.5, gt=0, lt=1, description="Probability of yes from which `models.critic` says yes."
+        0.5, gt=0, lt=1, description="Probability from which a yes of `models.critic` counts."
     )
     max_words: int = Field(70, ge=10, le=70, description="Most words of a corrected prompt.")
     image_tokens: int = Field(
@@ -46,7 +46,7 @@ class ImageEndpoint(Endpoint):
     size: str = Field(
         "1024x1024",
         pattern="^[1-9][0-9]{1,3}x[1-9][0-9]{1,3}$",
-        description="Size that the endpoint is asked for, in pixels.",
+        description="Size requested from the endpoint, in pixels.",
     )
     seed: int = Field(0, description="Not sent to the endpoint; part of the cache key only.")
     usd_per_image: float | None = Field(

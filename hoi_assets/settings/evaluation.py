@@ -25,7 +25,7 @@ class Evaluation(Section):
         6, ge=1, description="Held-out interaction prompts per category."
     )
     general_prompts: int = Field(
-        16, ge=0, description="Prompts without a hand, dealt out over the categories."
+        16, ge=0, description="Prompts without a hand, shared among the categories."
     )
     seed: int = Field(1000, description="Seed from which each image's own seed is derived.")
     bootstrap_samples: int = Field(

@@ -29,7 +29,7 @@ class InstanceImages(Section):
     """The DreamBooth reference pictures of each category."""
 
     folder: str | None = Field(
-        None, description="Your pictures, a folder per category in it; null: renders of the pool."
+        None, description="Your pictures, in a folder per category; null: renders of the pool."
     )
     pool: str = Field("data/pool", description="Folder with the pool of rendered scenes.")
     per_category: int = Field(12, ge=1, le=1000, description="Most pictures per category.")
@@ -123,7 +123,7 @@ class Candidates(Section):
 
     per_prompt: int = Field(1, ge=1, description="Images per detailed prompt and round.")
     accepted_goal: int | None = Field(
-        None, ge=1, description="Draw rounds until so many are accepted; null: one round."
+        None, ge=1, description="Accepted images at which drawing stops; null: one round."
     )
     budget: int = Field(
         96, ge=1, description="Most candidates per category while a goal is pursued."

@@ -68,10 +68,10 @@ def freshness(store: Store) -> str:
 
 
 def rebuild(store: Store) -> Path:
-    """Build the catalogue anew and put it in place at one stroke. Returns its path.
+    """Build the catalogue anew and put it in place in one step. Returns its path.
 
     Raises:
-        HoiError: two tables of different assets would bear the same name.
+        HoiError: two tables of different assets would have the same name.
         DiskFull: no space left; the former catalogue stays.
 
     Example:
@@ -165,7 +165,7 @@ def _reading(path: Path) -> Iterator["duckdb.DuckDBPyConnection"]:
     import duckdb
 
     # Attached, not opened: within one process DuckDB answers a second opening of a path from the
-    # file that bore this name before.
+    # file that had this name before.
     with duckdb.connect(config=OFFLINE) as connection:
         connection.execute(f"ATTACH {_text(path)} AS hoi (READ_ONLY)")
         connection.execute(LOCK_DOWN)
@@ -184,7 +184,7 @@ def _check_reads(connection: "duckdb.DuckDBPyConnection", sql: str) -> None:
 
 def _refusal(sql: str) -> HoiError:
     return HoiError(
-        f"SQL: {sql.strip()!r} is not a reading statement; the catalogue is read-only",
+        f"SQL: {sql.strip()!r} is not a query; the catalogue is read-only",
         "use SELECT; data changes by materialising assets, never by SQL",
     )
 

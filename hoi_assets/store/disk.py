@@ -21,7 +21,7 @@ class DiskFull(HoiError):
         super().__init__(
             f"disk full while writing {place}",
             "free some space (`hoi prune` removes old versions) or set HOI_HOME to a larger disk, "
-            "then run again: finished work is found and not done twice",
+            "then run again: finished work is not done twice",
         )
 
 
@@ -31,11 +31,11 @@ def writing(place: Path) -> Iterator[None]:
 
     Raises:
         DiskFull: no space, quota or file-size limit reached.
-        HoiError: permission denied, a read-only file system, or a file where a folder is due.
+        HoiError: permission denied, a read-only file system, or a file where a folder is needed.
 
     Example:
-        >>> with writing(Path("/tmp/x")):
-        ...     _ = Path("/tmp/x").write_text("1", encoding="utf-8")
+        >>> with writing(Path("/dev/null")):
+        ...     _ = Path("/dev/null").write_text("1", encoding="utf-8")
     """
     try:
         yield

@@ -77,7 +77,7 @@ class ImageStore:
         """The image of that digest, RGB, decoded and checked against the digest.
 
         Raises:
-            HoiError: missing, undecodable, or its pixels are not those it is named after.
+            HoiError: missing, undecodable, or its pixels do not match its name.
 
         Example:
             >>> store.images.open(row["image"]).size  # doctest: +SKIP
@@ -97,7 +97,7 @@ class ImageStore:
         except (OSError, SyntaxError, ValueError) as error:
             raise self._damaged(path, str(error)) from error
         if digest_pixels(image) != digest:
-            raise self._damaged(path, "its pixels are not those it is named after")
+            raise self._damaged(path, "its pixels do not match its name")
         return image
 
     def missing(self, digests: Iterable[str]) -> list[str]:

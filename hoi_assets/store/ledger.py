@@ -64,7 +64,7 @@ class Ledger:
         """Stored values by key; keys without one are absent from the answer.
 
         Args:
-            kind: what sort of thing, e.g. "image" or "llm_reply"; keys of kinds do not mix.
+            kind: what sort of thing, e.g. "image" or "llm_reply"; each kind has its own keys.
             keys: hashes of all that determines each thing (`hashing.digest`).
 
         Example:

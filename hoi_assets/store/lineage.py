@@ -1,4 +1,4 @@
-"""What a version was made from: its ancestors, by the publications log."""
+"""The lineage of a version: its ancestors, from the log of publications."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -55,7 +55,7 @@ def _named_versions(inputs: Any) -> Iterator[tuple[str, str]]:
 
 
 def _as_of(store: Store, name: str, version: str, when: str) -> Published | None:
-    """The publication of that version in force at `when`; None where `name` is no place."""
+    """The publication of that version in force at `when`; None where `name` is not a place."""
     asset, _, partition = name.partition("/")
     try:
         history = store.history(asset, partition or None)

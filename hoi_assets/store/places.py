@@ -64,5 +64,5 @@ def places(home: Path) -> Iterator[tuple[str, str | None]]:
     """Every place with a folder in the home, sorted by the folder's name."""
     for folder in sorted((home / "assets").glob("*/*")):
         if not (NAME.fullmatch(folder.parent.name) and NAME.fullmatch(folder.name)):
-            continue  # something that others put there
+            continue  # not a place of ours
         yield folder.parent.name, None if folder.name == UNPARTITIONED else folder.name

@@ -16,7 +16,7 @@ from hoi_assets.store.versions import Store
 def prune(store: Store, keep: int = 1, dry_run: bool = False) -> list[Path]:
     """Remove old versions.
 
-    Kept are, per asset and partition: the version in force, the latest `keep` distinct ones, and
+    It keeps, per asset and partition, the version in force, the latest `keep` distinct ones, and
     every version that the inputs or parents of a kept one refer to, through any number of steps.
 
     Args:
@@ -77,7 +77,7 @@ def _remove(store: Store, asset: str, partition: str | None, path: Path) -> bool
         current = store.current(asset, partition)
         if current is not None and current.path == path:
             return False
-        # Out of the way at one stroke, so that no reader meets half a version.
+        # Moved away in one step, so that no reader sees half a version.
         doomed = store.staging / f"{uuid.uuid4().hex}.pruned"
         path.replace(doomed)
         shutil.rmtree(doomed, ignore_errors=True)

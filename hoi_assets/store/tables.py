@@ -1,4 +1,4 @@
-"""Declarations of published tables: one per table, for everything that has to know its columns.
+"""Declarations of published tables: one per table, read by everything that needs its columns.
 
 The writer builds the frame from it, the expectation suite checks names, types and nulls by it,
 Dagster shows it as the column schema, and `docs/tables.md` is generated from it.
@@ -36,7 +36,7 @@ class Column:
     Args:
         meaning: what it holds, for people; one line.
         unit: e.g. "px", "s", "USD"; None for a number without a unit and for anything else.
-        nullable: whether null (or NaN) may stand in it.
+        nullable: whether null (or NaN) is allowed.
     """
 
     name: str

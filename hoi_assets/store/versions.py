@@ -1,4 +1,4 @@
-"""Versions of assets: staged, published at one stroke, immutable from then on.
+"""Versions of assets: staged, published in one step, immutable from then on.
 
 Layout below `home`:
     assets/<asset>/<partition or "_">/versions/<version>/...   the files of one version, read-only
@@ -88,7 +88,7 @@ class Store:
         run_id: str | None,
         parents: dict[str, str] | None = None,
     ) -> Published:
-        """Put the staged content in force, at one stroke and for good.
+        """Put the staged content in force in one step; it is immutable from then on.
 
         A version of equal content that exists already is used again; one whose files were altered
         is set aside in quarantine and replaced. Images put by this process are flushed first.
@@ -184,7 +184,7 @@ class Store:
         """The version in force.
 
         Raises:
-            HoiError: none is; says what to materialise.
+            HoiError: there is none; the message says what to materialise.
 
         Example:
             >>> store.require("instance_images", "hook").table("rows")  # doctest: +SKIP
@@ -268,9 +268,9 @@ class Store:
     def lock(
         self, asset: str, partition: str | None = None, timeout_s: float = 60.0
     ) -> AbstractContextManager[None]:
-        """Hold `asset` (of `partition`) alone while it is computed.
+        """Lock `asset` (of `partition`) while it is computed.
 
-        The lock ends with the process that holds it, however that ends.
+        The lock ends with its process, however that ends.
 
         Raises:
             HoiError: another process held it for `timeout_s` seconds; names that process.

@@ -280,7 +280,7 @@ def test_no_network_is_told_with_what_serves_instead(tmp_path: Path, url: str) -
 
 
 def test_addresses_of_files_and_the_built_in_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(HoiError, match="no web address"):
+    with pytest.raises(HoiError, match="not a web address"):
         fetch_official_files(tmp_path, base_url="file:///etc")
     with pytest.raises(HoiError, match="built-in benchmark"):
         fetch_official_files(BUILT_IN)
@@ -305,14 +305,14 @@ def test_a_folder_in_a_files_place_leaves_all_as_it_was(serve_files: Any, tmp_pa
     url = serve_files(dict.fromkeys(names(), DATA))
     folder = tmp_path / "new"
     (folder / names()[1]).mkdir(parents=True)
-    with pytest.raises(HoiError, match="is a folder where a file is to be"):
+    with pytest.raises(HoiError, match="is a folder, not a file"):
         fetch_official_files(folder, base_url=url, files=three_files(None))
     assert [path.name for path in folder.iterdir()] == [names()[1]]
 
 
 @pytest.mark.parametrize("commit", ["main", "v1.0", "A" * 40, "é" * 40, "0" * 39, "0" * 40 + "/.."])
 def test_only_a_commit_is_fetched(commit: str, tmp_path: Path) -> None:
-    with pytest.raises(HoiError, match="is no commit"):
+    with pytest.raises(HoiError, match="is not a commit"):
         fetch_official_files(tmp_path, commit=commit)
 
 

@@ -398,10 +398,10 @@ def test_what_can_be_read_in_two_ways_is_refused_at_the_door(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--images", "nowhere"], "nowhere is no folder"),
-        (["--prompts", "nowhere.jsonl"], "nowhere.jsonl is no file"),
+        (["--images", "nowhere"], "nowhere is not a folder"),
+        (["--prompts", "nowhere.jsonl"], "nowhere.jsonl is not a file"),
         (["--out", "scores.xlsx"], "scores are written as .parquet or .csv"),
-        (["--reference", "known.parquet"], "known.parquet is no file"),
+        (["--reference", "known.parquet"], "known.parquet is not a file"),
     ],
 )
 def test_mistakes_in_the_arguments_are_named(
@@ -479,7 +479,7 @@ def test_summary_does_not_see_the_order_of_rows() -> None:
 
 def test_table_that_holds_no_scores_is_refused_as_reference(tmp_path: Path) -> None:
     pl.DataFrame({"a": [1]}).write_csv(tmp_path / "a.csv")
-    with pytest.raises(HoiError, match="no table of scores"):
+    with pytest.raises(HoiError, match="not a table of scores"):
         read_scores(tmp_path / "a.csv")
     scores = table(("1", "a", "m", 1.5), ("2", "a", "m", None))
     for name in ("b.csv", "b.parquet"):

@@ -7,9 +7,12 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from hoi_assets.defs.ppv.proposers import instance_images
 from hoi_assets.errors import HoiError
 from hoi_assets.ppv.instance_images import instance_images_digest, read_instance_images
-from hoi_assets.settings import InstanceImages
+from hoi_assets.publishing.asset import stage_of
+from hoi_assets.publishing.context import StageContext
+from hoi_assets.settings import InstanceImages, load_settings
 from hoi_assets.store.versions import Store
 
 CATEGORY = "hook"
@@ -106,3 +109,19 @@ def test_pool_without_the_category_names_it(tmp_path: Path) -> None:
 def test_missing_pool_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(HoiError, match="make world"):
         instance_images_digest(CATEGORY, InstanceImages(pool=str(tmp_path)))
+
+
+def test_asset_takes_pictures_without_captions(folder: Path, tmp_path: Path):
+    profile = load_settings("tiny")
+    own = profile.instance_images.model_copy(update={"folder": str(folder)})
+    store = Store(tmp_path / "home")
+    context = StageContext(
+        asset="instance_images",
+        partition=CATEGORY,
+        settings=profile.model_copy(update={"instance_images": own}),
+        store=store,
+        parents={},
+    )
+    with store.stage("instance_images", CATEGORY) as staging:
+        result = stage_of(instance_images)(context, staging)
+    assert result.metadata["accepted"] == 2

@@ -176,7 +176,7 @@ def test_names_of_studies_stay_inside_the_home(tmp_path: Path) -> None:
 
 
 def test_unknown_mode_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(HoiError, match="no mode"):
+    with pytest.raises(HoiError, match="not a mode"):
         make_study(tmp_path / "study", "guess", offers(tmp_path / "drawn"))  # type: ignore[arg-type]
 
 

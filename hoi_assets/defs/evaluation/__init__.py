@@ -1,1 +1,1 @@
-"""Assets that measure."""
+"""Assets of the evaluation."""

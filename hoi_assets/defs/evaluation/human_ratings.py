@@ -1,4 +1,4 @@
-"""From rating pages to tables: what people said of the images, and how far they agree."""
+"""From rating pages to tables: human ratings of the images, and how far raters agree."""
 
 import polars as pl
 
@@ -21,11 +21,11 @@ from hoi_assets.rating.vote_tables import EQUAL_PAIRS, STUDIES, VOTE_ROWS
 from hoi_assets.store.versions import Staging
 
 NO_VOTES = (
-    "Nobody has voted yet: `hoi rate make NAME --suite hoi` makes a study, `hoi rate links NAME "
+    "No votes yet: `hoi rate make NAME --suite hoi` makes a study, `hoi rate links NAME "
     "RATER` a link for each rater, `hoi rate serve NAME` serves it."
 )
 
-# Nobody may have voted yet: every expectation holds on empty tables too.
+# There may be no votes yet: every expectation holds on empty tables too.
 HUMAN_RATINGS_SUITE = suite(
     rows=[
         unique("study", "line", "method_a", "method_b"),
@@ -90,7 +90,7 @@ def human_ratings(context: StageContext, staging: Staging) -> Result:
     tables = {
         "rows": votes,
         "studies": found.studies,
-        # Pairs of equal pixels: ties that nobody was asked about, in no figure below.
+        # Pairs of equal pixels are ties that no rater was shown; no figure below counts them.
         "equal": found.equal,
         "ratings": average_ratings(votes, samples),
         "wins": estimate_win_rates(votes, samples),

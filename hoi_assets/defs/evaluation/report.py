@@ -1,4 +1,4 @@
-"""The report of both pipelines, of whatever exists."""
+"""The report on both pipelines, as far as they were run."""
 
 from hoi_assets.defs.automation import follow_in_one_run
 from hoi_assets.defs.groups import EVALUATION, OWNERS

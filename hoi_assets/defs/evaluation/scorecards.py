@@ -28,7 +28,7 @@ SCORECARDS_SUITE = suite(
     scores=[
         row_count(1),
         not_null("suite", "method", "metric", "image_id"),
-        # A judge's missing replies are failed rows, asked again by the next run.
+        # A judge's missing replies are failed rows, which the next run requests again.
         share(
             "missing_share",
             "value is null and metric not in ('judge_rating', 'judge_yes')",
@@ -64,8 +64,8 @@ TABLES = [SCORECARD, SCORES, COMPARISONS, METRIC_AGREEMENT]
 )
 def hoi_scorecards(context: StageContext, staging: Staging) -> Result:
     """Prompt-Propose-Verify: means with n and 95% bootstrap intervals, and paired comparisons, per
-    method and slice, on held-out hand-pose prompts and general prompts; with what people said of
-    the same images."""
+    method and slice, on held-out hand-pose prompts and general prompts; with human ratings of the
+    same images."""
     from hoi_assets.evaluation.hoi_suite import score_hoi
 
     images = context.partitions("hoi_evaluation_images")
@@ -102,8 +102,8 @@ def hoi_scorecards(context: StageContext, staging: Staging) -> Result:
 )
 def interacting_scorecards(context: StageContext, staging: Staging) -> Result:
     """DetailScribe on InterActing: means with n and 95% bootstrap intervals, and paired
-    comparisons, per method and slice, with the selection rule and compute of every method; with
-    what people said of the same images."""
+    comparisons, per method and slice, with the selection rule and compute of every method, and
+    human ratings of the same images."""
     from hoi_assets.detailscribe.decompose import read_components
     from hoi_assets.engines.blip_vqa import noun_phrases
     from hoi_assets.evaluation.benchmark_scores import format_costs

@@ -73,7 +73,8 @@ def instance_images(context: StageContext, staging: Staging) -> Result:
     context.record("source", table)
     accepted = table.filter(pl.col("status") == "accepted")
     sheet = contact_sheet(
-        [images.open(pixels) for pixels in accepted["pixels"]], accepted["caption"].to_list()
+        [images.open(pixels) for pixels in accepted["pixels"]],
+        accepted["caption"].fill_null("").to_list(),
     )
     return Result(
         metadata={

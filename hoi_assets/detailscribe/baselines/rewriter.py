@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hoi_assets.detailscribe.prompt_extension import word_count
 from hoi_assets.hashing import digest
-from hoi_assets.llm import prompt_templates as wording
+from hoi_assets.llm import prompt_templates
 from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.reply import Reply, UnusableReply, parse_json_object
 from hoi_assets.llm.reply_cache import ReplyCache
@@ -31,7 +31,7 @@ def rewrite_prompts(
     """Each prompt rewritten, or the reason why it is not, by prompt.
 
     Args:
-        cache: replies by the hash of prompt and rewriter; a hit is not asked for again.
+        cache: replies by the hash of prompt and rewriter; a hit is not requested again.
 
     Raises:
         HoiError: the endpoint cannot be used at all, known at its first call.
@@ -76,10 +76,12 @@ class EndpointRewriter(StructuredOutput[str, str]):
 
     def prompt(self, request: str) -> tuple[str, str]:
         """The system and the user message."""
-        system = wording.render(
-            "rewrite_system.j2", schema=wording.as_json(self.schema), max_words=self.max_words
+        system = prompt_templates.render(
+            "rewrite_system.j2",
+            schema=prompt_templates.as_json(self.schema),
+            max_words=self.max_words,
         )
-        return system, wording.render("rewrite_user.j2", prompt=request)
+        return system, prompt_templates.render("rewrite_user.j2", prompt=request)
 
     def parse(self, request: str, text: str) -> str:
         """The prompt in a reply, on one line.
@@ -91,7 +93,7 @@ class EndpointRewriter(StructuredOutput[str, str]):
         try:
             rewritten = _Reply.model_validate(parse_json_object(text)).prompt
         except ValidationError as error:
-            raise UnusableReply(wording.validation_problem(error), text) from error
+            raise UnusableReply(prompt_templates.validation_problem(error), text) from error
         prompt = " ".join(rewritten.split())
         if not any(sign.isalnum() for sign in prompt):
             raise UnusableReply("prompt says nothing", text)

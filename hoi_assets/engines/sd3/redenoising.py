@@ -337,7 +337,7 @@ def _denoise(
 
 @contextmanager
 def _schedule(loaded: LoadedSD3, steps: int, start: int) -> Iterator[dict[str, Any]]:
-    """Lend the pipeline a fresh scheduler; yields the arguments for its remaining steps."""
+    """Use a fresh scheduler; yields the arguments for its remaining steps."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     own = loaded.pipe.scheduler

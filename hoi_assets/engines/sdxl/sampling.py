@@ -216,7 +216,7 @@ def _generate_batch(
 
 @contextmanager
 def temporary_scheduler(loaded: LoadedSDXL, name: str) -> Iterator[None]:
-    """Lend the pipeline a fresh scheduler, and restore its own afterwards."""
+    """Use a fresh scheduler, and restore the pipeline's own afterwards."""
     own = loaded.pipe.scheduler
     loaded.pipe.scheduler = make_scheduler(loaded, name)
     try:

@@ -38,7 +38,7 @@ MAX_CACHED_PIXEL_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class LabelledPair:
-    """An image, a text and what is true of them.
+    """An image, a text and their labels.
 
     Attributes:
         pair_id: identifies the image too.
@@ -149,7 +149,7 @@ def _require_both_classes(pairs: Pairs, split: str) -> None:
             raise HoiError(
                 f"verifier {split} pairs: {count} of {len(pairs)} have {head}; both kinds are "
                 "needed",
-                "raise verifier.training_pairs, or label good and bad pairs alike",
+                "raise verifier.training_pairs, or label both good and bad pairs",
             )
 
 

@@ -45,8 +45,8 @@ class Thresholds:
 
     `precision` is the share of truly good pairs among the accepted ones of the validation split,
     `recall` the share of good pairs accepted there; None where nothing was accepted (or is good).
-    `idle_head` could not tell good from bad there: its threshold is 0, and only the other head's
-    label counts for precision and recall.
+    `idle_head` did not distinguish good from bad there: its threshold is 0, and only the other
+    head's label counts for precision and recall.
     """
 
     fidelity: float = 0.5
