@@ -5,6 +5,7 @@ wheel holds a copy in `hoi_assets/_bundle`, laid out as the checkout is; editabl
 checkout itself. See `hoi_assets/settings/locations.py`.
 """
 
+import shutil
 from pathlib import Path
 
 from setuptools import setup
@@ -33,6 +34,9 @@ class BuildWithBundle(build_py):
     """Builds the package and copies the bundled files into it."""
 
     def run(self) -> None:
+        if not self.editable_mode:
+            # setuptools leaves build/ behind: modules deleted since would travel in the next wheel.
+            shutil.rmtree(Path(self.build_lib) / "hoi_assets", ignore_errors=True)
         super().run()
         if self.editable_mode:
             return

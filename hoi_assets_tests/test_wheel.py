@@ -19,6 +19,7 @@ NOT_SOURCE = shutil.ignore_patterns(
 )
 OWN_VARIABLES = ("HOI_HOME", "HOI_PROFILE", "HOI_DATA", "DAGSTER_HOME", "PYTHONPATH")
 CATEGORY = "index_press"
+DELETED = "deleted.py"  # a module that an earlier build left in build/
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +71,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
             shutil.copytree(ROOT / name, source / name, ignore=NOT_SOURCE)
         else:
             shutil.copy(ROOT / name, source / name)
+    left = source / "build" / "lib" / "hoi_assets" / DELETED
+    left.parent.mkdir(parents=True)
+    left.write_text("", encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--quiet", "--no-cache-dir", "--disable-pip-version-check"]
     build = [*pip, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(folder)]
     subprocess.run([*build, str(source)], check=True)
@@ -100,6 +104,7 @@ def test_wheel_holds_the_package_its_templates_and_the_committed_inputs(
     assert {"data/profiles/tiny.yaml", "data/profiles/full.yaml"} <= bundle
     assert {"data/interacting/functional.jsonl", "dagster.yaml", "workspace.yaml"} <= bundle
     assert not any(name.startswith("hoi_assets_tests") for name in names)
+    assert f"hoi_assets/{DELETED}" not in names
     assert installed.wheel.stat().st_size < 2 * 1024**2
 
 
@@ -129,6 +134,27 @@ def test_missing_weights_are_asked_for_by_name_and_found_where_hoi_data_says(
     assert "data/models/tiny/sdxl" in said and "set HOI_DATA to a folder that holds models" in said
     found = installed.python("-c", code, HOI_DATA=str(ROOT / "data"))
     assert Path(found.strip()) == ROOT / "data" / "models" / "tiny" / "sdxl"
+
+
+def test_damaged_weights_are_asked_for_without_a_checkouts_commands(
+    installed: Installed, tmp_path: Path
+) -> None:
+    (tmp_path / "model").mkdir()
+    code = (
+        "from hoi_assets.engines.pretrained import require_files;"
+        "from hoi_assets.settings import ModelRef;"
+        f"require_files(ModelRef(source={str(tmp_path / 'model')!r}), ['config.json'])"
+    )
+    message = installed.python("-c", code, check=False)
+    assert "config.json is missing" in message and "set HOI_DATA" in message
+    assert "git checkout" not in message
+
+
+def test_commands_name_what_works_outside_of_a_checkout(installed: Installed) -> None:
+    hoi = ("-m", "hoi_assets.cli.main")
+    assert "browser: hoi ui" in installed.python(*hoi, "summary")
+    message = installed.python(*hoi, "lock-code-versions", check=False)
+    assert message.startswith("error: code versions are locked in a checkout")
 
 
 def test_category_is_materialised_outside_of_a_checkout(installed: Installed) -> None:

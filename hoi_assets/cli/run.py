@@ -162,7 +162,7 @@ def ui(
     profile: Profile = None,
 ) -> None:
     """Dagster's UI and daemon on loopback; beside them Data Docs and reports."""
-    from hoi_assets.settings import IN_CHECKOUT, ROOT, home_folder
+    from hoi_assets.settings import ROOT, home_folder
 
     use_dagster_home()
     os.environ.setdefault("HOI_PAGES_URL", f"http://{host}:{pages_port}")
@@ -170,8 +170,6 @@ def ui(
     subprocess.Popen([*pages, str(pages_port)])
     # A training can keep every core busy for longer than Dagster waits for its own processes.
     os.environ.setdefault("DAGSTER_GRPC_TIMEOUT_SECONDS", str(BUSY_MACHINE_S))
-    if IN_CHECKOUT:
-        os.chdir(ROOT)
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(ROOT / "workspace.yaml")]
     command += ["--host", host, "--port", str(port)]
     sys.stdout.flush()

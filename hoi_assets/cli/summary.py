@@ -7,6 +7,7 @@ import polars as pl
 
 from hoi_assets.engines.image_cache import generation_seconds
 from hoi_assets.evaluation.benchmark_scores import average_costs
+from hoi_assets.settings import IN_CHECKOUT
 from hoi_assets.store.versions import Store
 
 LOG_WIDTH = 120
@@ -161,7 +162,8 @@ def print_summary(found: dict[str, Any]) -> None:
     if "dataset" in found["places"]:
         opened = f'datasets.load_dataset("{found["places"]["dataset"]}")'
         console.print(f"open the dataset: {opened}", soft_wrap=True)
-    console.print("look at it in the browser: make ui, then http://127.0.0.1:3000")
+    command = "make ui" if IN_CHECKOUT else "hoi ui"
+    console.print(f"look at it in the browser: {command}, then http://127.0.0.1:3000")
 
 
 def _cell(value: int | str | None) -> str:

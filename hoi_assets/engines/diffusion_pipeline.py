@@ -18,13 +18,9 @@ from PIL import Image
 
 from hoi_assets.engines.model_cache import load_cached, move_to_device
 from hoi_assets.errors import HoiError
-from hoi_assets.settings import ModelRef
+from hoi_assets.settings import ModelRef, restore_remedy
 from hoi_assets.store.weights import model_digest, weights_folder
 
-REMEDY = (
-    "restore the folder with `git checkout -- {folder}`, make it with `make weights`, "
-    "or name another model under `models` of the profile"
-)
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 WEIGHT_NAMES = dict.fromkeys(("unet", "vae", "transformer"), "diffusion_pytorch_model")
 MAX_CACHED_PROMPTS = 1024
@@ -198,14 +194,12 @@ def check_files(folder: Path, parts: Sequence[str]) -> None:
                 wanted.append(folder / part / f"{WEIGHT_NAMES.get(part, 'model')}.safetensors")
     missing = [path for path in wanted if not path.is_file()]
     if missing:
-        raise HoiError(f"model file missing: {missing[0]}", REMEDY.format(folder=folder))
+        raise HoiError(f"model file missing: {missing[0]}", _remedy(folder))
     for path in folder.rglob("*.json"):
         try:
             json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise HoiError(
-                f"{path} is not valid JSON: {error}", REMEDY.format(folder=folder)
-            ) from None
+            raise HoiError(f"{path} is not valid JSON: {error}", _remedy(folder)) from None
     for path in folder.rglob("*.safetensors"):
         try:
             with safe_open(path, framework="pt"):
@@ -213,7 +207,7 @@ def check_files(folder: Path, parts: Sequence[str]) -> None:
         except (SafetensorError, OSError) as error:
             raise HoiError(
                 f"{path} ({path.stat().st_size} bytes) is truncated or not safetensors: {error}",
-                REMEDY.format(folder=folder),
+                _remedy(folder),
             ) from None
 
 
@@ -245,9 +239,14 @@ def read_part(cls: Any, where: str, name: str, options: dict[str, Any]) -> Any:
             raise HoiError(
                 f"{where}/{name}: weights do not match config.json: "
                 f"{len(info[problem])} {problem.replace('_', ' ')}, first {first}",
-                REMEDY.format(folder=where),
+                _remedy(where),
             )
     return part
+
+
+def _remedy(folder: Path | str) -> str:
+    restored = restore_remedy(str(folder), "weights")
+    return f"{restored}; or name another model under `models` of the profile"
 
 
 @contextmanager
@@ -261,7 +260,7 @@ def naming_errors(place: str, folder: str) -> Iterator[None]:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise HoiError(
             f"{place} cannot be loaded: {type(error).__name__}: {first_line}",
-            REMEDY.format(folder=folder),
+            _remedy(folder),
         ) from error
 
 
@@ -275,7 +274,7 @@ def check_sides(sides: Mapping[str, tuple[int, int]], where: str) -> None:
         if have != want:
             raise HoiError(
                 f"{where}: parts do not fit: {name}: {have} and {want}",
-                REMEDY.format(folder=where),
+                _remedy(where),
             )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hoi_assets.errors import HoiError
-from hoi_assets.settings import ModelRef
+from hoi_assets.settings import ModelRef, restore_remedy
 from hoi_assets.store.weights import weights_folder
 
 
@@ -33,8 +33,8 @@ def require_files(ref: ModelRef, names: Sequence[str]) -> None:
         if not (folder / name).is_file():
             raise HoiError(
                 f"model folder {folder}: {name} is missing",
-                "restore the stored weights (git checkout of data/models), or name another "
-                "folder or a hub repository with its revision under models: in the profile",
+                f"{restore_remedy(str(folder), 'weights')}; or name another folder or a hub "
+                "repository with its revision under `models` of the profile",
             )
 
 

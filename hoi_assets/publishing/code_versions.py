@@ -92,8 +92,14 @@ def write_lock(
         same_output: assets whose recipe changed without changing their output.
 
     Raises:
-        HoiError: another asset's recipe changed and its `code_version` did not.
+        HoiError: another asset's recipe changed and its `code_version` did not; or there is no
+            checkout to lock them in.
     """
+    if not path.parent.is_dir():
+        raise HoiError(
+            f"code versions are locked in a checkout, and there is no folder {path.parent}",
+            "run this in a checkout, installed with `pip install --editable .`",
+        )
     lock = read_lock(path)
     unraised = [
         stage.name
