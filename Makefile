@@ -19,12 +19,15 @@ ui: $(VENV)/.run
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
 
+# Two processes, a file each at a time; torch would otherwise start two threads in both.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(VENV)/.test chromium
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # The inner loop: what takes no more than a few seconds each.
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

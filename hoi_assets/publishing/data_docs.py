@@ -64,6 +64,19 @@ def page_path(key: Sequence[str]) -> Path:
     )
 
 
+def index_link(place: str) -> str:
+    """Link from a page in a published version's folder to a place's row in the index.
+
+    Args:
+        place: `asset` or `asset/partition`.
+
+    >>> index_link("verified_pairs/hook")
+    '../../../../../data_docs/index.html#verified_pairs/hook'
+    """
+    up = "../" * 5  # <home>/assets/<asset>/<partition>/versions/<version>/
+    return f"{up}{page_path(()).as_posix()}#{quote(place)}"
+
+
 def summarise_result(result: Mapping[str, Any]) -> Validation:
     """A stored validation result (`ExpectationSuiteValidationResult` as JSON) in short."""
     asset, _, table = result["suite_name"].partition(".")

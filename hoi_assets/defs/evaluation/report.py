@@ -5,6 +5,7 @@ from hoi_assets.defs.groups import EVALUATION, OWNERS
 from hoi_assets.evaluation.report import REPORT_SUMMARY
 from hoi_assets.publishing.asset import published_asset
 from hoi_assets.publishing.context import Result, StageContext
+from hoi_assets.publishing.data_docs import index_link
 from hoi_assets.publishing.expectations import between, row_count, suite
 from hoi_assets.publishing.metadata import Page
 from hoi_assets.store.versions import Staging
@@ -54,7 +55,13 @@ def evaluation_report(context: StageContext, staging: Staging) -> Result:
     intervals, category by method heat map. Sections appear as their assets exist."""
     from hoi_assets.evaluation.report import build_report
 
-    page = build_report(context.store, context.settings, context.parents)
+    places = [
+        asset if key is None else f"{asset}/{key}"
+        for asset, found in context.parents.items()
+        for key in (found if isinstance(found, dict) else [None])
+    ]
+    data_docs = {place: index_link(place) for place in places}
+    page = build_report(context.store, context.settings, context.parents, data_docs)
     staging.write_text(REPORT, page.html)
     staging.write_table("summary", page.summary)
     return Result(metadata={"report": Page(REPORT), **page.summary.row(0, named=True)})
