@@ -45,6 +45,7 @@ from hoi_assets.tinyworld.scenes.interactions.stream import (
     StreamItem,
     plan_interactions,
 )
+from hoi_assets.tinyworld.scenes.render import STANDARD, Quality
 from hoi_assets.tinyworld.scenes.sample import Scene, render_group
 from hoi_assets.tinyworld.scenes.solving import World, load_world
 
@@ -57,10 +58,9 @@ TAXONOMY = ROOT / "data" / "taxonomy"
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """How shards are rendered: pictures' side in pixels, samples per pixel, taxonomy folder."""
+    """How shards are rendered, and the taxonomy's folder."""
 
-    size: int = 128
-    samples_per_pixel: int = 16
+    quality: Quality = STANDARD
     taxonomy: Path = TAXONOMY
 
 
@@ -217,9 +217,9 @@ def _render_pictures(
     world: World, group: Group | StreamItem, settings: RenderSettings
 ) -> Iterator[Scene]:
     if isinstance(group, StreamItem):
-        yield render_item(world, group, settings.size, settings.samples_per_pixel)
+        yield render_item(world, group, settings.quality)
     else:
-        yield from render_group(world, group, settings.size, settings.samples_per_pixel)
+        yield from render_group(world, group, settings.quality)
 
 
 def _table(out: Path, name: str) -> Path:
