@@ -8,18 +8,19 @@ from typing import Any
 from benchmarks.common import report
 from hoi_assets.settings import ROOT
 
-GROUPS, ITEMS, PAIR_GROUPS = 10, 30, 6
+GROUPS, ITEMS, PAIRS = 10, 30, 40
 
 
 def main() -> None:
     # Read when the numerical libraries are loaded, which is below.
     os.environ["OMP_NUM_THREADS"] = "1"
-    from hoi_assets.tinyworld.scenes.groups import plan_stream
+    from hoi_assets.tinyworld.scenes.groups import plan_stream, plan_twins
     from hoi_assets.tinyworld.scenes.interactions.picture import render_item
     from hoi_assets.tinyworld.scenes.interactions.stream import plan_interactions
     from hoi_assets.tinyworld.scenes.render import FAST, STANDARD
     from hoi_assets.tinyworld.scenes.sample import render_group
     from hoi_assets.tinyworld.scenes.solving import load_world
+    from hoi_assets.tinyworld.scenes.twins.picture import render_twins
 
     world = load_world(ROOT / "data" / "taxonomy")
     groups = plan_stream(world.taxonomy, "pretrain", 0, 64)
@@ -33,6 +34,8 @@ def main() -> None:
         part = items[:ITEMS] if quality is STANDARD else items[ITEMS : 2 * ITEMS]
         scenes = [_later(lambda item=item, q=quality: render_item(world, item, q)) for item in part]
         _measure(f"interactions, {name}", scenes, "fast twice the standard")
+    pairs = plan_twins(world.taxonomy, "twins", 0, PAIRS)
+    _measure("pairs of twins", [render_twins(world, group) for group in pairs], "1 pair")
 
 
 def _later(render: Callable[[], Any]) -> Iterable[Any]:

@@ -68,7 +68,9 @@ def render_group(
         yield _render_grasp(world, group, number, clean, spoilt, shape, quality)
 
 
-def _words(rng: np.random.Generator) -> dict[str, Any]:
+def draw_words(rng: np.random.Generator) -> dict[str, Any]:
+    """Everything about a picture that is drawn at random: its words, mirroring and seed."""
+
     def pick(choices: Sequence[str]) -> str:
         return choices[int(rng.integers(len(choices)))]
 
@@ -93,7 +95,7 @@ def _render_grasp(
     shape: ObjectShape,
     quality: Quality,
 ) -> Scene:
-    words = _words(group.rng(2, number))
+    words = draw_words(group.rng(2, number))
     plan = group.plans[number]
     grasp = spoilt if plan == "defect" and spoilt is not None else clean
     side = "both" if len(clean.hands) == 2 else ("left" if words["mirrored"] else "right")
@@ -104,7 +106,7 @@ def _render_grasp(
     views = {view: np.asarray(clean.views[view]) * flip for view in VIEWS}
     if plan == "defect":
         words["view"], camera = revealing_camera(stages[0], stages[1], views, words)
-        view = view_stage(stages[0], camera, _look(words), quality)
+        view = view_stage(stages[0], camera, look_of(words), quality)
     else:
         view = _clear_view(stages[0], views[words["view"]], words, quality)
     picture = trace_view(view, quality)
@@ -130,18 +132,27 @@ def _clear_view(stage: Stage, direction: Array, words: Mapping[str, Any], qualit
     best: tuple[float, View] | None = None
     for attempt in range(CAMERA_ATTEMPTS):
         camera = aim(stage, direction, words["seed"] + attempt)
-        view = view_stage(stage, camera, _look(words), quality)
-        shown = min(
-            float(view.hand_mask.mean()) / MIN_HAND_SHARE,
-            float(view.object_mask.mean()) / MIN_OBJECT_SHARE,
-            float(view.paint_mask.mean()) / MIN_PAINT_SHARE,
-        )
+        view = view_stage(stage, camera, look_of(words), quality)
+        shown = _clearness(view)
         if best is None or shown > best[0]:
             best = (shown, view)
         if shown >= 1.0:
             break
     assert best is not None
     return best[1]
+
+
+def is_clear(view: View) -> bool:
+    """Whether hand and painted object show well enough."""
+    return _clearness(view) >= 1.0
+
+
+def _clearness(view: View) -> float:
+    return min(
+        float(view.hand_mask.mean()) / MIN_HAND_SHARE,
+        float(view.object_mask.mean()) / MIN_OBJECT_SHARE,
+        float(view.paint_mask.mean()) / MIN_PAINT_SHARE,
+    )
 
 
 def revealing_camera(
@@ -165,12 +176,12 @@ def revealing_camera(
 def _render_alone(world: World, group: Group, number: int, quality: Quality) -> Scene:
     rng = group.rng(3, number)
     kind = OBJECTS[int(rng.integers(len(OBJECTS)))]
-    words = _words(rng) | {"skin_tone": None}
+    words = draw_words(rng) | {"skin_tone": None}
     shape = make_object(kind, None, float(rng.random()))
     stage = resting_stage(shape, kind, rng)
     camera = aim(stage, ALONE_VIEWS[words["view"]], words["seed"])
     slots = words | {"side": None, "grip": None, "object": kind}
-    picture = render_stage(stage, camera, _look(words), quality)
+    picture = render_stage(stage, camera, look_of(words), quality)
     truth: dict[str, Any] = {
         "category": None,
         "side": None,
@@ -185,7 +196,8 @@ def _render_alone(world: World, group: Group, number: int, quality: Quality) -> 
     return _scene(world, group, number, slots, truth, picture)
 
 
-def _look(words: Mapping[str, Any]) -> Look:
+def look_of(words: Mapping[str, Any]) -> Look:
+    """The look that words of a picture stand for."""
     return Look(
         colour=words["colour"],
         material=words["material"],
