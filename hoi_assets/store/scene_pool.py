@@ -147,6 +147,47 @@ INTERACTION_SCENES = Table(
     key=("scene_id",),
 )
 
+TWIN_SCENES = Table(
+    "twins",
+    "a spoilt picture and its twin: the same scene, camera and light, not spoilt",
+    (
+        Column("scene_id", pl.String, "name of the pair"),
+        Column("split", pl.String, "what the pair is for; splits share no seed"),
+        Column("defect", pl.String, "kind of defect in the spoilt picture"),
+        Column("caption", pl.String, "caption that is true of both pictures but for the defect"),
+        Column("category", pl.String, "hand pose"),
+        Column("object", pl.String, "kind of object"),
+        Column("colour", pl.String, "its colour"),
+        Column("material", pl.String, "its material"),
+        Column("skin_tone", pl.String, "skin tone"),
+        Column("side", pl.String, "left, right or both"),
+        Column("hands", pl.Int32, "number of hands"),
+        Column("view", pl.String, "front, side or above"),
+        Column("light", pl.String, "light rig"),
+        Column("background", pl.String, "wall behind the scene"),
+        Column("hand_area", pl.Int32, "area of the twin's hand mask", unit="px"),
+        Column("defect_area", pl.Int32, "pixels of hand or object in the defect map", unit="px"),
+        Column(
+            "camera", pl.List(pl.Float32), "eye 3, target 3, up 3 (metres), field of view (degrees)"
+        ),
+        Column("picture", pl.Binary, "the spoilt picture, WebP"),
+        Column("twin", pl.Binary, "the twin, WebP"),
+        Column("defect_map", pl.Binary, "where the twins' renders differ, 1-bit PNG"),
+        Column(
+            "parts",
+            pl.Binary,
+            "the spoilt picture's part labels, 8-bit PNG: 0 background, 1 palm, 2 to 6 thumb to "
+            "little finger, 7 forearm, 8 object",
+        ),
+        Column("twin_parts", pl.Binary, "the twin's part labels, like `parts`"),
+        Column("seed", pl.Int64, "seed of all that no word says"),
+        Column("grasp_id", pl.String, "pairs of one solved grasp share it"),
+        Column("digest", pl.String, "digest of the spoilt picture's pixels, as stored"),
+        Column("twin_digest", pl.String, "digest of the twin's pixels, as stored"),
+    ),
+    key=("scene_id",),
+)
+
 
 def read_pool(folder: Path, split: str | None = None) -> pl.DataFrame:
     """All rows of a pool, or of one split, in scene order; columns as in SCENES, or for
@@ -182,11 +223,13 @@ def read_pool(folder: Path, split: str | None = None) -> pl.DataFrame:
 
 
 def open_image(folder: Path, row: dict[str, Any]) -> Image.Image:
-    """The picture of one row of `read_pool(folder)`, RGB.
+    """The picture of one row of `read_pool(folder)`, RGB; a packed row holds it itself.
 
     Raises:
         HoiError: when the file is missing or unreadable.
     """
+    if row.get("picture") is not None:
+        return decode_picture(row["picture"])
     path = folder / str(row["file"])
     try:
         return Image.open(path).convert("RGB")
@@ -195,6 +238,23 @@ def open_image(folder: Path, row: dict[str, Any]) -> Image.Image:
             f"picture {path} of scene '{row.get('scene_id')}' cannot be read: {error}",
             f"render the pool anew: python -m hoi_assets.tinyworld.scenes.pool --out {folder}",
         ) from error
+
+
+def decode_picture(picture: bytes) -> Image.Image:
+    """A picture that a row holds, RGB.
+
+    Raises:
+        HoiError: when the bytes are no picture.
+    """
+    try:
+        return Image.open(io.BytesIO(picture)).convert("RGB")
+    except OSError as error:
+        raise HoiError(f"a picture of a pool cannot be read: {error}", "Render it anew.") from error
+
+
+def read_parts(png: bytes) -> NDArray[np.uint8]:
+    """Stored part labels as an array (height, width)."""
+    return np.asarray(Image.open(io.BytesIO(png)))
 
 
 def read_mask(png: bytes) -> NDArray[np.bool_]:

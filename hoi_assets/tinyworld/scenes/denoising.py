@@ -8,16 +8,18 @@ from numpy.typing import NDArray
 from hoi_assets.tinyworld.scenes.first_hits import FirstHits
 from hoi_assets.tinyworld.scenes.rigid import Array
 
+Planes = NDArray[np.floating[Any]]
 
-def smooth(colour: Array, seen: FirstHits, radius: int = 1, rounds: int = 3) -> Array:
+
+def smooth(colour: Planes, seen: FirstHits, radius: int = 1, rounds: int = 3) -> Array:
     """Cross-bilateral filter of a noisy picture (h, w, 3), guided by noise-free surfaces."""
-    _, surface = np.unique(seen.name, return_inverse=True)
-    features = np.concatenate(
-        [surface.reshape(*seen.name.shape, 1) * 10.0, seen.normal * 3.0], axis=-1
-    ).astype(np.float32)
+    surface = seen.ranks()[..., None] * 10.0
+    features = np.concatenate([surface, seen.normal * 3.0], axis=-1).astype(np.float32)
+    guides = np.ascontiguousarray(np.moveaxis(features, -1, 0))
+    planes: Planes = np.ascontiguousarray(np.moveaxis(colour, -1, 0))
     for spacing in (2**power for power in range(rounds)):
-        colour = _filter_round(colour, features, radius, spacing)
-    return colour
+        planes = _filter_round(planes, guides, radius, spacing)
+    return np.moveaxis(planes, 0, -1).astype(np.float64)
 
 
 def remove_fireflies(colour: Array) -> Array:
@@ -32,24 +34,29 @@ def remove_fireflies(colour: Array) -> Array:
     return colour * np.minimum(1.0, bound * 1.15 / own)[..., None]
 
 
-def _filter_round(
-    light: Array, features: NDArray[np.floating[Any]], radius: int, spacing: int
-) -> Array:
+def _filter_round(light: Planes, guides: Planes, radius: int, spacing: int) -> Planes:
+    """One round over planes of light (3, h, w) and of guiding features (n, h, w)."""
     reach = radius * spacing
-    edge = ((reach, reach), (reach, reach), (0, 0))
-    light_wide = np.pad(light, edge, mode="edge")
-    features_wide = np.pad(features, edge, mode="edge")
-    tone = np.log1p(light.mean(axis=-1))
-    tone_wide = np.log1p(light_wide.mean(axis=-1))
-    height, width = light.shape[:2]
-    total, weights = np.zeros_like(light), np.zeros((height, width, 1))
+    edge = ((0, 0), (reach, reach), (reach, reach))
+    light_wide, guides_wide = np.pad(light, edge, mode="edge"), np.pad(guides, edge, mode="edge")
+    tone, tone_wide = _tone(light), _tone(light_wide)
+    height, width = light.shape[1:]
+    total, weights = np.zeros_like(light), np.zeros((height, width))
     for dy in range(-reach, reach + 1, spacing):
         for dx in range(-reach, reach + 1, spacing):
             window = (slice(reach + dy, reach + dy + height), slice(reach + dx, reach + dx + width))
-            gap = ((features_wide[window] - features) ** 2).sum(axis=-1)
+            gap = np.zeros((height, width), dtype=guides.dtype)
+            for plane, plane_wide in zip(guides, guides_wide, strict=True):
+                gap += (plane_wide[window] - plane) ** 2
             contrast = ((tone_wide[window] - tone) / 0.16) ** 2
             place = (dx * dx + dy * dy) / (2 * (1.2 * spacing) ** 2)
-            weight = np.exp(-gap - contrast - place)[..., None]
-            total += weight * light_wide[window]
+            weight = np.exp(-gap - contrast - place)
+            for plane, plane_wide in zip(total, light_wide, strict=True):
+                plane += weight * plane_wide[window]
             weights += weight
     return total / weights
+
+
+def _tone(light: Planes) -> Planes:
+    """Log of the mean of three planes (3, h, w)."""
+    return np.log1p(light.mean(axis=0))

@@ -11,7 +11,7 @@ import numpy as np
 
 from hoi_assets.grammar.vocabulary import OBJECTS
 from hoi_assets.taxonomy import Taxonomy
-from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS
+from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS, TWIN_DEFECTS
 
 # Splits never share a seed, hence neither scene nor grasp.
 SPLIT_SEEDS = {
@@ -23,9 +23,12 @@ SPLIT_SEEDS = {
     "pretrain": 16,
     "examiner": 17,
     "interactions": 18,
+    "twins": 21,
+    "twins_examiner": 22,
 }
 STORED_SPLITS = ("instance", "judge_train", "judge_val", "judge_test", "reference")
 STREAM_SPLITS = ("pretrain", "examiner")
+TWIN_SPLITS = ("twins", "twins_examiner")
 # Pictures per category, and how many share a grasp.
 STORED_COUNTS = {
     "instance": (16, 4),
@@ -35,6 +38,12 @@ STORED_COUNTS = {
 }
 REFERENCE_PICTURES, REFERENCE_GROUP = 60, 2
 STREAM_GROUP = 5
+TWIN_GROUP = 4
+# Kinds of defect in turn; those that seldom show are planned more often. Seventeen, so that kinds
+# meet in a group in every way.
+TWIN_PATTERN = (
+    *TWIN_DEFECTS, "extra_finger", "penetrating", "extra_finger", "broken_wrist", "extra_finger",
+)  # fmt: skip
 # Four of nine pictures (44%) are spoilt or have a false caption.
 JUDGE_PATTERN = (*("clean", "defect", "clean", "false_caption") * 2, "clean")
 PRETRAIN_DEFECTS, PRETRAIN_FALSE_CAPTIONS, PRETRAIN_ALONE = 0.15, 0.10, 0.08
@@ -50,7 +59,7 @@ class Group:
         category: None for objects without a hand.
         objects: what the group may show; one is drawn from the seed.
         defect: kind put into the pictures planned as `defect`.
-        plans: per picture clean | defect | false_caption.
+        plans: per picture clean | defect | false_caption; per pair of twins the kind of defect.
     """
 
     split: str
@@ -110,6 +119,27 @@ def plan_stream(taxonomy: Taxonomy, split: str, first: int, count: int) -> list[
         _stream_group(taxonomy, split, index)
         for index in range(first // STREAM_GROUP, (first + count) // STREAM_GROUP)
     ]
+
+
+def plan_twins(taxonomy: Taxonomy, split: str, first: int, count: int) -> list[Group]:
+    """Pairs `first` to `first + count` of twins: kinds of defect in turn, poses at random.
+
+    twins: train objects only. twins_examiner: all objects.
+    """
+    keys = tuple(taxonomy.categories)
+    groups = []
+    for index in range(first // TWIN_GROUP, (first + count) // TWIN_GROUP):
+        rng = np.random.default_rng([SPLIT_SEEDS[split], index, 0xA0])
+        key = keys[int(rng.integers(len(keys)))]
+        shown = taxonomy.categories[key].objects
+        if split != "twins":
+            shown = shown + taxonomy.categories[key].held_out_objects
+        start = index * TWIN_GROUP
+        kinds = tuple(
+            TWIN_PATTERN[pair % len(TWIN_PATTERN)] for pair in range(start, start + TWIN_GROUP)
+        )
+        groups.append(Group(split, index, start, key, shown, kinds[0], kinds))
+    return groups
 
 
 def _pattern(index: int) -> str:

@@ -1,46 +1,66 @@
 """Renders pools of scenes (`hoi_assets.store.scene_pool` reads them).
 
 `python -m hoi_assets.tinyworld.scenes.pool --out FOLDER` writes shard by shard, each complete or
-absent, so that a killed render goes on where it stopped and training may begin on the first shards.
+absent, so that a killed render resumes where it stopped and training may begin on the first shards.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hoi_assets.errors import HoiError
+from hoi_assets.tinyworld.scenes.groups import TWIN_SPLITS
+from hoi_assets.tinyworld.scenes.packing import pack
+from hoi_assets.tinyworld.scenes.render import FAST
 from hoi_assets.tinyworld.scenes.shards import (
     TAXONOMY,
     RenderSettings,
     render_stored,
     render_stream,
 )
-from hoi_assets.tinyworld.scenes.sheets import contact_sheets
+from hoi_assets.tinyworld.scenes.sheets import contact_sheets, twin_sheets
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Render the stored pool (no --split), or a stream (--split); or write sheets."""
+    """Render the stored pool (no --split), or a stream (--split); or pack, or write sheets."""
     parser = argparse.ArgumentParser(
         prog="python -m hoi_assets.tinyworld.scenes.pool", description=__doc__
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the pool")
     parser.add_argument("--split", help="a stream's name; left out: the stored pool")
-    parser.add_argument("--count", type=int, default=8000, help="pictures of a stream")
+    parser.add_argument("--count", type=int, default=8000, help="pictures, or pairs of twins")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--samples", type=int, help="samples per pixel")
     parser.add_argument(
-        "--samples", type=int, default=RenderSettings.samples_per_pixel, help="samples per pixel"
+        "--fast",
+        action="store_true",
+        help=f"{FAST.samples_per_pixel} samples and rasterised first hits: other pixels, twice as "
+        "many pictures a second",
     )
     parser.add_argument("--sheets", type=Path, help="write contact sheets here; render nothing")
+    parser.add_argument("--pack", type=Path, help="pack --split into this folder; render nothing")
     parser.add_argument("--taxonomy", type=Path, default=TAXONOMY, help="taxonomy folder")
     given = parser.parse_args(arguments)
-    if given.count < 1 or given.workers < 1 or given.samples < 1:
+    if given.count < 1 or given.workers < 1 or (given.samples or 1) < 1:
         parser.error("--count, --workers and --samples must be at least 1")
-    settings = RenderSettings(samples_per_pixel=given.samples, taxonomy=given.taxonomy)
+    if given.pack is not None and given.split is None:
+        parser.error("--pack needs --split")
+    quality = FAST if given.fast else RenderSettings.of(given.split).quality
+    quality = replace(quality, samples_per_pixel=given.samples or quality.samples_per_pixel)
+    settings = RenderSettings(quality, given.taxonomy)
     try:
-        if given.sheets is not None:
-            for sheet in contact_sheets(given.out, given.sheets):
+        if given.pack is not None:
+            pack(given.out, given.split, given.pack)
+        elif given.sheets is not None:
+            twins = given.split in TWIN_SPLITS
+            for sheet in (
+                twin_sheets(given.out, given.split, given.sheets)
+                if twins
+                else contact_sheets(given.out, given.sheets)
+            ):
                 print(sheet)
         elif given.split is None:
             print(render_stored(given.out, given.workers, settings))

@@ -12,27 +12,59 @@ from hoi_assets.tinyworld.scenes.camera import Camera
 from hoi_assets.tinyworld.scenes.denoising import remove_fireflies, smooth
 from hoi_assets.tinyworld.scenes.first_hits import FirstHits, trace_first_hits
 from hoi_assets.tinyworld.scenes.materials import srgb8_from_linear
-from hoi_assets.tinyworld.scenes.mitsuba_scene import build_scene, load_mitsuba
+from hoi_assets.tinyworld.scenes.mitsuba_scene import (
+    build_scene,
+    load_mitsuba,
+    look_rng,
+    shape_labels,
+    stage_planes,
+)
+from hoi_assets.tinyworld.scenes.raster import collect_triangles, rasterise
 from hoi_assets.tinyworld.scenes.rigid import Array
 from hoi_assets.tinyworld.scenes.stage import Look, Stage
 from hoi_assets.tinyworld.scenes.vocabulary import FINGERS
 
 Mask = NDArray[np.bool_]
 PICTURE_SIZE = 128
-SAMPLES_PER_PIXEL = 16
 VISIBLE_PIXELS = 12  # at 128 px; fewer pixels of a finger do not show it
+LABEL_LOOK = Look("red", "plastic", "tan", "soft light", "grey wall", 0)
 
 
 @dataclass(frozen=True)
-class Render:
-    """A rendered scene with the truth that depends on the camera.
+class Quality:
+    """How pictures are rendered.
 
     Attributes:
+        size: side of the picture, pixels.
+        samples_per_pixel: paths traced a pixel.
+        rasterised: find first hits by scan conversion, several times as fast; a few pixels on
+            edges differ.
+    """
+
+    size: int = PICTURE_SIZE
+    samples_per_pixel: int = 16
+    rasterised: bool = False
+
+
+STANDARD = Quality()
+FAST = Quality(samples_per_pixel=8, rasterised=True)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a camera sees of a stage, known before light is traced.
+
+    Attributes:
+        scene: mitsuba's, where it was needed already.
+        joints_2d: (n, 2) pixels.
         pixels: how many show each hand (`hand0` ..) and surface (`part0` ..) of the stage.
     """
 
-    image: Image.Image
+    stage: Stage
     camera: Camera
+    look: Look
+    scene: Any | None
+    seen: FirstHits
     joints_2d: Array
     hand_mask: Mask
     object_mask: Mask
@@ -41,38 +73,61 @@ class Render:
     pixels: Mapping[str, int]
 
 
-def render_stage(
-    stage: Stage,
-    camera: Camera,
-    look: Look,
-    size: int = PICTURE_SIZE,
-    samples_per_pixel: int = SAMPLES_PER_PIXEL,
-) -> Render:
+@dataclass(frozen=True)
+class Render:
+    """A rendered picture, and what it shows."""
+
+    image: Image.Image
+    view: View
+
+
+def render_stage(stage: Stage, camera: Camera, look: Look, quality: Quality = STANDARD) -> Render:
     """Trace the stage's light and smooth the sampling noise; equal arguments give equal pixels."""
-    mi = load_mitsuba()
-    rng = np.random.default_rng([look.seed, 0x10])
-    scene, labels = build_scene(mi, stage, camera, look, size, rng)
-    traced = np.array(mi.render(scene, spp=samples_per_pixel, seed=look.seed % (2**31)))
-    seen = trace_first_hits(mi, scene, camera, size)
-    traced = remove_fireflies(traced[..., :3])
-    image = Image.fromarray(srgb8_from_linear(smooth(traced, seen)))
+    return trace_view(view_stage(stage, camera, look, quality), quality)
+
+
+def view_stage(stage: Stage, camera: Camera, look: Look, quality: Quality = STANDARD) -> View:
+    """What the camera sees, before any light is traced."""
+    scene, size = None, quality.size
+    if quality.rasterised:
+        planes = stage_planes(stage, camera, look, look_rng(look))
+        seen = rasterise(collect_triangles(stage), camera, size, planes)
+    else:
+        mi = load_mitsuba()
+        scene = build_scene(mi, stage, camera, look, size, look_rng(look))
+        seen = trace_first_hits(mi, scene, camera, size)
+    labels = shape_labels(stage)
     hand, thing, paint, fingers = _truth(seen, labels, size)
-    return Render(
-        image, camera, camera.project(stage.joints_3d, size), hand, thing, paint, fingers,
-        _counted(seen, labels),
+    return View(
+        stage, camera, look, scene, seen, camera.project(stage.joints_3d, size), hand, thing,
+        paint, fingers, {name: int(seen.where(name).sum()) for name in labels},
     )  # fmt: skip
+
+
+def trace_view(view: View, quality: Quality = STANDARD) -> Render:
+    """Trace a view's light and smooth the sampling noise."""
+    mi, look = load_mitsuba(), view.look
+    scene = view.scene or build_scene(
+        mi, view.stage, view.camera, look, quality.size, look_rng(look)
+    )
+    traced = np.array(mi.render(scene, spp=quality.samples_per_pixel, seed=look.seed % (2**31)))
+    light = smooth(remove_fireflies(traced[..., :3]), view.seen)
+    return Render(Image.fromarray(srgb8_from_linear(light)), view)
 
 
 def read_labels(stage: Stage, camera: Camera, size: int = PICTURE_SIZE) -> NDArray[np.int64]:
     """What each pixel shows without tracing light, (size, size): -1 nothing, 0 object, 10 palm or
-    forearm, 11..15 thumb to little finger, 16 a sixth finger. Two hands are not told apart."""
+    forearm, 11..15 thumb to little finger, 16 a sixth finger. Two hands share their labels."""
     mi = load_mitsuba()
-    look = Look("red", "plastic", "tan", "soft light", "grey wall", 0)
-    scene, labels = build_scene(mi, stage, camera, look, 16, np.random.default_rng(0))
-    seen = trace_first_hits(mi, scene, camera, size)
-    shown = np.full((size, size), -1, dtype=np.int64)
-    for name, label in labels.items():
-        here = seen.name == name
+    scene = build_scene(mi, stage, camera, LABEL_LOOK, 16, np.random.default_rng(0))
+    return label_pixels(stage, trace_first_hits(mi, scene, camera, size))
+
+
+def label_pixels(stage: Stage, seen: FirstHits) -> NDArray[np.int64]:
+    """Labels of `read_labels` from first hits of the stage."""
+    shown = np.full(seen.shape.shape, -1, dtype=np.int64)
+    for name, label in shape_labels(stage).items():
+        here = seen.where(name)
         shown[here] = 11 + label[seen.face[here]] if name.startswith("hand") else 0
     return shown
 
@@ -84,7 +139,7 @@ def _truth(
     hand, thing, paint = (np.zeros((size, size), dtype=bool) for _ in range(3))
     shown = np.zeros(len(FINGERS), dtype=np.int64)
     for name, label in labels.items():
-        here = seen.name == name
+        here = seen.where(name)
         if name.startswith("hand"):
             hand |= here
             finger = label[seen.face[here]]
@@ -100,7 +155,3 @@ def _truth(
         paint,
         tuple(finger for finger, count in zip(FINGERS, shown, strict=True) if count >= enough),
     )
-
-
-def _counted(seen: FirstHits, labels: Mapping[str, Any]) -> dict[str, int]:
-    return {name: int((seen.name == name).sum()) for name in labels}

@@ -25,11 +25,14 @@ from hoi_assets.tinyworld.scenes.hands.grasps import Grasp
 from hoi_assets.tinyworld.scenes.objects.catalogue import make_object
 from hoi_assets.tinyworld.scenes.objects.shape import ObjectShape
 from hoi_assets.tinyworld.scenes.render import (
-    PICTURE_SIZE,
-    SAMPLES_PER_PIXEL,
+    STANDARD,
+    Quality,
     Render,
+    View,
     read_labels,
     render_stage,
+    trace_view,
+    view_stage,
 )
 from hoi_assets.tinyworld.scenes.resting import ALONE_VIEWS, resting_stage
 from hoi_assets.tinyworld.scenes.rigid import Array
@@ -53,21 +56,21 @@ class Scene:
 def render_group(
     world: World,
     group: Group,
-    size: int = PICTURE_SIZE,
-    samples_per_pixel: int = SAMPLES_PER_PIXEL,
+    quality: Quality = STANDARD,
 ) -> Iterator[Scene]:
     """Render the pictures of one group, in order; equal arguments give equal pixels and rows."""
-    settings = {"size": size, "samples_per_pixel": samples_per_pixel}
     if group.category is None:
         for number in range(len(group.plans)):
-            yield _render_alone(world, group, number, settings)
+            yield _render_alone(world, group, number, quality)
         return
     clean, spoilt, shape = solve_group(world, group)
     for number in range(len(group.plans)):
-        yield _render_grasp(world, group, number, clean, spoilt, shape, settings)
+        yield _render_grasp(world, group, number, clean, spoilt, shape, quality)
 
 
-def _words(rng: np.random.Generator) -> dict[str, Any]:
+def draw_words(rng: np.random.Generator) -> dict[str, Any]:
+    """Everything about a picture that is drawn at random: its words, mirroring and seed."""
+
     def pick(choices: Sequence[str]) -> str:
         return choices[int(rng.integers(len(choices)))]
 
@@ -90,9 +93,9 @@ def _render_grasp(
     clean: Grasp,
     spoilt: Grasp | None,
     shape: ObjectShape,
-    settings: Mapping[str, int],
+    quality: Quality,
 ) -> Scene:
-    words = _words(group.rng(2, number))
+    words = draw_words(group.rng(2, number))
     plan = group.plans[number]
     grasp = spoilt if plan == "defect" and spoilt is not None else clean
     side = "both" if len(clean.hands) == 2 else ("left" if words["mirrored"] else "right")
@@ -102,11 +105,11 @@ def _render_grasp(
     flip = np.array([-1.0 if words["mirrored"] else 1.0, 1.0, 1.0])
     views = {view: np.asarray(clean.views[view]) * flip for view in VIEWS}
     if plan == "defect":
-        view, camera = revealing_camera(stages[0], stages[1], views, words)
-        words["view"] = view
-        picture = render_stage(stages[0], camera, _look(words), **settings)
+        words["view"], camera = revealing_camera(stages[0], stages[1], views, words)
+        view = view_stage(stages[0], camera, look_of(words), quality)
     else:
-        picture = _clear_render(stages[0], views[words["view"]], words, settings)
+        view = _clear_view(stages[0], views[words["view"]], words, quality)
+    picture = trace_view(view, quality)
     category = world.taxonomy.categories[str(group.category)]
     slots = words | {"side": side, "grip": category.grip_phrase, "object": shape.kind}
     joints = stages[0].joints_3d
@@ -124,28 +127,32 @@ def _render_grasp(
     return _scene(world, group, number, slots, truth, picture)
 
 
-def _clear_render(
-    stage: Stage,
-    direction: Array,
-    words: Mapping[str, Any],
-    settings: Mapping[str, int],
-) -> Render:
-    """A picture that shows hand and painted object; the jitter is drawn again where it does not."""
-    best: tuple[float, Render] | None = None
+def _clear_view(stage: Stage, direction: Array, words: Mapping[str, Any], quality: Quality) -> View:
+    """A view that shows hand and painted object; the jitter is drawn again where it does not."""
+    best: tuple[float, View] | None = None
     for attempt in range(CAMERA_ATTEMPTS):
         camera = aim(stage, direction, words["seed"] + attempt)
-        picture = render_stage(stage, camera, _look(words), **settings)
-        shown = min(
-            float(picture.hand_mask.mean()) / MIN_HAND_SHARE,
-            float(picture.object_mask.mean()) / MIN_OBJECT_SHARE,
-            float(picture.paint_mask.mean()) / MIN_PAINT_SHARE,
-        )
+        view = view_stage(stage, camera, look_of(words), quality)
+        shown = _clearness(view)
         if best is None or shown > best[0]:
-            best = (shown, picture)
+            best = (shown, view)
         if shown >= 1.0:
             break
     assert best is not None
     return best[1]
+
+
+def is_clear(view: View) -> bool:
+    """Whether hand and painted object show well enough."""
+    return _clearness(view) >= 1.0
+
+
+def _clearness(view: View) -> float:
+    return min(
+        float(view.hand_mask.mean()) / MIN_HAND_SHARE,
+        float(view.object_mask.mean()) / MIN_OBJECT_SHARE,
+        float(view.paint_mask.mean()) / MIN_PAINT_SHARE,
+    )
 
 
 def revealing_camera(
@@ -166,15 +173,15 @@ def revealing_camera(
     return best[1], best[2]
 
 
-def _render_alone(world: World, group: Group, number: int, settings: Mapping[str, int]) -> Scene:
+def _render_alone(world: World, group: Group, number: int, quality: Quality) -> Scene:
     rng = group.rng(3, number)
     kind = OBJECTS[int(rng.integers(len(OBJECTS)))]
-    words = _words(rng) | {"skin_tone": None}
+    words = draw_words(rng) | {"skin_tone": None}
     shape = make_object(kind, None, float(rng.random()))
     stage = resting_stage(shape, kind, rng)
     camera = aim(stage, ALONE_VIEWS[words["view"]], words["seed"])
     slots = words | {"side": None, "grip": None, "object": kind}
-    picture = render_stage(stage, camera, _look(words), **settings)
+    picture = render_stage(stage, camera, look_of(words), quality)
     truth: dict[str, Any] = {
         "category": None,
         "side": None,
@@ -189,7 +196,8 @@ def _render_alone(world: World, group: Group, number: int, settings: Mapping[str
     return _scene(world, group, number, slots, truth, picture)
 
 
-def _look(words: Mapping[str, Any]) -> Look:
+def look_of(words: Mapping[str, Any]) -> Look:
+    """The look that words of a picture stand for."""
     return Look(
         colour=words["colour"],
         material=words["material"],
@@ -227,13 +235,13 @@ def _scene(
         "lies": lies,
         "fidelity": not truth["defects"],
         "alignment": not lies,
-        "visible_fingers": list(picture.visible_fingers),
-        "joints_2d": [float(value) for value in picture.joints_2d.ravel()],
-        "camera": picture.camera.as_list(),
-        "hand_area": int(picture.hand_mask.sum()),
-        "object_area": int(picture.object_mask.sum()),
-        "hand_mask": picture.hand_mask,
-        "object_mask": picture.object_mask,
+        "visible_fingers": list(picture.view.visible_fingers),
+        "joints_2d": [float(value) for value in picture.view.joints_2d.ravel()],
+        "camera": picture.view.camera.as_list(),
+        "hand_area": int(picture.view.hand_mask.sum()),
+        "object_area": int(picture.view.object_mask.sum()),
+        "hand_mask": picture.view.hand_mask,
+        "object_mask": picture.view.object_mask,
         "grasp_id": group.grasp_id,
     }
     return Scene(picture.image, row)

@@ -31,13 +31,16 @@ from hoi_assets.store.scene_pool import (
     PICTURE_SUFFIX,
     SCENES,
     STORED_TABLE,
+    TWIN_SCENES,
 )
 from hoi_assets.tinyworld.scenes.groups import (
     STORED_SPLITS,
     STREAM_SPLITS,
+    TWIN_SPLITS,
     Group,
     plan_stored,
     plan_stream,
+    plan_twins,
 )
 from hoi_assets.tinyworld.scenes.interactions.picture import render_item
 from hoi_assets.tinyworld.scenes.interactions.stream import (
@@ -45,23 +48,30 @@ from hoi_assets.tinyworld.scenes.interactions.stream import (
     StreamItem,
     plan_interactions,
 )
+from hoi_assets.tinyworld.scenes.render import FAST, STANDARD, Quality
 from hoi_assets.tinyworld.scenes.sample import Scene, render_group
 from hoi_assets.tinyworld.scenes.solving import World, load_world
+from hoi_assets.tinyworld.scenes.twins.picture import render_twins
 
 Work = list[Group] | list[StreamItem]
 
 SHARD_SCENES = 250
+SHARD_PAIRS = 100
 WEBP_OPTIONS = {"quality": 90, "method": 6}
 TAXONOMY = ROOT / "data" / "taxonomy"
 
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """How shards are rendered: pictures' side in pixels, samples per pixel, taxonomy folder."""
+    """How shards are rendered, and the taxonomy's folder."""
 
-    size: int = 128
-    samples_per_pixel: int = 16
+    quality: Quality = STANDARD
     taxonomy: Path = TAXONOMY
+
+    @classmethod
+    def of(cls, split: str | None) -> "RenderSettings":
+        """The settings of a split: twins are rendered fast, what is older keeps its pixels."""
+        return cls(FAST if split in TWIN_SPLITS else STANDARD)
 
 
 def render_stream(
@@ -70,30 +80,34 @@ def render_stream(
     count: int,
     workers: int = 1,
     settings: RenderSettings | None = None,
-    shard_scenes: int = SHARD_SCENES,
+    shard_scenes: int | None = None,
     log: Log = print,
 ) -> list[Path]:
-    """Render the first `count` pictures (whole shards) of a stream; finished shards are kept.
+    """Render the first `count` pictures or pairs (whole shards) of a stream; finished shards are
+    kept.
 
     Returns:
         The shards' tables, `<out>/<split>-<shard>.parquet`; pictures are in
-        `<out>/images/<split>-<shard>/`.
+        `<out>/images/<split>-<shard>/`, those of twins in the tables themselves.
     """
-    settings = settings or RenderSettings()
-    streams = (*STREAM_SPLITS, *INTERACTION_SPLITS)
+    settings = settings or RenderSettings.of(split)
+    streams = (*STREAM_SPLITS, *INTERACTION_SPLITS, *TWIN_SPLITS)
     if split not in streams:
         raise HoiError(
             f"no stream of scenes called '{split}'",
             f"Choose one of: {', '.join(streams)}; or leave --split out.",
         )
+    if shard_scenes is None:
+        shard_scenes = SHARD_PAIRS if split in TWIN_SPLITS else SHARD_SCENES
     shards: dict[str, Work] = {}
     for number in range(-(-count // shard_scenes)):
         first, name = number * shard_scenes, f"{split}-{number:05d}"
         if split in INTERACTION_SPLITS:
             shards[name] = plan_interactions(split, first, shard_scenes)
         else:
+            plan = plan_twins if split in TWIN_SPLITS else plan_stream
             taxonomy = load_world(settings.taxonomy).taxonomy
-            shards[name] = plan_stream(taxonomy, split, first, shard_scenes)
+            shards[name] = plan(taxonomy, split, first, shard_scenes)
     return _render_shards(out, shards, workers, settings, log)
 
 
@@ -189,10 +203,18 @@ def _render_shard_into(
 def _render_shard(out: Path, name: str, groups: Work, settings: RenderSettings) -> Iterator[str]:
     """Render one shard beside its place and move it there when it is whole; table last."""
     world = load_world(settings.taxonomy)
+    rows: list[dict[str, Any]] = []
+    if groups[0].split in TWIN_SPLITS:
+        for group in groups:
+            assert isinstance(group, Group)
+            for _, row in render_twins(world, group, settings.quality):
+                rows.append(row)
+                yield row["scene_id"]
+        _write_table(TWIN_SCENES.frame(rows), _table(out, name))
+        return
     folder = out / "images" / name
     staging = out / "images" / f"{name}.{os.getpid()}.part"
     staging.mkdir(parents=True)
-    rows = []
     for group in groups:
         for scene in _render_pictures(world, group, settings):
             scene_id = scene.row["scene_id"]
@@ -217,9 +239,9 @@ def _render_pictures(
     world: World, group: Group | StreamItem, settings: RenderSettings
 ) -> Iterator[Scene]:
     if isinstance(group, StreamItem):
-        yield render_item(world, group, settings.size, settings.samples_per_pixel)
+        yield render_item(world, group, settings.quality)
     else:
-        yield from render_group(world, group, settings.size, settings.samples_per_pixel)
+        yield from render_group(world, group, settings.quality)
 
 
 def _table(out: Path, name: str) -> Path:

@@ -1,13 +1,15 @@
-"""Contact sheets of a rendered pool."""
+"""Contact sheets of rendered pictures."""
 
 from pathlib import Path
 
 import polars as pl
 from PIL import Image
 
-from hoi_assets.store.scene_pool import PICTURE_SUFFIX, open_image, read_pool
+from hoi_assets.store.scene_pool import PICTURE_SUFFIX, decode_picture, open_image, read_pool
 
 SHEET_COLUMNS, SHEET_ROWS = 8, 3
+TWIN_COLUMNS, TWIN_ROWS, TWIN_ZOOM = 2, 2, 4
+MAX_SHEET_BYTES = 60_000
 
 
 def contact_sheets(folder: Path, out: Path) -> list[Path]:
@@ -37,3 +39,43 @@ def contact_sheets(folder: Path, out: Path) -> list[Path]:
         sheet.save(path, "WEBP", quality=80, method=6)
         sheets.append(path)
     return sheets
+
+
+def twin_sheets(folder: Path, split: str, out: Path) -> list[Path]:
+    """One sheet per kind of defect, `<out>/<kind>.webp`: twins on the left of spoilt pictures, four
+    times their size, of four hand poses.
+
+    Returns:
+        The sheets' paths; each is at most 60 kB.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    rows = read_pool(folder, split).sort("scene_id")
+    sheets = []
+    for kind in sorted(rows["defect"].unique()):
+        own = rows.filter(pl.col("defect") == kind)
+        turn = pl.int_range(pl.len()).over("category")
+        shown = own.with_columns(turn.alias("turn")).sort("turn", "scene_id")
+        shown = shown.head(TWIN_COLUMNS * TWIN_ROWS)
+        pairs = [
+            [decode_picture(row[name]) for name in ("twin", "picture")]
+            for row in shown.iter_rows(named=True)
+        ]
+        side = pairs[0][0].width * TWIN_ZOOM
+        lines = -(-len(pairs) // TWIN_COLUMNS)
+        sheet = Image.new("RGB", (2 * TWIN_COLUMNS * side, lines * side), "white")
+        for place, pair in enumerate(pairs):
+            for half, picture in enumerate(pair):
+                corner = ((2 * (place % TWIN_COLUMNS) + half) * side, place // TWIN_COLUMNS * side)
+                sheet.paste(picture.resize((side, side), Image.Resampling.LANCZOS), corner)
+        path = out / f"{kind}{PICTURE_SUFFIX}"
+        _save_small(sheet, path)
+        sheets.append(path)
+    return sheets
+
+
+def _save_small(sheet: Image.Image, path: Path) -> None:
+    """Save with the best quality that stays within MAX_SHEET_BYTES."""
+    for quality in range(80, 9, -5):
+        sheet.save(path, "WEBP", quality=quality, method=6)
+        if path.stat().st_size <= MAX_SHEET_BYTES:
+            return

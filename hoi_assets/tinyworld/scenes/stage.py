@@ -26,6 +26,16 @@ class HandMesh:
 
 
 @dataclass(frozen=True)
+class Plane:
+    """A wall or table top: a point `at` of it (3,), its unit normal (3,) and linear colour (3,)."""
+
+    name: str
+    at: Array
+    normal: Array
+    rgb: Array
+
+
+@dataclass(frozen=True)
 class Stage:
     """What stands before the camera, in world coordinates.
 

@@ -10,3 +10,15 @@ DEFECTS = (
     "floating",
     "penetrating",
 )
+# Defects of twins: those above, and others that diffusion models make.
+TWIN_DEFECTS = (
+    *DEFECTS,
+    "melted_hand",
+    "doubled_thumb",
+    "second_palm",
+    "wrong_length",
+    "broken_wrist",
+    "fused_object",
+)
+# Values of the pixels of a picture of part labels.
+PARTS = ("background", "palm", *FINGERS, "forearm", "object")

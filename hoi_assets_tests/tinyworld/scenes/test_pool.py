@@ -228,7 +228,7 @@ RENDER = """
 import sys
 from pathlib import Path
 from hoi_assets.tinyworld.scenes.shards import RenderSettings, render_stream
-settings = RenderSettings(32, 1)
+settings = RenderSettings(Quality(32, 1))
 render_stream(Path(sys.argv[1]), "pretrain", 15, int(sys.argv[2]), settings, shard_scenes=5)
 """
 

@@ -16,6 +16,7 @@ from hoi_assets.tinyworld.scenes.objects.catalogue import make_object
 from hoi_assets.tinyworld.scenes.render import (
     PICTURE_SIZE,
     VISIBLE_PIXELS,
+    Quality,
     read_labels,
     render_stage,
 )
@@ -70,17 +71,17 @@ def test_painted_pixels_are_nearest_to_the_asked_colour(colour):
     camera = aim(scene, (0, -1, 0.2), seed=1)
     for material in ("plastic", "rubber"):
         look = replace(PLAIN, colour=colour, material=material)
-        picture = render_stage(scene, camera, look, size=40, samples_per_pixel=4)
-        pixels = np.asarray(picture.image)[picture.paint_mask]
+        picture = render_stage(scene, camera, look, Quality(40, 4))
+        pixels = np.asarray(picture.image)[picture.view.paint_mask]
         assert len(pixels) > 300
         assert nearest_colour(pixels) == colour
 
 
 def test_equal_arguments_give_equal_pixels_and_another_seed_does_not(stage, sphere_grasp):
     camera = aim(stage, sphere_grasp[0].views["front"], seed=2)
-    draw = [render_stage(stage, camera, PLAIN, size=32, samples_per_pixel=2) for _ in range(2)]
+    draw = [render_stage(stage, camera, PLAIN, Quality(32, 2)) for _ in range(2)]
     assert draw[0].image.tobytes() == draw[1].image.tobytes()
-    other = render_stage(stage, camera, replace(PLAIN, seed=6), size=32, samples_per_pixel=2)
+    other = render_stage(stage, camera, replace(PLAIN, seed=6), Quality(32, 2))
     assert other.image.tobytes() != draw[0].image.tobytes()
 
 
@@ -98,11 +99,11 @@ def test_joints_project_into_hand_or_object(stage, sphere_grasp, view):
 
 def test_masks_are_apart_and_fill_the_frame_sensibly(stage, sphere_grasp):
     camera = aim(stage, sphere_grasp[0].views["front"], seed=4)
-    picture = render_stage(stage, camera, PLAIN, size=64, samples_per_pixel=1)
-    assert not (picture.hand_mask & picture.object_mask).any()
-    assert (picture.paint_mask <= picture.object_mask).all()
-    assert 0.08 < picture.hand_mask.mean() < 0.6
-    assert 0.01 < picture.object_mask.mean() < 0.4
+    picture = render_stage(stage, camera, PLAIN, Quality(64, 1))
+    assert not (picture.view.hand_mask & picture.view.object_mask).any()
+    assert (picture.view.paint_mask <= picture.view.object_mask).all()
+    assert 0.08 < picture.view.hand_mask.mean() < 0.6
+    assert 0.01 < picture.view.object_mask.mean() < 0.4
 
 
 def test_a_sphere_covers_the_area_its_radius_and_distance_ask_for():
@@ -118,11 +119,11 @@ def test_a_sphere_covers_the_area_its_radius_and_distance_ask_for():
 
 def test_visible_fingers_are_those_with_pixels(stage, sphere_grasp):
     camera = aim(stage, sphere_grasp[0].views["front"], seed=4)
-    picture = render_stage(stage, camera, PLAIN, samples_per_pixel=1)
+    picture = render_stage(stage, camera, PLAIN, Quality(samples_per_pixel=1))
     seen = read_labels(stage, camera)
     for number, finger in enumerate(FINGERS):
         shown = (seen == 11 + number).sum() >= VISIBLE_PIXELS
-        assert (finger in picture.visible_fingers) == shown
+        assert (finger in picture.view.visible_fingers) == shown
 
 
 def test_mirrored_stage_gives_the_mirrored_masks(stage, sphere_grasp):

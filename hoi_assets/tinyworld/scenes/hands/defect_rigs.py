@@ -1,4 +1,4 @@
-"""Rigs of spoilt hands: a finger missing, a sixth one, two fused."""
+"""Rigs of spoilt hands: a finger missing, a sixth one, two fused, one of the wrong length."""
 
 from __future__ import annotations
 
@@ -61,18 +61,7 @@ def extra_finger(rig: HandRig, beside: int, between: bool) -> HandRig:
 
     With `between` the neighbours are spread to make room; `beside` must then be at most 4.
     """
-    names = [f"finger{beside}-{joint}" for joint in (1, 2, 3)]
-    chain = [rig.index(name) for name in names]
-    grown = rig.weights[:, chain].sum(axis=1)
-    inside = (grown[rig.faces] > 0.25).all(axis=1)
-    keep = np.unique(rig.faces[inside])
-    renumber = np.full(len(rig.rest_vertices), -1)
-    renumber[keep] = np.arange(len(keep)) + len(rig.rest_vertices)
-    weights = np.zeros((len(rig.weights) + len(keep), len(rig.bones) + 3))
-    weights[: len(rig.weights), : len(rig.bones)] = rig.weights
-    weights[len(rig.weights) :, len(rig.bones) :] = (
-        rig.weights[np.ix_(keep, np.array(chain))] / grown[keep, None]
-    )
+    chain = _chain(rig, beside)
     local = rig.local.copy()
     sixth = local[chain].copy()
     width = 2.0 * rig.radius[chain[0]]
@@ -92,7 +81,53 @@ def extra_finger(rig: HandRig, beside: int, between: bool) -> HandRig:
     else:
         sixth[0] = _shift_in_parent(sixth[0], -0.75 * width) @ rotation(0.0, -np.radians(16.0))
         sixth[0][1, 3] -= 0.012
-    own = np.array([SIXTH] * len(keep), dtype=np.int8)
+    return _grown(replace(rig, local=local), beside, sixth)
+
+
+def second_thumb(rig: HandRig, abduction: float) -> HandRig:
+    """Let a second thumb fork off the first, turned away from it by radians."""
+    sixth = rig.local[_chain(rig, 1)].copy()
+    # Mostly above the first bone, which lies in the palm: the copy's open root must stay hidden.
+    sixth[0] = sixth[0] @ rotation(0.0, 0.25 * abduction)
+    sixth[1] = sixth[1] @ rotation(0.0, 0.75 * abduction)
+    grown = _grown(rig, 1, sixth)
+    thinner = np.diag([0.96, 1.0, 0.96, 1.0])
+    inverse_rest = grown.inverse_rest.copy()
+    inverse_rest[-3:] = thinner @ inverse_rest[-3:]
+    return replace(grown, inverse_rest=inverse_rest)
+
+
+def stretched_finger(rig: HandRig, finger: int, factor: float) -> HandRig:
+    """Make finger 1 (thumb) .. 5 (little) `factor` times as long, and as thick as it was."""
+    chain = _chain(rig, finger)
+    stretch = np.diag([1.0, factor, 1.0, 1.0])
+    local, inverse_rest = rig.local.copy(), rig.inverse_rest.copy()
+    inverse_rest[chain] = stretch @ inverse_rest[chain]
+    local[chain[1:], 1, 3] *= factor
+    tips = dict(rig.tips)
+    last = f"finger{finger}-3"
+    tips[last] = (tips[last][0], tips[last][1] * factor, tips[last][2])
+    return replace(rig, local=local, inverse_rest=inverse_rest, tips=tips)
+
+
+def _chain(rig: HandRig, finger: int) -> list[int]:
+    return [rig.index(f"finger{finger}-{joint}") for joint in (1, 2, 3)]
+
+
+def _grown(rig: HandRig, finger: int, sixth: Array) -> HandRig:
+    """Add a copy of a finger's skin and bones; `sixth` (3, 4, 4) are the new bones in their
+    parents' frames."""
+    chain = _chain(rig, finger)
+    grown = rig.weights[:, chain].sum(axis=1)
+    inside = (grown[rig.faces] > 0.25).all(axis=1)
+    keep = np.unique(rig.faces[inside])
+    renumber = np.full(len(rig.rest_vertices), -1)
+    renumber[keep] = np.arange(len(keep)) + len(rig.rest_vertices)
+    weights = np.zeros((len(rig.weights) + len(keep), len(rig.bones) + 3))
+    weights[: len(rig.weights), : len(rig.bones)] = rig.weights
+    weights[len(rig.weights) :, len(rig.bones) :] = (
+        rig.weights[np.ix_(keep, np.array(chain))] / grown[keep, None]
+    )
     count = len(rig.bones)
     return replace(
         rig,
@@ -101,12 +136,13 @@ def extra_finger(rig: HandRig, beside: int, between: bool) -> HandRig:
         rest_vertices=np.concatenate([rig.rest_vertices, rig.rest_vertices[keep]]),
         faces=np.concatenate([rig.faces, renumber[rig.faces[inside]]]),
         inverse_rest=np.concatenate([rig.inverse_rest, rig.inverse_rest[chain]]),
-        local=np.concatenate([local, sixth]),
+        local=np.concatenate([rig.local, sixth]),
         weights=weights,
-        finger=np.concatenate([rig.finger, own]),
+        finger=np.concatenate([rig.finger, np.full(len(keep), SIXTH, np.int8)]),
         bone=np.concatenate([rig.bone, weights[len(rig.weights) :].argmax(axis=1)]),
-        tips={**rig.tips, "finger6-3": rig.tips[names[2]]},
+        tips={**rig.tips, "finger6-3": rig.tips[f"finger{finger}-3"]},
         radius=np.concatenate([rig.radius, rig.radius[chain]]),
+        copied=finger,
     )
 
 

@@ -67,6 +67,7 @@ class Grasp:
     hand. views: camera directions by name.
     centre, radius: the sphere worth framing. support_z: height of a table top, or None.
     missing_contacts: parts the category expects to touch, and which do not.
+    states: the hands as they were solved.
     """
 
     category: str
@@ -87,6 +88,7 @@ class Grasp:
     defects: tuple[str, ...]
     absent_fingers: tuple[str, ...]
     missing_contacts: tuple[str, ...]
+    states: tuple[HandState, ...] = ()
 
 
 def solve_grasp(
@@ -214,7 +216,7 @@ def _assemble(
     far = depth = 0.0
     object_pose = np.eye(4)
     for state, side in zip(states, sides, strict=True):
-        world = _to_world(spec, states[0])
+        world = hand_to_world(states[0])
         if state is not states[0]:
             # Both hands hold one object: the second is seen from the object's frame.
             mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -265,11 +267,13 @@ def _assemble(
         defects=defects,
         absent_fingers=tuple(name for s in states for name in s.rig.absent),
         missing_contacts=tuple(missing),
+        states=tuple(states),
     )
 
 
-def _to_world(spec: GraspSpec, state: HandState) -> Array:
+def hand_to_world(state: HandState) -> Array:
     """Hand frame to world: the category's up becomes +z, its front faces the camera at -y."""
+    spec = state.spec
     up = state.object_pose[:3, 2] if spec.method == "press" else unit(np.array(spec.up))
     front = np.array(spec.front)
     front = unit(front - up * (front @ up))

@@ -97,6 +97,7 @@ class HandRig:
     rest_vertices (V, 3); inverse_rest (B, 4, 4) world to bone at rest; local (B, 4, 4) bone in its
     parent's frame at the reference pose; weights (V, B) rows sum to 1; tips (T, 3) fingertip in the
     frame of its last bone; radius (B,) thickness of a finger round a bone, metres.
+    copied: the finger that a sixth one is a copy of.
     """
 
     shape: HandShape
@@ -113,6 +114,7 @@ class HandRig:
     radius: Array
     absent: tuple[str, ...] = ()
     fused: tuple[int, int] | None = None
+    copied: int | None = None
 
     @cached_property
     def places(self) -> dict[str, int]:

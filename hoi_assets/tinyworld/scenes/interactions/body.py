@@ -76,8 +76,7 @@ class Body:
         """Vertices of the shape, (n, 3) world."""
         if self.shape is None:
             return np.zeros((0, 3))
-        vertices = np.concatenate([part.solid.mesh()[0] for part in self.shape.parts])
-        return transform(self.pose, (vertices - self.shape.origin) @ self.shape.axes.T)
+        return transform(self.pose, self.shape.vertices)
 
     @cached_property
     def skin(self) -> Array:

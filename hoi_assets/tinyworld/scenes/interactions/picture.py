@@ -12,7 +12,7 @@ from hoi_assets.tinyworld.scenes.interactions.arrange import arrange
 from hoi_assets.tinyworld.scenes.interactions.body import Arrangement
 from hoi_assets.tinyworld.scenes.interactions.stream import StreamItem
 from hoi_assets.tinyworld.scenes.objects.shape import Surface
-from hoi_assets.tinyworld.scenes.render import PICTURE_SIZE, SAMPLES_PER_PIXEL, Render, render_stage
+from hoi_assets.tinyworld.scenes.render import STANDARD, Quality, View, trace_view, view_stage
 from hoi_assets.tinyworld.scenes.rigid import Array
 from hoi_assets.tinyworld.scenes.sample import Scene
 from hoi_assets.tinyworld.scenes.solving import World
@@ -26,8 +26,7 @@ CAMERA_JITTER = 0.6
 def render_interaction(
     world: World,
     plan: Plan,
-    size: int = PICTURE_SIZE,
-    samples_per_pixel: int = SAMPLES_PER_PIXEL,
+    quality: Quality = STANDARD,
 ) -> tuple[Image.Image, dict[str, Any]]:
     """Render a plan; equal arguments give equal pixels and rows.
 
@@ -39,16 +38,16 @@ def render_interaction(
     stage, owners = stage_of_arrangement(scene)
     tone = plan.hands[0].skin_tone if plan.hands else None
     look = Look("red", "plastic", tone, plan.light, plan.background, plan.seed)
-    picture: Render | None = None
+    view: View | None = None
     for attempt in range(CAMERA_ATTEMPTS):
         camera = aim(stage, scene.look_from, plan.seed + attempt, jitter=CAMERA_JITTER)
-        tried = render_stage(stage, camera, look, size, samples_per_pixel)
-        if picture is None or _least(tried, owners) > _least(picture, owners):
-            picture = tried
-        if _least(picture, owners) >= MIN_SHARE * size**2:
+        tried = view_stage(stage, camera, look, quality)
+        if view is None or _least(tried, owners) > _least(view, owners):
+            view = tried
+        if _least(view, owners) >= MIN_SHARE * quality.size**2:
             break
-    assert picture is not None
-    shown = _shown(picture.pixels, owners)
+    assert view is not None
+    shown = _shown(view.pixels, owners)
     row = {
         "scenario": plan.scenario,
         "pattern": plan.pattern,
@@ -56,28 +55,27 @@ def render_interaction(
         "triples": [[each.subject, each.relation, each.object] for each in triples(plan)],
         "plan": plan.as_json(),
         "gap_mm": scene.gap_mm,
-        "camera": picture.camera.as_list(),
+        "camera": view.camera.as_list(),
         "hand_pixels": [count for name, count in shown if name is None],
         "thing_pixels": [count for name, count in shown if name is not None],
         "things": [plan.things[name].kind for name, _ in shown if name is not None],
     }
-    return picture.image, row
+    return trace_view(view, quality).image, row
 
 
 def render_item(
     world: World,
     item: StreamItem,
-    size: int = PICTURE_SIZE,
-    samples_per_pixel: int = SAMPLES_PER_PIXEL,
+    quality: Quality = STANDARD,
 ) -> Scene:
     """Render one picture of a stream, with its sentence, questions and answers as a row."""
-    image, row = render_interaction(world, item.drawn, size, samples_per_pixel)
+    image, row = render_interaction(world, item.drawn, quality)
     return Scene(image, row | item.row())
 
 
 def stage_of_arrangement(scene: Arrangement) -> tuple[Stage, list[tuple[int | None, list[str]]]]:
     """The stage, and per hand (None) and thing (its place) the names of what shows it in
-    `Render.pixels`."""
+    `View.pixels`."""
     hands: list[HandMesh] = []
     surfaces: list[Surface] = []
     owners: list[tuple[int | None, list[str]]] = []
@@ -110,9 +108,9 @@ def _framed(scene: Arrangement) -> tuple[Array, float]:
     return (low + high) / 2 @ axes, radius
 
 
-def _least(picture: Render, owners: list[tuple[int | None, list[str]]]) -> int:
+def _least(view: View, owners: list[tuple[int | None, list[str]]]) -> int:
     """Pixels of what shows least."""
-    return min(count for _, count in _shown(picture.pixels, owners))
+    return min(count for _, count in _shown(view.pixels, owners))
 
 
 def _shown(pixels: Any, owners: list[tuple[int | None, list[str]]]) -> list[tuple[int | None, int]]:

@@ -105,6 +105,12 @@ class ObjectShape:
         return tuple(drawn)
 
     @cached_property
+    def vertices(self) -> Array:
+        """Vertices (n, 3) of all parts in the object's frame."""
+        vertices = np.concatenate([part.solid.mesh()[0] for part in self.parts])
+        return (vertices - self.origin) @ self.axes.T
+
+    @cached_property
     def mesh(self) -> Any:
         """All felt parts as one trimesh.Trimesh in the object's frame."""
         import trimesh
@@ -156,7 +162,9 @@ def shaded(
     offset = np.arange(len(own)) - np.repeat(np.cumsum(count[point]) - count[point], count[point])
     other = order[start[point[own]] + offset]
     near = (unit[face[own]] * unit[face[other]]).sum(-1) > np.cos(smooth_angle)
-    normals = np.zeros((len(point), 3))
-    np.add.at(normals, own[near], weighted[face[other[near]]])
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-18)
+    # Adds in the order of `np.add.at`, several times as fast.
+    normals: Array = np.stack(
+        [np.bincount(own[near], axis, len(point)) for axis in weighted[face[other[near]]].T], axis=1
+    )
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-18)
     return corners.reshape(-1, 3), np.arange(len(point)).reshape(-1, 3), normals

@@ -29,17 +29,29 @@ class Solid(Protocol):
 def _polygon_distance(points: Array, polygon: Array) -> Array:
     """Signed distance of (n, 2) points to a closed simple polygon (m, 2), negative inside."""
     start, edge = polygon, np.roll(polygon, -1, axis=0) - polygon
-    to = points[:, None, :] - start[None]
-    along = np.clip((to * edge).sum(-1) / np.maximum((edge * edge).sum(-1), 1e-18), 0.0, 1.0)
-    gap = to - along[..., None] * edge
-    distance = np.sqrt((gap * gap).sum(-1).min(axis=1))
+    distance = _segments_distance(points, start, edge)
     y0, y1 = start[:, 1], start[:, 1] + edge[:, 1]
-    py = points[:, 1, None]
+    px, py = points[:, 0, None], points[:, 1, None]
     crosses = (y0 <= py) != (y1 <= py)
     slope = np.where(edge[:, 1] == 0, 1.0, edge[:, 1])
     x_cross = start[:, 0] + (py - y0) / slope * edge[:, 0]
-    inside = (crosses & (points[:, 0, None] < x_cross)).sum(axis=1) % 2 == 1
+    inside = np.logical_xor.reduce(crosses & (px < x_cross), axis=1)
     return np.where(inside, -distance, distance)
+
+
+def _segments_distance(points: Array, start: Array, edge: Array) -> Array:
+    """Distance of points (n, d) to the nearest of the segments from `start` along `edge` (m, d)."""
+    length = np.maximum((edge * edge).sum(-1), 1e-18)
+    # Axis by axis: numpy is slow over a last axis of two or three.
+    axes = range(points.shape[1])
+    to = [points[:, axis, None] - start[None, :, axis] for axis in axes]
+    along = np.clip(sum(to[axis] * edge[:, axis] for axis in axes) / length, 0.0, 1.0)
+    squared = np.zeros_like(along)
+    for axis in axes:
+        gap = to[axis] - along * edge[:, axis]
+        squared += gap * gap
+    nearest: Array = np.sqrt(squared.min(axis=1))
+    return nearest
 
 
 @dataclass(frozen=True)
@@ -164,11 +176,7 @@ class Tube:
 
     def signed_distance(self, points: Array) -> Array:
         path = np.concatenate([self.path, self.path[:1]]) if self.closed else self.path
-        start, edge = path[:-1], np.diff(path, axis=0)
-        to = points[:, None, :] - start[None]
-        along = np.clip((to * edge).sum(-1) / np.maximum((edge * edge).sum(-1), 1e-18), 0.0, 1.0)
-        gap = to - along[..., None] * edge
-        return np.sqrt((gap * gap).sum(-1).min(axis=1)) - self.radius
+        return _segments_distance(points, path[:-1], np.diff(path, axis=0)) - self.radius
 
     def mesh(self) -> tuple[Array, Faces]:
         path, n = self.path, 14

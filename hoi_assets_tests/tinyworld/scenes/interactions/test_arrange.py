@@ -25,6 +25,7 @@ from hoi_assets.store.scene_pool import INTERACTION_SCENES, open_image, read_poo
 from hoi_assets.tinyworld.scenes.interactions.arrange import arrange
 from hoi_assets.tinyworld.scenes.interactions.bodies import hand_only
 from hoi_assets.tinyworld.scenes.interactions.picture import render_interaction
+from hoi_assets.tinyworld.scenes.render import Quality
 from hoi_assets.tinyworld.scenes.shards import TAXONOMY, RenderSettings, render_stream
 from hoi_assets.tinyworld.scenes.solving import load_world
 
@@ -210,7 +211,7 @@ def test_every_hand_and_thing_shows_in_the_picture(world, scenario):
     for seed in (1, 2):
         plan = make_plan(scenario, seed)
         for shown in (plan, spoil(plan, seed).plan):
-            _, row = render_interaction(world, shown, size=64, samples_per_pixel=1)
+            _, row = render_interaction(world, shown, Quality(64, 1))
             assert len(row["thing_pixels"]) == sum(thing.count for thing in shown.things)
             assert min(row["thing_pixels"] + row["hand_pixels"]) > 0
             hands = {r.subject for r in shown.relations if r.subject.startswith("hand")}
@@ -220,19 +221,19 @@ def test_every_hand_and_thing_shows_in_the_picture(world, scenario):
 
 def test_equal_plans_give_equal_bits_and_colours_are_each_things_own(world):
     plan = plan_of("place", thing1="book", thing0="ball")
-    one, row = render_interaction(world, plan, size=48, samples_per_pixel=2)
-    two, again = render_interaction(world, plan, size=48, samples_per_pixel=2)
+    one, row = render_interaction(world, plan, Quality(48, 2))
+    two, again = render_interaction(world, plan, Quality(48, 2))
     assert one.tobytes() == two.tobytes() and row == again
     colour = "green" if plan.things[0].colour != "green" else "purple"
     ball = replace(plan.things[0], colour=colour)
     painted = replace(plan, things=(ball, *plan.things[1:]))
-    other, _ = render_interaction(world, painted, size=48, samples_per_pixel=2)
+    other, _ = render_interaction(world, painted, Quality(48, 2))
     changed = (np.asarray(one) != np.asarray(other)).any(axis=2)
     assert 0 < changed.mean() < 0.6
 
 
 def test_stream_shards_are_readable_true_and_drawn_again_with_equal_bits(tmp_path):
-    drawing = RenderSettings(32, 1)
+    drawing = RenderSettings(Quality(32, 1))
     render_stream(tmp_path, "interactions", 6, 1, drawing, shard_scenes=3)
     rows = read_pool(tmp_path, "interactions")
     assert dict(rows.schema) == INTERACTION_SCENES.schema and len(rows) == 6
