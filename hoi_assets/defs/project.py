@@ -58,11 +58,11 @@ class Project:
 
     @cached_property
     def partition_keys(self) -> tuple[tuple[str, ...], ...]:
-        """Keys of each kind of partitions, in order."""
+        """Keys of each kind of partitions, in the order of the jobs."""
         found = dict.fromkeys(
-            tuple(stage.partitions_def.get_partition_keys())
-            for stage in self.graph.stages
-            if stage.partitions_def is not None
+            tuple(partitions_def.get_partition_keys())
+            for partitions_def in map(self.partitions_of, self.pipeline_jobs)
+            if partitions_def is not None
         )
         return tuple(found)
 
