@@ -158,10 +158,17 @@ def load_cached(
 
 
 def move_to_device(modules: Sequence[Any], device: str) -> None:
-    """Move modules to `device` in place, after evicting cached models for which no room is left."""
+    """Move modules to `device` in place, after evicting cached models for which no room is left.
+
+    On the CPU the tensors are copied: safetensors maps its file into memory, and a file that is
+    overwritten later would change the model under its old digest.
+    """
     _cache.make_room(size_bytes(modules), device)
     for module in modules:
         module.to(device)
+        if device == "cpu":
+            for tensor in (*module.parameters(), *module.buffers()):
+                tensor.data = tensor.data.clone()
 
 
 def cached_keys() -> tuple[ModelKey, ...]:

@@ -30,9 +30,12 @@ def refused(folder: Path) -> str:
 
 def test_changed_weights_are_loaded_anew(copy: Path) -> None:
     first = load_sdxl(ModelRef(source=str(copy)))
+    before = first.pipe.unet.conv_in.bias.clone()
     weights = load_file(copy / UNET)
     weights["conv_in.bias"] += 1
     save_file(weights, copy / UNET, metadata={"format": "pt"})
+    # Safetensors maps files into memory: the model in the cache must not follow its file.
+    assert torch.equal(first.pipe.unet.conv_in.bias, before)
     second = load_sdxl(ModelRef(source=str(copy)))
     assert first.digest != second.digest
     assert not torch.equal(first.pipe.unet.conv_in.bias, second.pipe.unet.conv_in.bias)
