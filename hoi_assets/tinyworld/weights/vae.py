@@ -95,17 +95,17 @@ def even_out(vae: Any, pixels: Any) -> None:
 
     latents, _ = encode(vae, pixels)
     mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
-    into, out = vae.quant_conv, vae.post_quant_conv
+    into, out, channels = vae.quant_conv, vae.post_quant_conv, len(mean)
     with torch.no_grad():
-        into.weight[:LATENT_CHANNELS] /= deviation[:, None, None, None]
-        into.bias[:LATENT_CHANNELS] = (into.bias[:LATENT_CHANNELS] - mean) / deviation
-        into.bias[LATENT_CHANNELS:] -= 2 * deviation.log()
+        into.weight[:channels] /= deviation[:, None, None, None]
+        into.bias[:channels] = (into.bias[:channels] - mean) / deviation
+        into.bias[channels:] -= 2 * deviation.log()
         out.bias += (out.weight[:, :, 0, 0] * mean).sum(dim=1)
         out.weight *= deviation[None, :, None, None]
 
 
 def encode(vae: Any, pixels: Any, batch_size: int = 64) -> tuple[Any, Any]:
-    """Mean and deviation (N, 8, 16, 16) of the latents of uint8 pixels, before scaling."""
+    """Mean and deviation (N, C, 16, 16) of the latents of uint8 pixels, before scaling."""
     import torch
 
     from hoi_assets.tinyworld.weights.loop import autocast
