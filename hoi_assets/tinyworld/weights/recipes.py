@@ -67,7 +67,7 @@ RECIPES = {
         Recipe(
             "vae16",
             split="pretrain",
-            steps=2400,
+            steps=6000,
             batch_size=8,
             learning_rate=1.5e-3,
             ema_decay=0.998,

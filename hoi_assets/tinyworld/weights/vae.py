@@ -160,12 +160,12 @@ def start_from_averages(vae: Any) -> None:
             if isinstance(module, ResnetBlock2D):
                 module.conv2.weight.zero_()
                 if module.conv_shortcut is not None:
-                    _pass_through(module.conv_shortcut, carried, [(0, 0, 1.0)])
+                    pass_through(module.conv_shortcut, carried, [(0, 0, 1.0)])
             elif isinstance(module, Downsample2D):
                 quarter = [(y, x, 0.25) for y in (0, 1) for x in (0, 1)]
-                _pass_through(module.conv, carried, quarter)
+                pass_through(module.conv, carried, quarter)
             elif isinstance(module, Upsample2D):
-                _pass_through(module.conv, carried, [(1, 1, 1.0)])
+                pass_through(module.conv, carried, [(1, 1, 1.0)])
         for convolution, pairs in (
             (vae.encoder.conv_in, {c: {c % 3: 1.0 if c < 3 else -1.0} for c in carried}),
             (vae.encoder.conv_out, {c: {c: 1.0, c + 3: -1.0} for c in range(3)}),
@@ -182,7 +182,8 @@ def start_from_averages(vae: Any) -> None:
             convolution.bias.zero_()
 
 
-def _pass_through(convolution: Any, channels: Any, taps: list[tuple[int, int, float]]) -> None:
+def pass_through(convolution: Any, channels: Any, taps: list[tuple[int, int, float]]) -> None:
+    """Let each of `channels` leave `convolution` as it entered, weighed by `taps` (y, x, weight)."""
     for channel in channels:
         convolution.weight[channel].zero_()
         convolution.bias[channel] = 0.0

@@ -6,7 +6,7 @@ From the library's first weights it would spend most of a short training on find
 
 from typing import Any
 
-from hoi_assets.tinyworld.weights.vae import _pass_through
+from hoi_assets.tinyworld.weights.vae import pass_through
 
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 COMPONENTS_PER_GROUP = 31
@@ -69,7 +69,7 @@ def _start_encoder(encoder: Any, mean: Any, scaled: Any) -> None:
     import torch
 
     first, second, third, last = encoder.down_blocks
-    _pass_through(encoder.conv_in, range(3), [(1, 1, 1.0)])
+    pass_through(encoder.conv_in, range(3), [(1, 1, 1.0)])
     for block, channels in ((first, 3), (second, 12)):
         convolution = block.downsamplers[0].conv
         convolution.weight[: 4 * channels].zero_()
@@ -77,8 +77,8 @@ def _start_encoder(encoder: Any, mean: Any, scaled: Any) -> None:
         for corner, (y, x) in enumerate(CORNERS):
             for channel in range(channels):
                 convolution.weight[corner * channels + channel, channel, y, x] = 1.0
-    _pass_through(second.resnets[0].conv_shortcut, range(12), [(0, 0, 1.0)])
-    _pass_through(third.resnets[0].conv_shortcut, range(48), [(0, 0, 1.0)])
+    pass_through(second.resnets[0].conv_shortcut, range(12), [(0, 0, 1.0)])
+    pass_through(third.resnets[0].conv_shortcut, range(48), [(0, 0, 1.0)])
     count = len(scaled)
     convolution = third.downsamplers[0].conv
     convolution.weight[:count].zero_()
@@ -125,9 +125,9 @@ def _start_decoder(decoder: Any, mean: Any, directions: Any) -> None:
     for block in decoder.up_blocks:
         for resnet in block.resnets:
             if resnet.conv_shortcut is not None:
-                _pass_through(resnet.conv_shortcut, colours, [(0, 0, 1.0)])
+                pass_through(resnet.conv_shortcut, colours, [(0, 0, 1.0)])
         for upsampler in block.upsamplers or ():
-            _pass_through(upsampler.conv, colours, bilinear)
+            pass_through(upsampler.conv, colours, bilinear)
     shortcut = decoder.up_blocks[-1].resnets[0].conv_shortcut
     for channel, constant in ((6, DECODER_CONSTANT), (7, -DECODER_CONSTANT)):
         shortcut.weight[channel].zero_()
