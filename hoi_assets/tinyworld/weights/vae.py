@@ -183,7 +183,7 @@ def start_from_averages(vae: Any) -> None:
 
 
 def pass_through(convolution: Any, channels: Any, taps: list[tuple[int, int, float]]) -> None:
-    """Let each of `channels` leave `convolution` as it entered, weighed by `taps` (y, x, weight)."""
+    """Let `channels` leave `convolution` as they entered, weighed by `taps` (y, x, weight)."""
     for channel in channels:
         convolution.weight[channel].zero_()
         convolution.bias[channel] = 0.0
