@@ -1,5 +1,5 @@
-"""Make the tiny weights: `init` writes untrained ones, `train` trains, `examine` measures,
-`pages` generates pictures for manual labels."""
+"""Make the tiny weights: `init` writes untrained ones, `train` trains, `examine` and `round-trips`
+measure, `pages` generates pictures for manual labels."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ROOT
 from hoi_assets.tinyworld.weights.manual_labels import FOLDER, generate_pages
-from hoi_assets.tinyworld.weights.store import TRAINING, WEIGHTS, WORLD, write_fresh
+from hoi_assets.tinyworld.weights.store import NEXT, TRAINING, WEIGHTS, WORLD, write_fresh
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     init.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the models")
     init.add_argument("--seed", type=int, default=0)
     train = commands.add_parser("train", help="train models; interrupted, it resumes")
-    train.add_argument("names", nargs="*", help="models to train, default all in order")
+    train.add_argument("names", nargs="*", help="models to train, default all of this edition")
     train.add_argument("--max-minutes", type=float, help="outer stop of each training")
     train.add_argument(
         "--go-on", action="store_true", help="start from the stored weights, not from fresh ones"
@@ -36,6 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
     pages.add_argument("--folder", type=Path, default=FOLDER, help="where pages and table go")
     pages.add_argument("--count", type=int, default=192)
     pages.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the models")
+    trips = commands.add_parser(
+        "round-trips", help="measure an autoencoder on held-out pictures, beside the present one"
+    )
+    trips.add_argument("--vae", type=Path, default=NEXT / "vae16", help="folder of it")
+    trips.add_argument("--present", type=Path, default=WEIGHTS / "sdxl", help="pipeline to compare")
+    trips.add_argument("--world", type=Path, default=WORLD, help="folder of the pictures")
+    trips.add_argument("--sheet", type=Path, help="picture of round trips to write")
     for command in (train, examine):
         command.add_argument("--world", type=Path, default=WORLD, help="folder of the pictures")
         command.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the models")
@@ -48,6 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if options.command == "pages":
             generate_pages(options.weights, options.pool, options.folder, options.count)
+            return 0
+        if options.command == "round-trips":
+            from hoi_assets.tinyworld.weights.round_trips import compare_round_trips
+
+            compare_round_trips(options.vae, options.present, options.world, options.sheet, log)
             return 0
         from hoi_assets.tinyworld.weights.run import Run
         from hoi_assets.tinyworld.weights.train import add_truth_rates

@@ -65,6 +65,20 @@ RECIPES = {
             extra=(("gradient_weight", 0.5), ("colour_weight", 1.0)),
         ),
         Recipe(
+            "vae16",
+            split="pretrain",
+            steps=6000,
+            batch_size=8,
+            learning_rate=1.5e-3,
+            ema_decay=0.998,
+            extra=(
+                ("crop_px", 64),
+                ("l2_weight", 0.3),
+                ("gradient_weight", 0.5),
+                ("kl_weight", 1e-5),
+            ),
+        ),
+        Recipe(
             "sdxl",
             split="pretrain",
             steps=4500,

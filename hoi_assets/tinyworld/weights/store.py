@@ -9,6 +9,8 @@ from hoi_assets.progress import Log
 from hoi_assets.settings import ROOT
 
 WEIGHTS = ROOT / "data" / "models" / "tiny"
+# Models of the coming edition, which no profile uses yet.
+NEXT = ROOT / "data" / "models" / "next"
 TRAINING = ROOT / "data" / "training"
 WORLD = ROOT / "data" / "world"
 

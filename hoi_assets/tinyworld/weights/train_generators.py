@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.tinyworld.weights import sd3, sdxl, vae
+from hoi_assets.tinyworld.weights import sd3, sdxl, vae, vae16, vae16_start
 from hoi_assets.tinyworld.weights.card import Card, make_card, read_card, write_card
 from hoi_assets.tinyworld.weights.loop import Trained, compiled, validation_loss
 from hoi_assets.tinyworld.weights.pictures import Pictures, read_pictures
@@ -67,6 +67,30 @@ def _store_vae(run: Run, model: Any, card: Card) -> None:
 
     replace_folder(old, write)
     run.log(f"{card.recipe}: stored, {card.quality['psnr_db']:.1f} dB, {card.minutes:.1f} min")
+
+
+def train_vae16(run: Run) -> None:
+    """The shared autoencoder of the coming edition, in a folder of its own."""
+    import torch
+
+    recipe = run.recipe("vae16")
+    learnt, held = run.pictures(recipe)
+
+    def fresh() -> Any:
+        started = vae16.build_vae16()
+        vae16_start.start_from_components(started, learnt.pixels[:512])
+        return started
+
+    model, origin = run.start("vae16", fresh, vae16.stored)
+    # Convolutions of a CPU are faster on channels that lie side by side.
+    model.to(memory_format=torch.channels_last)
+    trained = run.fit(model, vae16.loss_of(model, learnt.pixels, recipe), recipe)
+    vae.even_out(model, learnt.pixels[:512])
+    round_to_stored(model)
+    quality = vae.measure(model, held.pixels[:512])
+    model.register_to_config(scaling_factor=round(1 / quality["latent_std"], 5))
+    card = make_card(recipe, trained, learnt, held, model, quality, origin)
+    run.store("vae16", card, lambda folder: vae16.save(model, folder))
 
 
 def train_sdxl(run: Run) -> None:

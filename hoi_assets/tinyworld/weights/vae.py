@@ -95,17 +95,17 @@ def even_out(vae: Any, pixels: Any) -> None:
 
     latents, _ = encode(vae, pixels)
     mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
-    into, out = vae.quant_conv, vae.post_quant_conv
+    into, out, channels = vae.quant_conv, vae.post_quant_conv, len(mean)
     with torch.no_grad():
-        into.weight[:LATENT_CHANNELS] /= deviation[:, None, None, None]
-        into.bias[:LATENT_CHANNELS] = (into.bias[:LATENT_CHANNELS] - mean) / deviation
-        into.bias[LATENT_CHANNELS:] -= 2 * deviation.log()
+        into.weight[:channels] /= deviation[:, None, None, None]
+        into.bias[:channels] = (into.bias[:channels] - mean) / deviation
+        into.bias[channels:] -= 2 * deviation.log()
         out.bias += (out.weight[:, :, 0, 0] * mean).sum(dim=1)
         out.weight *= deviation[None, :, None, None]
 
 
 def encode(vae: Any, pixels: Any, batch_size: int = 64) -> tuple[Any, Any]:
-    """Mean and deviation (N, 8, 16, 16) of the latents of uint8 pixels, before scaling."""
+    """Mean and deviation (N, C, 16, 16) of the latents of uint8 pixels, before scaling."""
     import torch
 
     from hoi_assets.tinyworld.weights.loop import autocast
@@ -160,12 +160,12 @@ def start_from_averages(vae: Any) -> None:
             if isinstance(module, ResnetBlock2D):
                 module.conv2.weight.zero_()
                 if module.conv_shortcut is not None:
-                    _pass_through(module.conv_shortcut, carried, [(0, 0, 1.0)])
+                    pass_through(module.conv_shortcut, carried, [(0, 0, 1.0)])
             elif isinstance(module, Downsample2D):
                 quarter = [(y, x, 0.25) for y in (0, 1) for x in (0, 1)]
-                _pass_through(module.conv, carried, quarter)
+                pass_through(module.conv, carried, quarter)
             elif isinstance(module, Upsample2D):
-                _pass_through(module.conv, carried, [(1, 1, 1.0)])
+                pass_through(module.conv, carried, [(1, 1, 1.0)])
         for convolution, pairs in (
             (vae.encoder.conv_in, {c: {c % 3: 1.0 if c < 3 else -1.0} for c in carried}),
             (vae.encoder.conv_out, {c: {c: 1.0, c + 3: -1.0} for c in range(3)}),
@@ -182,7 +182,8 @@ def start_from_averages(vae: Any) -> None:
             convolution.bias.zero_()
 
 
-def _pass_through(convolution: Any, channels: Any, taps: list[tuple[int, int, float]]) -> None:
+def pass_through(convolution: Any, channels: Any, taps: list[tuple[int, int, float]]) -> None:
+    """Let `channels` leave `convolution` as they entered, weighed by `taps` (y, x, weight)."""
     for channel in channels:
         convolution.weight[channel].zero_()
         convolution.bias[channel] = 0.0
