@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,30 @@ import pytest
 from hoi_assets_tests.llm.chat_server import KEY, Answer, Server
 
 Start = Callable[..., Server]
+
+# These train, render or run Dagster jobs; `make test-fast` leaves them out.
+SLOW_FILES = (
+    "cli/test_rate.py",
+    "defs/test_automation.py",
+    "engines/sd3/test_redenoising.py",
+    "engines/sdxl/test_lora.py",
+    "engines/test_model_cache.py",
+    "engines/vilt/",
+    "evaluation/test_folder_scores.py",
+    "ppv/test_candidates.py",
+    "publishing/test_write_audit_publish.py",
+    "rating/test_crash.py",
+    "test_detailscribe_pipeline.py",
+    "tinyworld/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of `SLOW_FILES` as slow."""
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(root).as_posix().startswith(SLOW_FILES):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

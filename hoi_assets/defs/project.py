@@ -23,7 +23,8 @@ class Project:
     """The pipelines under one profile and home.
 
     Attributes:
-        assets: bound to the profile, in order of dependency.
+        assets: published assets, bound to the profile, in order of dependency.
+        plain_assets: other assets, as they are; the warm loop and `hoi stale` leave them alone.
         pipeline_jobs: in the order in which the warm loop runs them.
     """
 
@@ -31,6 +32,7 @@ class Project:
     graph: Graph
     assets: tuple[dg.AssetsDefinition, ...]
     pipeline_jobs: tuple[Any, ...]
+    plain_assets: tuple[dg.AssetsDefinition, ...] = ()
 
     @cached_property
     def pipelines(self) -> dg.Definitions:
@@ -38,7 +40,7 @@ class Project:
         platform = self.platform
         home = None if platform.home is None else str(platform.home)
         return dg.Definitions(
-            assets=self.assets,
+            assets=[*self.assets, *self.plain_assets],
             jobs=self.pipeline_jobs,
             resources={PLATFORM: PlatformResource(profile=platform.profile, home=home)},
             executor=dg.in_process_executor,
@@ -130,16 +132,23 @@ def load_project(
     found = assets_below("hoi_assets.defs") if assets is None else list(assets)
     if not found:
         raise HoiError("there are no assets", "define one with published_asset")
-    graph, bound = bind(found, platform.settings)
-    return Project(platform, graph, tuple(bound), tuple(pipeline_jobs))
+    plain = tuple(asset for asset in found if not is_published_asset(asset))
+    published = (asset for asset in found if is_published_asset(asset))
+    graph, bound = bind(published, platform.settings)
+    return Project(platform, graph, tuple(bound), tuple(pipeline_jobs), plain)
 
 
 def assets_below(package: str) -> list[dg.AssetsDefinition]:
-    """Every published asset at the top of a module below the package, each once."""
+    """Every asset at the top of a module below the package, each once."""
     found: dict[int, dg.AssetsDefinition] = {}
     root = importlib.import_module(package)
     for info in pkgutil.walk_packages(root.__path__, f"{package}."):
         for value in vars(importlib.import_module(info.name)).values():
-            if is_published_asset(value):
+            if isinstance(value, dg.AssetsDefinition):
                 found[id(value)] = value
     return list(found.values())
+
+
+def published_below(package: str) -> list[dg.AssetsDefinition]:
+    """Those of `assets_below` that `published_asset` made."""
+    return [asset for asset in assets_below(package) if is_published_asset(asset)]

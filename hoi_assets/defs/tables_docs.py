@@ -5,7 +5,7 @@ python -m hoi_assets.defs.tables_docs
 
 import sys
 
-from hoi_assets.defs.project import assets_below
+from hoi_assets.defs.project import published_below
 from hoi_assets.publishing.asset import stage_of
 from hoi_assets.settings import ROOT
 from hoi_assets.store.tables import Column, Table
@@ -22,7 +22,7 @@ Every Parquet file of a published version. Generated from the declarations by
 def tables_markdown() -> str:
     """The whole page."""
     stages = sorted(
-        (stage_of(asset) for asset in assets_below("hoi_assets.defs")), key=lambda one: one.name
+        (stage_of(asset) for asset in published_below("hoi_assets.defs")), key=lambda one: one.name
     )
     parts = [HEAD]
     for stage in stages:

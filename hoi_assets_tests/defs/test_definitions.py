@@ -11,7 +11,7 @@ import pytest
 
 from hoi_assets.defs.all_definitions import all_definitions
 from hoi_assets.defs.jobs import PIPELINE_JOBS
-from hoi_assets.defs.project import Project, assets_below, load_project
+from hoi_assets.defs.project import Project, load_project, published_below
 from hoi_assets.settings import ROOT
 
 # Group and partitions of every asset: names are a contract.
@@ -109,10 +109,12 @@ def test_every_asset_runs_in_exactly_one_pipeline_job(project):
 
 
 def test_what_loads_a_model_asks_for_the_gpu_pool():
-    pools = {asset.key.to_user_string(): asset.op.pool for asset in assets_below("hoi_assets.defs")}
+    pools = {
+        asset.key.to_user_string(): asset.op.pool for asset in published_below("hoi_assets.defs")
+    }
     loads_models = {
         spec.key.to_user_string()
-        for asset in assets_below("hoi_assets.defs")
+        for asset in assets
         for spec in asset.specs
         if "pytorch" in spec.kinds
     }

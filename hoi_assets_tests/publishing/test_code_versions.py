@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hoi_assets.defs.project import assets_below
+from hoi_assets.defs.project import published_below
 from hoi_assets.errors import HoiError
 from hoi_assets.publishing import code_versions
 from hoi_assets.publishing.asset import stage_of
@@ -23,7 +23,7 @@ from hoi_assets.publishing.stage import Stage
 
 
 def stages() -> dict[str, Stage]:
-    found = [stage_of(asset) for asset in assets_below("hoi_assets.defs")]
+    found = [stage_of(asset) for asset in published_below("hoi_assets.defs")]
     return {stage.name: stage for stage in found}
 
 

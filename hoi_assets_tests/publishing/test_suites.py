@@ -3,14 +3,14 @@
 import polars as pl
 import pytest
 
-from hoi_assets.defs.project import assets_below
+from hoi_assets.defs.project import published_below
 from hoi_assets.publishing.asset import stage_of
 from hoi_assets.publishing.expectations import resolve, with_schemas
 from hoi_assets.publishing.validation import build_suite, evaluate
 from hoi_assets.settings import load_settings
 
 SETTINGS = load_settings("tiny")
-STAGES = {stage.name: stage for stage in (stage_of(a) for a in assets_below("hoi_assets.defs"))}
+STAGES = {stage.name: stage for stage in (stage_of(a) for a in published_below("hoi_assets.defs"))}
 SUITES = {name: stage.suite for name, stage in STAGES.items()}
 
 

@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 
 from hoi_assets.defs.project import Project, load_project
 from hoi_assets.errors import HoiError
-from hoi_assets.publishing.asset import FORCE_TAG, published_asset, stage_of
+from hoi_assets.publishing.asset import FORCE_TAG, is_published_asset, published_asset, stage_of
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import row_count, suite
 from hoi_assets.publishing.graph import Graph
@@ -265,7 +265,7 @@ HOOK = dg.StaticPartitionsDefinition(["hook"])
 
 def project_of(folder: Path, *assets: dg.AssetsDefinition) -> Project:
     """A project of these assets alone, all in the job `job`."""
-    names = [stage_of(asset).name for asset in assets]
+    names = [asset.key.to_user_string() for asset in assets if is_published_asset(asset)]
     return load_project(
         str(folder / "small.yaml"),
         folder / "home",
@@ -547,6 +547,20 @@ def test_code_references_link_to_the_assets_own_function():
     lines = Path(__file__).read_text(encoding="utf-8").splitlines()
     assert "published_asset" in lines[reference.line_number - 1]
     assert "def drawings" in lines[reference.line_number]
+
+
+def test_plain_assets_stand_beside_published_ones(folder, instance):
+    @dg.asset(deps=["drawings"])
+    def plain() -> None: ...
+
+    project = project_of(folder, drawings, plain)
+    assert [stage.name for stage in project.graph.stages] == ["drawings"]
+    keys = {key for asset in project.pipelines.assets or () for key in asset.keys}  # type: ignore[union-attr]
+    assert keys == {AssetKey("drawings"), AssetKey("plain")}
+    job = project.pipelines.resolve_job_def("__ASSET_JOB")
+    assert job.execute_in_process(
+        instance=instance, partition_key="functional", asset_selection=[AssetKey("plain")]
+    ).success
 
 
 def test_pool_is_asked_for_on_a_gpu_only(folder):
