@@ -109,9 +109,8 @@ def test_every_asset_runs_in_exactly_one_pipeline_job(project):
 
 
 def test_what_loads_a_model_asks_for_the_gpu_pool():
-    pools = {
-        asset.key.to_user_string(): asset.op.pool for asset in published_below("hoi_assets.defs")
-    }
+    assets = published_below("hoi_assets.defs")
+    pools = {asset.key.to_user_string(): asset.op.pool for asset in assets}
     loads_models = {
         spec.key.to_user_string()
         for asset in assets
