@@ -4,6 +4,7 @@ import polars as pl
 
 from hoi_assets.defs.groups import DETAILSCRIBE, OWNERS
 from hoi_assets.defs.partitions import scenario
+from hoi_assets.defs.sheets import image_sheet
 from hoi_assets.defs.suites import (
     FAILED_SHARE,
     FAILED_WITHOUT_REASON,
@@ -23,7 +24,6 @@ from hoi_assets.publishing.expectations import (
     unexpected_rows,
     unique,
 )
-from hoi_assets.publishing.metadata import Image
 from hoi_assets.store.versions import Staging
 
 SHOWN_IMAGES = 36
@@ -48,7 +48,6 @@ def initial_images(context: StageContext, staging: Staging) -> Result:
     """The benchmark model's plain image of each prompt; the latents at the switch steps are cached
     for the variants."""
     from hoi_assets.detailscribe.initial_images import draw_initial_images
-    from hoi_assets.pictures import contact_sheet, to_webp
 
     prompts = context.parent("interacting_prompts").table("rows")
     usable = prompts.filter(pl.col("status") == "accepted")
@@ -57,16 +56,13 @@ def initial_images(context: StageContext, staging: Staging) -> Result:
     context.record("row_id", table)
     drawn = table.filter(pl.col("status") == "accepted")
     shown = drawn.head(SHOWN_IMAGES)
-    sheet = contact_sheet(
-        [context.store.images.open(pixels) for pixels in shown["pixels"]],
-        shown["prompt"].to_list(),
-    )
+    sheet = image_sheet(context.store, shown["pixels"], shown["prompt"].to_list())
     return Result(
         metadata={
             "images": drawn.height,
             "failed": table.height - drawn.height,
             "denoiser_evaluations": int(table["denoiser_evaluations"].sum()),
-            "contact_sheet": Image(to_webp(sheet), "image/webp"),
+            "contact_sheet": sheet,
         }
     )
 
@@ -106,7 +102,6 @@ def image_critiques(context: StageContext, staging: Staging) -> Result:
     from hoi_assets.detailscribe.critique import critiques_frame, findings_frame
     from hoi_assets.detailscribe.decompose import read_components
     from hoi_assets.detailscribe.initial_images import critique_initial_images
-    from hoi_assets.pictures import contact_sheet, to_webp
 
     initial = context.parent("initial_images").table("rows")
     components = read_components(context.parent("interaction_decompositions").table("components"))
@@ -121,8 +116,9 @@ def image_critiques(context: StageContext, staging: Staging) -> Result:
     shown = table.filter(pl.col("status") == "accepted").head(SHOWN_IMAGES)
     failing = findings.filter(~pl.col("satisfied") & pl.col("component").is_not_null())
     problems = dict(failing.group_by("row_id", maintain_order=True).agg("problem").rows())
-    sheet = contact_sheet(
-        [context.store.images.open(pixels[row_id]) for row_id in shown["row_id"]],
+    sheet = image_sheet(
+        context.store,
+        [pixels[row_id] for row_id in shown["row_id"]],
         ["; ".join(problems.get(row_id, ["nothing to correct"])) for row_id in shown["row_id"]],
         good=shown["nothing_to_correct"].to_list(),
     )
@@ -133,6 +129,6 @@ def image_critiques(context: StageContext, staging: Staging) -> Result:
             "components": int(table["components"].sum()),
             "failing_components": int(table["failing"].sum()),
             "failed": table.filter(pl.col("status") == "failed").height,
-            "contact_sheet": Image(to_webp(sheet), "image/webp"),
+            "contact_sheet": sheet,
         }
     )

@@ -4,11 +4,12 @@ import polars as pl
 
 from hoi_assets.defs.groups import DETAILSCRIBE, OWNERS
 from hoi_assets.defs.partitions import scenario
+from hoi_assets.defs.sheets import image_sheet
 from hoi_assets.defs.suites import benchmark_images
 from hoi_assets.detailscribe.image_rows import IMAGE_ROWS
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
-from hoi_assets.publishing.metadata import Image, Table
+from hoi_assets.publishing.metadata import Table
 from hoi_assets.store.versions import Staging
 
 SHEET_ROWS = 8
@@ -79,7 +80,6 @@ def baseline_images(context: StageContext, staging: Staging) -> Result:
 
 def _write_candidates(context: StageContext, staging: Staging, table: pl.DataFrame) -> Result:
     """Write and record candidates, and show them on a sheet with the selected ones framed."""
-    from hoi_assets.pictures import contact_sheet, to_webp
 
     staging.write_table("rows", table)
     named = table.with_columns(
@@ -91,8 +91,9 @@ def _write_candidates(context: StageContext, staging: Staging, table: pl.DataFra
     shown = drawn.filter(pl.col("row_id").is_in(few.implode())).sort(
         "row_id", "method", "candidate", maintain_order=True
     )
-    sheet = contact_sheet(
-        [context.store.images.open(pixels) for pixels in shown["pixels"]],
+    sheet = image_sheet(
+        context.store,
+        shown["pixels"],
         [_label(row) for row in shown.iter_rows(named=True)],
         good=shown["selected"].to_list(),
     )
@@ -106,7 +107,7 @@ def _write_candidates(context: StageContext, staging: Staging, table: pl.DataFra
     return Result(
         metadata={
             "methods": Table(counts.to_dicts()),
-            "contact_sheet": Image(to_webp(sheet), "image/webp"),
+            "contact_sheet": sheet,
         }
     )
 

@@ -5,12 +5,12 @@ import polars as pl
 from hoi_assets.defs.automation import follow_per_partition
 from hoi_assets.defs.groups import EVALUATION, OWNERS
 from hoi_assets.defs.partitions import hand_pose
+from hoi_assets.defs.sheets import image_sheet
 from hoi_assets.defs.suites import FAILED_SHARE, REPEATED_PICTURES
 from hoi_assets.ppv.evaluation_images import EVALUATION_IMAGE_ROWS
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import in_set, measure, not_null, row_count, suite, unique
-from hoi_assets.publishing.metadata import Image
 from hoi_assets.store.versions import Staging
 
 SHOWN_PROMPTS = 12
@@ -47,7 +47,6 @@ EVALUATION_IMAGES_SUITE = suite(
 def hoi_evaluation_images(context: StageContext, staging: Staging) -> Result:
     """Held-out HOI prompts (seen and unseen pose-object combinations) and general prompts, drawn by
     the base, the category's DreamBooth LoRA and the fine-tuned model from the same noise."""
-    from hoi_assets.pictures import contact_sheet, to_webp
     from hoi_assets.ppv.evaluation_images import METHODS, draw_evaluation_images
 
     table = draw_evaluation_images(
@@ -64,14 +63,15 @@ def hoi_evaluation_images(context: StageContext, staging: Staging) -> Result:
     drawn = table.filter(pl.col("status") == "accepted")
     shown = drawn.sort("suite", "evaluation_prompt_id", "seed", "method")
     shown = shown.head(SHOWN_PROMPTS * len(METHODS))
-    sheet = contact_sheet(
-        [context.store.images.open(pixels) for pixels in shown["pixels"]],
+    sheet = image_sheet(
+        context.store,
+        shown["pixels"],
         [f"{row['method']}: {row['prompt']}" for row in shown.iter_rows(named=True)],
         columns=2 * len(METHODS),
     )
     return Result(
         metadata={
             "images": drawn.height,
-            "contact_sheet": Image(to_webp(sheet), "image/webp"),
+            "contact_sheet": sheet,
         }
     )

@@ -4,6 +4,7 @@ import polars as pl
 
 from hoi_assets.defs.automation import follow_changed_parents, follow_in_one_run
 from hoi_assets.defs.groups import OWNERS, PPV
+from hoi_assets.defs.sheets import image_sheet
 from hoi_assets.defs.suites import ACCEPTED
 from hoi_assets.ppv.finetuning import FINETUNING_LOG, FINETUNING_SUMMARY
 from hoi_assets.ppv.packaging import DATASET_ROWS, DATASET_SUMMARY
@@ -73,7 +74,6 @@ DATASET_SUITE = suite(
 def hoi_dataset(context: StageContext, staging: Staging) -> Result:
     """The accepted pairs of all categories whose gates pass, near-duplicates removed, split by base
     prompt, with a dataset card; opens with `datasets.load_dataset(folder)`."""
-    from hoi_assets.pictures import contact_sheet, to_webp
     from hoi_assets.ppv.packaging import package_dataset
 
     table, summary = package_dataset(
@@ -91,15 +91,12 @@ def hoi_dataset(context: StageContext, staging: Staging) -> Result:
     context.record("image_id", table)
     accepted = table.filter(pl.col("status") == "accepted")
     shown = accepted.sample(n=min(SHOWN_PAIRS, accepted.height), seed=0)
-    sheet = contact_sheet(
-        [context.store.images.open(pixels) for pixels in shown["pixels"]],
-        shown["prompt"].to_list(),
-    )
+    sheet = image_sheet(context.store, shown["pixels"], shown["prompt"].to_list())
     return Result(
         metadata={
             **summary.row(0, named=True),
             "open": Markdown("```python\ndatasets.load_dataset('<path>/dataset')\n```"),
-            "contact_sheet": Image(to_webp(sheet), "image/webp"),
+            "contact_sheet": sheet,
         }
     )
 

@@ -5,6 +5,7 @@ from pydantic import Field
 
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
+from hoi_assets.defs.sheets import image_sheet
 from hoi_assets.defs.suites import (
     ACCEPTED_WITHOUT_PIXELS,
     FAILED_SHARE,
@@ -64,7 +65,6 @@ INSTANCE_IMAGES_SUITE = suite(
 def instance_images(context: StageContext, staging: Staging) -> Result:
     """The DreamBooth reference images of the category and their captions: renders of the tiny
     world, or the user's own folder. Unreadable files are rejected with a reason."""
-    from hoi_assets.pictures import contact_sheet, to_webp
     from hoi_assets.ppv.instance_images import read_instance_images
 
     images = context.store.images
@@ -72,15 +72,14 @@ def instance_images(context: StageContext, staging: Staging) -> Result:
     staging.write_table("rows", table)
     context.record("source", table)
     accepted = table.filter(pl.col("status") == "accepted")
-    sheet = contact_sheet(
-        [images.open(pixels) for pixels in accepted["pixels"]],
-        accepted["caption"].fill_null("").to_list(),
+    sheet = image_sheet(
+        context.store, accepted["pixels"], accepted["caption"].fill_null("").to_list()
     )
     return Result(
         metadata={
             "accepted": accepted.height,
             "rejected": table.height - accepted.height,
-            "contact_sheet": Image(to_webp(sheet), "image/webp"),
+            "contact_sheet": sheet,
         }
     )
 
@@ -119,7 +118,7 @@ CATEGORY_LORAS_SUITE = suite(
 def category_loras(context: StageContext, staging: Staging) -> Result:
     """A DreamBooth LoRA of SDXL's UNet for the category, with prior preservation, in diffusers'
     layout: `pipe.load_lora_weights(folder)` opens it."""
-    from hoi_assets.pictures import contact_sheet, loss_curve, to_webp
+    from hoi_assets.pictures import loss_curve
     from hoi_assets.ppv.proposer import train_proposer
 
     proposer = train_proposer(
@@ -134,16 +133,12 @@ def category_loras(context: StageContext, staging: Staging) -> Result:
     staging.write_table("summary", proposer.summary)
     staging.write_table("samples", proposer.samples)
     samples = proposer.samples.sort("seed", "method")
-    sheet = contact_sheet(
-        [context.store.images.open(pixels) for pixels in samples["pixels"]],
-        samples["method"].to_list(),
-        columns=4,
-    )
+    sheet = image_sheet(context.store, samples["pixels"], samples["method"].to_list(), columns=4)
     return Result(
         metadata={
             **proposer.summary.row(0, named=True),
             "loss_curve": Image(loss_curve(proposer.log), "image/png"),
-            "samples_before_and_after": Image(to_webp(sheet), "image/webp"),
+            "samples_before_and_after": sheet,
             "use": Markdown(
                 f"```python\npipe.load_lora_weights('<path>/lora')\n```\n"
                 f"Prompts begin with `{proposer.identifier}`."
@@ -205,7 +200,6 @@ CANDIDATE_IMAGES_SUITE = suite(
 def candidate_images(context: StageContext, staging: Staging) -> Result:
     """Images proposed by the category's LoRA, one noise seed each; a row holds what it takes to
     draw its image again alone (`hoi replay IMAGE_ID`)."""
-    from hoi_assets.pictures import contact_sheet, to_webp
     from hoi_assets.ppv.candidates import propose_candidates
 
     table = propose_candidates(
@@ -221,14 +215,11 @@ def candidate_images(context: StageContext, staging: Staging) -> Result:
     context.record("image_id", table)
     drawn = table.filter(pl.col("status") == "accepted")
     shown = drawn.head(SHOWN_IMAGES)
-    sheet = contact_sheet(
-        [context.store.images.open(pixels) for pixels in shown["pixels"]],
-        shown["prompt"].to_list(),
-    )
+    sheet = image_sheet(context.store, shown["pixels"], shown["prompt"].to_list())
     return Result(
         metadata={
             "candidates": drawn.height,
             "failed": table.height - drawn.height,
-            "contact_sheet": Image(to_webp(sheet), "image/webp"),
+            "contact_sheet": sheet,
         }
     )

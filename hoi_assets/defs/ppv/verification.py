@@ -4,6 +4,7 @@ import polars as pl
 
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
+from hoi_assets.defs.sheets import image_sheet
 from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, ONE_CATEGORY
 from hoi_assets.engines.vilt.calibration import VERIFIER_QUALITY, VERIFIER_RELIABILITY
 from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY
@@ -62,7 +63,6 @@ TRAINING_PAIRS_SUITE = suite(
 def verifier_training_pairs(context: StageContext, staging: Staging) -> Result:
     """Images with a prompt and two labels, fidelity and alignment: renders with known truth, shown
     plain and as the generator shows them, or people's labels."""
-    from hoi_assets.pictures import contact_sheet, to_webp
     from hoi_assets.ppv.verifier_pairs import labelled_pairs
 
     table = labelled_pairs(context.store, context.settings, context.taxonomy, context.log)
@@ -74,13 +74,13 @@ def verifier_training_pairs(context: StageContext, staging: Staging) -> Result:
         + ("true" if row["alignment"] else "false caption")
         for row in shown.iter_rows(named=True)
     ]
-    sheet = contact_sheet([context.store.images.open(pixels) for pixels in shown["pixels"]], labels)
+    sheet = image_sheet(context.store, shown["pixels"], labels)
     counts = table.group_by("split", "fidelity", "alignment").len().sort(pl.all())
     return Result(
         metadata={
             "pairs": table.height,
             "counts": Table(counts.to_dicts()),
-            "contact_sheet": Image(to_webp(sheet), "image/webp"),
+            "contact_sheet": sheet,
         }
     )
 
@@ -182,7 +182,6 @@ VERIFIED_PAIRS_SUITE = suite(
 def verified_pairs(context: StageContext, staging: Staging) -> Result:
     """One verdict per candidate: accepted, or rejected with the reason and both probabilities.
     Nothing vanishes."""
-    from hoi_assets.pictures import contact_sheet, to_webp
     from hoi_assets.ppv.verdicts import summarise_verdicts, verify_candidates
 
     table = verify_candidates(
@@ -199,8 +198,9 @@ def verified_pairs(context: StageContext, staging: Staging) -> Result:
     context.record("image_id", table)
     shown = table.filter(pl.col("pixels").is_not_null())
     shown = shown.sort("p_pair", descending=True).head(SHOWN_VERDICTS)
-    sheet = contact_sheet(
-        [context.store.images.open(pixels) for pixels in shown["pixels"]],
+    sheet = image_sheet(
+        context.store,
+        shown["pixels"],
         [row["reason"] or "accepted" for row in shown.iter_rows(named=True)],
         good=[status == "accepted" for status in shown["status"]],
     )
@@ -209,6 +209,6 @@ def verified_pairs(context: StageContext, staging: Staging) -> Result:
         metadata={
             **{k: v for k, v in summary.row(0, named=True).items() if v is not None},
             "reasons": Table(reasons.to_dicts()),
-            "contact_sheet": Image(to_webp(sheet), "image/webp"),
+            "contact_sheet": sheet,
         }
     )
