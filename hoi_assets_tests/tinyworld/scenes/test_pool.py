@@ -227,6 +227,7 @@ def test_unreadable_picture_names_file_and_scene(tmp_path):
 RENDER = """
 import sys
 from pathlib import Path
+from hoi_assets.tinyworld.scenes.render import Quality
 from hoi_assets.tinyworld.scenes.shards import RenderSettings, render_stream
 settings = RenderSettings(Quality(32, 1))
 render_stream(Path(sys.argv[1]), "pretrain", 15, int(sys.argv[2]), settings, shard_scenes=5)
