@@ -105,7 +105,7 @@ def _render_grasp(
     flip = np.array([-1.0 if words["mirrored"] else 1.0, 1.0, 1.0])
     views = {view: np.asarray(clean.views[view]) * flip for view in VIEWS}
     if plan == "defect":
-        words["view"], camera = revealing_camera(stages[0], stages[1], views, words)
+        words["view"], camera = revealing_camera(stages[0], stages[1], views, words, quality)
         view = view_stage(stages[0], camera, look_of(words), quality)
     else:
         view = _clear_view(stages[0], views[words["view"]], words, quality)
@@ -156,7 +156,11 @@ def _clearness(view: View) -> float:
 
 
 def revealing_camera(
-    stage: Stage, clean: Stage, views: Mapping[str, Array], words: Mapping[str, Any]
+    stage: Stage,
+    clean: Stage,
+    views: Mapping[str, Array],
+    words: Mapping[str, Any],
+    quality: Quality = STANDARD,
 ) -> tuple[str, Camera]:
     """The first camera from which the spoilt stage differs clearly from its clean twin."""
     best: tuple[int, str, Camera] | None = None
@@ -164,7 +168,9 @@ def revealing_camera(
     for attempt in range(CAMERA_ATTEMPTS):
         view = order[(attempt // 2) % len(order)]
         camera = aim(clean, views[view], words["seed"] + attempt)
-        changed = int((read_labels(stage, camera) != read_labels(clean, camera)).sum())
+        changed = int(
+            (read_labels(stage, camera, quality) != read_labels(clean, camera, quality)).sum()
+        )
         if best is None or changed > best[0]:
             best = (changed, view, camera)
         if changed >= MIN_DEFECT_PIXELS:

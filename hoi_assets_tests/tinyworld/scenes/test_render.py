@@ -109,7 +109,7 @@ def test_masks_are_apart_and_fill_the_frame_sensibly(stage, sphere_grasp):
 def test_a_sphere_covers_the_area_its_radius_and_distance_ask_for():
     scene = ball_stage()
     camera = aim(scene, (0, -1, 0.2), seed=1, jitter=0.0)
-    seen = read_labels(scene, camera, size=96)
+    seen = read_labels(scene, camera, Quality(96))
     radius = make_object("ball", None).half_extents[0]
     distance = np.linalg.norm(np.subtract(camera.eye, camera.target))
     spread = np.tan(np.radians(FIELD_OF_VIEW_DEG) / 2)

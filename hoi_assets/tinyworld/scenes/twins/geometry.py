@@ -41,7 +41,8 @@ class SpoiltHand:
     Attributes:
         tips: (v,) vertices of the last phalanges.
         added: (v,) vertices of what the hand has too much of, which must show.
-        fingers: 0 (thumb) to 4 (little), which must show in the twin.
+        fingers: 0 (thumb) to 4 (little), which must show in the twin, on `least_finger` pixels of
+            128 x 128 each.
         least_tips: how many of the four long fingers' tips must show, so that they can be counted.
         stump: 0 to 4, whose stump must show, with the palm; None: no stump.
         thumb: whether the thumb must show as well, so that six fingers are one too many.
@@ -54,6 +55,7 @@ class SpoiltHand:
     tips: NDArray[np.bool_]
     added: NDArray[np.bool_] | None = None
     fingers: tuple[int, ...] = ()
+    least_finger: int = 60
     least_tips: int = 0
     stump: int | None = None
     thumb: bool = False
@@ -158,7 +160,7 @@ def _fused(grasp: Grasp, rng: Rng) -> SpoiltHand | None:
         for each in (finger, finger + 1):
             angles[f"finger{each}-{joint}"] = (float(flexion), float(abduction), float(twist))
     placed = _posed(grasp, fused_fingers(state.rig, finger), angles)
-    return replace(placed, fingers=(finger - 1, finger), least_tips=3)
+    return replace(placed, fingers=(finger - 1, finger), least_finger=130, least_tips=3)
 
 
 def _bent(grasp: Grasp, rng: Rng) -> SpoiltHand | None:

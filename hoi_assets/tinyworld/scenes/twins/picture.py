@@ -183,7 +183,9 @@ def _spoil(kind: str, scene: _Scene, spoilt: SpoiltHand) -> Twins | None:
     clean, marred = _before_one_wall(scene.clean, scene.spoilt(spoilt), scene.camera)
     whole = scene.view(clean)
     shown = _fingers(whole)
-    if not is_clear(whole) or any(shown[each] < scene.least(MIN_FINGER) for each in spoilt.fingers):
+    if not is_clear(whole) or any(
+        shown[each] < scene.least(spoilt.least_finger) for each in spoilt.fingers
+    ):
         return None
     other = scene.view(marred)
     if not _promising(kind, spoilt, whole, other, scene):
@@ -235,7 +237,7 @@ def _promising(kind: str, spoilt: SpoiltHand, whole: View, other: View, scene: _
         return int(other.object_mask.sum()) >= MIN_FLOATING_SHARE * int(whole.object_mask.sum())
     if kind == "penetrating":
         swapped = (whole.hand_mask & other.object_mask) | (whole.object_mask & other.hand_mask)
-        return counts_as_visible(int(swapped.sum()), area, size)
+        return counts_as_visible(0.6 * int(swapped.sum()), area, size)
     return True
 
 
