@@ -6,6 +6,7 @@ file.
 
 import json
 import platform
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ SLICED_DECODE_PIXELS = 512 * 512
 
 
 @dataclass
-class LoadedPipeline:
+class LoadedPipeline(ABC):
     """A diffusion pipeline in memory, in eval mode.
 
     Attributes:
@@ -48,9 +49,9 @@ class LoadedPipeline:
     LIBRARIES: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "transformers")
 
     @property
+    @abstractmethod
     def denoiser(self) -> Any:
         """The UNet or transformer."""
-        raise NotImplementedError
 
     @property
     def modules(self) -> tuple[Any, ...]:
@@ -97,12 +98,12 @@ class LoadedPipeline:
         self._embeddings.move_to_end(text)
         return self._embeddings[text]
 
-    def _encode(self, text: str) -> tuple[Any, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _encode(self, text: str) -> tuple[Any, Any]: ...
 
+    @abstractmethod
     def encode_negative(self, text: str) -> tuple[Any, Any]:
         """Embeddings of a negative prompt, as the pipeline makes them; "" means none."""
-        raise NotImplementedError
 
 
 def prompt_embeddings(

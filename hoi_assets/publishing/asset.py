@@ -47,6 +47,7 @@ from hoi_assets.publishing.stage import ExternalInputs, Stage, StageFunction
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Table
 from hoi_assets.store.versions import Published
+from hoi_assets.store.weights import model_fingerprint
 
 CHECK = "gate"
 FORCE_TAG = "hoi/force"
@@ -158,7 +159,7 @@ def bind(
 def shown_code_version(stage: Stage, settings: Settings) -> str:
     """`<code_version>-<digest>` of all that a profile sets for the stage: what Dagster compares."""
     try:
-        own: Any = own_inputs(stage, settings)
+        own: Any = own_inputs(stage, settings, model_fingerprint)
     except HoiError as error:  # weights that are not there yet; the step says so when it runs
         own = error.what
     found = digest([own, gate_digest(stage, settings)])

@@ -1,7 +1,7 @@
 """The stages as one graph: order, what each reads, and the inputs that determine its output."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hoi_assets.errors import HoiError
@@ -10,7 +10,7 @@ from hoi_assets.progress import Log
 from hoi_assets.publishing.context import Parent, StageContext
 from hoi_assets.publishing.expectations import Suite, resolve, with_schemas
 from hoi_assets.publishing.stage import Stage
-from hoi_assets.settings import FORMER_NAMES, Settings
+from hoi_assets.settings import FORMER_NAMES, ModelRef, Settings
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.store.weights import model_digest
 
@@ -166,7 +166,9 @@ class Graph:
         return found
 
 
-def own_inputs(stage: Stage, settings: Settings) -> dict[str, Any]:
+def own_inputs(
+    stage: Stage, settings: Settings, weights_digest: Callable[[ModelRef], str] = model_digest
+) -> dict[str, Any]:
     """Digests of the settings and weights that determine the stage's output.
 
     Raises:
@@ -177,7 +179,7 @@ def own_inputs(stage: Stage, settings: Settings) -> dict[str, Any]:
         found[SETTINGS] = settings_digest(settings, stage.settings)
     for name in stage.models:
         ref = getattr(settings.models, name)  # an optional model may be None
-        found[f"weights of {name}"] = None if ref is None else model_digest(ref)
+        found[f"weights of {name}"] = None if ref is None else weights_digest(ref)
     return found
 
 

@@ -266,10 +266,10 @@ OTHER = {"problem": "p", "correction": "c", "confidence": 1}
 def test_reply_that_cannot_be_used_is_asked_again_then_failed_and_never_a_score(
     chat_server: Any, bad: Any, told: str
 ) -> None:
-    mended = chat_server(bad, judged(True, False))
-    (row,) = ask(mended.url)
+    repaired = chat_server(bad, judged(True, False))
+    (row,) = ask(repaired.url)
     assert row.status == "accepted" and row.corrected_prompt
-    assert told in mended.requests[1]["messages"][3]["content"]
+    assert told in repaired.requests[1]["messages"][3]["content"]
     stubborn = chat_server(bad)
     (row,) = ask(stubborn.url, max_attempts=2)
     assert row.status == "failed" and (row.reason or "").startswith("unusable_reply: ")

@@ -167,9 +167,9 @@ def test_components_of_an_endpoint_are_taken_with_usage(chat_server: Any) -> Non
 def test_unusable_reply_is_asked_again_and_then_fails(
     chat_server: Any, bad: Any, told: str
 ) -> None:
-    mended = chat_server(bad, GOOD)
-    assert ask(mended.url)[0].status == "accepted"
-    assert told in mended.requests[1]["messages"][3]["content"]
+    repaired = chat_server(bad, GOOD)
+    assert ask(repaired.url)[0].status == "accepted"
+    assert told in repaired.requests[1]["messages"][3]["content"]
     stubborn = chat_server(bad)
     (row,) = ask(stubborn.url, max_attempts=2)
     assert row.status == "failed" and row.components == ()

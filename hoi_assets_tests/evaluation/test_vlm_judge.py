@@ -81,10 +81,10 @@ def test_judge_sees_the_very_pixels_and_the_prompt(chat_server: Any) -> None:
 def test_reply_that_cannot_be_used_is_asked_again_then_failed_and_never_a_score(
     chat_server: Any, bad: Any, told: str
 ) -> None:
-    mended = chat_server(bad, GOOD)
-    (row,) = ask(mended.url)
+    repaired = chat_server(bad, GOOD)
+    (row,) = ask(repaired.url)
     assert (row.rating, row.shows) == (4, True)
-    assert told in mended.requests[1]["messages"][3]["content"]
+    assert told in repaired.requests[1]["messages"][3]["content"]
     stubborn = chat_server(bad)
     (row,) = ask(stubborn.url, max_attempts=2)
     assert row.status == "failed" and (row.reason or "").startswith("unusable_reply: ")

@@ -1,5 +1,6 @@
 """Trainings are found again by their key, and go on where they were broken off."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
 from hoi_assets.store.trained import trained
 from hoi_assets.store.versions import Store
-from hoi_assets.store.weights import model_digest
+from hoi_assets.store.weights import model_digest, model_fingerprint
 
 
 def test_same_key_is_trained_once(tmp_path: Path) -> None:
@@ -55,6 +56,34 @@ def test_model_digest_follows_weights_and_dtype(tmp_path: Path) -> None:
     assert model_digest(ModelRef(source=str(tmp_path), dtype="float16")) != before
     (tmp_path / "model.safetensors").write_bytes(b"22")
     assert model_digest(ref) != before
+
+
+def test_small_weights_have_their_digest_as_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    ref = ModelRef(source=str(tmp_path))
+    assert model_fingerprint(ref) == model_digest(ref)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.4, 1.0])
+def test_fingerprint_of_gigabytes_is_quick_and_follows_the_weights(
+    tmp_path: Path, place: float
+) -> None:
+    size = 48 << 30  # a sparse file: no disk space, but a minute to hash
+    weights = tmp_path / "model.safetensors"
+    with weights.open("wb") as file:
+        file.truncate(size)
+    ref = ModelRef(source=str(tmp_path))
+    started = time.perf_counter()
+    before = model_fingerprint(ref)
+    assert time.perf_counter() - started < 5
+    with weights.open("r+b") as file:
+        file.seek(int((size - (64 << 10)) * place))
+        file.write(b"trained on")
+    changed = model_fingerprint(ref)
+    assert changed != before
+    with weights.open("ab") as file:
+        file.truncate(size + 1)
+    assert model_fingerprint(ref) not in (before, changed)
 
 
 def test_missing_weights_name_folder_and_remedy(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ def test_what_is_no_prompt_is_asked_again_and_then_a_reason(
     found = rewrite_prompts([PROMPT], rewriter(server.url), None, str)[PROMPT]
     assert found.value is None and told in (found.reason or "")
     assert len(server.requests) == 3
-    mended = chat_server(reply, {"prompt": LONGER})
-    assert rewrite_prompts([PROMPT], rewriter(mended.url), None, str)[PROMPT].value == LONGER
+    repaired = chat_server(reply, {"prompt": LONGER})
+    assert rewrite_prompts([PROMPT], rewriter(repaired.url), None, str)[PROMPT].value == LONGER
 
 
 def test_version_of_the_templates_is_that_of_earlier_versions(

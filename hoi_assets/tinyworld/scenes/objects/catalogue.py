@@ -19,7 +19,6 @@ _FRAMES = {
     **dict.fromkeys(("hook", "wear"), "xna"),
     **dict.fromkeys(("support", "press", "both"), "axn"),
 }
-GRIP_KINDS = tuple(_FRAMES)
 
 
 def make_object(
