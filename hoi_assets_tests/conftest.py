@@ -21,18 +21,36 @@ SLOW_FILES = (
     "ppv/test_candidates.py",
     "publishing/test_validation.py",
     "publishing/test_write_audit_publish.py",
+    "defs/test_browser.py",
+    "rating/test_browser.py",
     "rating/test_crash.py",
     "test_detailscribe_pipeline.py",
+    "test_ppv_pipeline.py",
+    "test_wheel.py",
     "tinyworld/",
 )
 
 
+ROOT = Path(__file__).parent
+FAST = "not slow"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m "not slow"` the files of `SLOW_FILES` are not even imported."""
+    inside = collection_path.is_relative_to(ROOT) and config.option.markexpr == FAST
+    return True if inside and _is_slow(collection_path) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test of `SLOW_FILES` as slow."""
-    root = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(root).as_posix().startswith(SLOW_FILES):
+        if _is_slow(item.path):
             item.add_marker(pytest.mark.slow)
+
+
+def _is_slow(path: Path) -> bool:
+    inner = path.relative_to(ROOT).as_posix()
+    return f"{inner}/".startswith(SLOW_FILES) or inner.startswith(SLOW_FILES)
 
 
 @pytest.fixture

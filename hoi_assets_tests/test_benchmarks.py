@@ -16,6 +16,7 @@ def test_each_measurement_can_be_started(name: str) -> None:
     assert callable(import_module(f"benchmarks.{name}").main)
 
 
+@pytest.mark.slow
 def test_definitions_load_without_the_heavy_libraries_and_the_line_says_so() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "definitions"],

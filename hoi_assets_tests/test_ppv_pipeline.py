@@ -27,7 +27,7 @@ from hoi_assets_tests.pipeline_fixture import (
     write_profile,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 PARTITIONED = (
     "detailed_prompts",

@@ -21,8 +21,6 @@ OWN_VARIABLES = ("HOI_HOME", "HOI_PROFILE", "HOI_DATA", "DAGSTER_HOME", "PYTHONP
 CATEGORY = "index_press"
 DELETED = "deleted.py"  # a module that an earlier build left in build/
 
-pytestmark = pytest.mark.slow
-
 
 @dataclass(frozen=True)
 class Installed:

@@ -188,6 +188,7 @@ def test_wrong_usage_ends_with_2_and_names_the_help(arguments, what, command, ca
     assert said.err.endswith(f"see `{command} --help`\n") and len(said.err.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_blocked_run_ends_with_1_and_names_the_file(tmp_path, capsys):
     write_taxonomy(tmp_path / "taxonomy", {"hook": ["no category at all"]})
     profile = write_profile(tmp_path)

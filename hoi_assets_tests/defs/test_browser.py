@@ -20,7 +20,7 @@ from hoi_assets.settings import ROOT
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.pipeline_fixture import environment, write_profile
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 START_S = 180
 STEP_MS = 90_000

@@ -164,6 +164,7 @@ for number in range(4):
 """
 
 
+@pytest.mark.slow
 def test_processes_validate_on_one_home_at_the_same_time(tmp_path):
     running = [
         subprocess.Popen(

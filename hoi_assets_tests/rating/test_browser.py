@@ -18,7 +18,7 @@ from hoi_assets.rating.vote_tables import votes_table
 from hoi_assets_tests.rating.conftest import METHODS, offers
 from hoi_assets_tests.rating.server import Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 STEP_MS = 60_000
 PROMPTS = 10

@@ -69,7 +69,7 @@ RECIPES = {
             split="pretrain",
             steps=6000,
             batch_size=8,
-            learning_rate=1.5e-3,
+            learning_rate=1e-3,
             ema_decay=0.998,
             extra=(
                 ("crop_px", 64),
