@@ -6,6 +6,7 @@ Colours are Okabe and Ito's (distinct to colour-blind readers); no meaning rests
 import io
 import math
 import struct
+import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,19 @@ GOOD, BAD = "#00796b", "#b3541e"
 GAP_PX, BORDER_PX, LABEL_LINES, LABEL_PX = 8, 4, 3, 12
 PLOT_DPI = 110
 # What Pillow raises for files that are truncated or damaged.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
 MAX_PICTURE_BYTES = 300_000
 SMALLEST_SIDE_PX = 64
 

@@ -1,23 +1,29 @@
 """The DreamBooth reference images: from the pool of rendered scenes, or a user's own folder.
 
-A user's folder is `<folder>/<category>/*.png|jpg|jpeg|webp`; the caption of `a.png` is the text of
-`a.txt` beside it, where there is one.
+A user's folder is `<folder>/<category>/`, with pictures in the formats of `picture_files`. The
+caption of `a.png` is the text of `a.txt` beside it, one line of UTF-8. Where that is absent or
+blank, the category's class prompt is trained on instead.
+
+Rows depend on names and bytes of the files alone, not on where the folder is.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import polars as pl
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file
+from hoi_assets.picture_files import FORMAT_NAMES, open_picture, picture_size
 from hoi_assets.settings import InstanceImages, resolve_path, restore_remedy
 from hoi_assets.store.images import ImageStore
 from hoi_assets.store.tables import Column, Table
+from hoi_assets.text import file_name, printable_name, text_problem
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-
+CAPTION_SUFFIX = ".txt"
+MAX_CAPTION_BYTES = 4096
 
 INSTANCE_IMAGE_ROWS = Table(
     "rows",
@@ -52,6 +58,36 @@ class InstanceImage:
     reason: str | None
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """One thing in a folder; `problem` says why it is no file."""
+
+    name: str
+    path: Path
+    problem: str | None
+
+    @property
+    def shown(self) -> str:
+        return printable_name(self.name)
+
+    @property
+    def is_caption(self) -> bool:
+        return self.name.lower().endswith(CAPTION_SUFFIX)
+
+    @property
+    def stem(self) -> str:
+        """What a picture and its caption share, however its letters are composed."""
+        return unicodedata.normalize("NFC", PurePosixPath(self.name).stem)
+
+
+class _Unusable(Exception):
+    """Why a file is no reference picture, with its size where that is known."""
+
+    def __init__(self, reason: str, width: int | None = None, height: int | None = None) -> None:
+        super().__init__(reason)
+        self.width, self.height = width, height
+
+
 def instance_images_digest(category: str, settings: InstanceImages) -> str:
     """Digest of the files the category's instance images come from.
 
@@ -60,7 +96,7 @@ def instance_images_digest(category: str, settings: InstanceImages) -> str:
     """
     if settings.folder is None:
         return digest_file(_pool_folder(settings) / "scenes.parquet")
-    return digest([[path.name, digest_file(path)] for path in _files(category, settings)])
+    return digest([[entry.name, _content(entry)] for entry in _entries(category, settings)])
 
 
 def read_instance_images(
@@ -69,7 +105,8 @@ def read_instance_images(
     """Put the category's reference images into the image store.
 
     Returns:
-        Table `INSTANCE_IMAGE_ROWS`; unreadable or unsuitable files are rejected rows.
+        Table `INSTANCE_IMAGE_ROWS`. All that lies in a folder and is neither an accepted picture,
+        its caption nor hidden is a rejected row.
 
     Raises:
         HoiError: the folder or pool is missing, or holds nothing for the category.
@@ -121,7 +158,8 @@ def _from_pool(
         )
 
 
-def _files(category: str, settings: InstanceImages) -> list[Path]:
+def _entries(category: str, settings: InstanceImages) -> list[_Entry]:
+    """All that lies in the category's folder, hidden files aside, in order of name."""
     folder = resolve_path(settings.folder or "") / category
     if not folder.is_dir():
         raise HoiError(
@@ -129,70 +167,167 @@ def _files(category: str, settings: InstanceImages) -> list[Path]:
             f"make it and put reference pictures of {category!r} into it, or unset "
             "instance_images.folder in the profile",
         )
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
-    if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in files):
+    try:
+        found = sorted((file_name(path), path) for path in folder.iterdir())
+    except OSError as error:
+        raise HoiError(
+            f"instance folder {folder} cannot be read: {error.strerror}", "allow to read it"
+        ) from error
+    entries = [_Entry(name, path, _no_file(path)) for name, path in found if name[0] != "."]
+    if all(entry.is_caption for entry in entries):
         raise HoiError(
             f"instance folder {folder} holds no pictures",
-            f"put {settings.per_category} pictures (png, jpg or webp) of {category!r} into it",
+            f"put {settings.per_category} pictures ({FORMAT_NAMES}) of {category!r} into it",
         )
-    return files
+    return entries
+
+
+def _no_file(path: Path) -> str | None:
+    """Why there is no file at `path`; None where there is one."""
+    try:
+        if path.is_file():
+            return None
+        if path.is_dir():
+            return "a folder: only files directly in the category's folder are read"
+        if path.is_symlink():
+            return "a link that leads nowhere, or to itself"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "no regular file"
+
+
+def _content(entry: _Entry) -> str:
+    """The digest of a file, or why there is none."""
+    if entry.problem is not None:
+        return entry.problem
+    try:
+        return digest_file(entry.path)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def _from_folder(
     category: str, settings: InstanceImages, images: ImageStore
 ) -> Iterator[InstanceImage]:
+    entries = _entries(category, settings)
+    captions: dict[str, _Entry] = {}
+    for entry in entries:
+        if entry.is_caption:
+            captions.setdefault(entry.stem, entry)
+    stems = {entry.stem for entry in entries if not entry.is_caption}
     accepted = 0
-    for path in _files(category, settings):
-        if path.suffix.lower() == ".txt" or accepted == settings.per_category:
-            continue
-        row = _read_file(path, category, settings, images)
+    for entry in entries:
+        try:
+            if entry.problem is not None:
+                raise _Unusable(entry.problem)
+            if entry.is_caption:
+                _check_owner(entry, captions[entry.stem], stems)
+                continue
+            row = _read_picture(
+                entry,
+                captions.get(entry.stem),
+                category,
+                settings,
+                images,
+                surplus=accepted == settings.per_category,
+            )
+        except _Unusable as problem:
+            row = _rejected(entry, category, problem)
         accepted += row.status == "accepted"
         yield row
 
 
-def _read_file(
-    path: Path, category: str, settings: InstanceImages, images: ImageStore
+def _check_owner(caption: _Entry, first: _Entry, stems: set[str]) -> None:
+    if first is not caption:
+        raise _Unusable(f"a second caption beside {first.shown}")
+    if caption.stem not in stems:
+        raise _Unusable("a caption without a picture: a.txt is the caption of a.png")
+
+
+def _read_picture(
+    entry: _Entry,
+    caption: _Entry | None,
+    category: str,
+    settings: InstanceImages,
+    images: ImageStore,
+    surplus: bool,
 ) -> InstanceImage:
-    from PIL import Image
-
-    from hoi_assets.pictures import BROKEN, as_rgb
-
-    def rejected(reason: str, width: int | None = None, height: int | None = None) -> InstanceImage:
-        return InstanceImage(
-            None, None, category, None, path.name, width, height, "rejected", reason
-        )
-
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        return rejected(f"{path.name}: not a picture (png, jpg or webp)")
+    """Raises `_Unusable` with the reason."""
     try:
-        with Image.open(path) as opened:
-            width, height = opened.size
-            # The header is enough to refuse an image that would fill the memory.
-            if max(width, height) > settings.max_side_px:
-                return rejected(
-                    f"{path.name}: {width}x{height} px is over {settings.max_side_px} px a side",
-                    width,
-                    height,
-                )
-            if min(width, height) < settings.min_side_px:
-                return rejected(
-                    f"{path.name}: {width}x{height} px is under {settings.min_side_px} px a side",
-                    width,
-                    height,
-                )
-            picture = as_rgb(opened)
-    except (Image.DecompressionBombError, *BROKEN) as error:
-        return rejected(f"{path.name}: unreadable picture: {error}")
-    text = path.with_suffix(".txt")
-    caption = text.read_text(encoding="utf-8").strip() if text.is_file() else None
+        width, height = picture_size(entry.path)
+    except ValueError as error:
+        raise _Unusable(f"unreadable picture: {error}") from error
+    size = f"{width}x{height} px"
+    # The header is enough to refuse an image that would fill the memory.
+    if max(width, height) > settings.max_side_px:
+        raise _Unusable(f"{size} is over {settings.max_side_px} px a side", width, height)
+    if min(width, height) < settings.min_side_px:
+        raise _Unusable(f"{size} is under {settings.min_side_px} px a side", width, height)
+    if surplus:
+        most = f"{settings.per_category} (instance_images.per_category)"
+        raise _Unusable(f"surplus: the first {most} are taken, by name", width, height)
+    try:
+        text = _read_caption(caption)
+    except ValueError as error:
+        raise _Unusable(str(error), width, height) from error
+    try:
+        picture = open_picture(entry.path, settings.max_side_px)
+    except ValueError as error:
+        raise _Unusable(f"unreadable picture: {error}") from error
     return InstanceImage(
         pixels=images.put(picture),
-        caption=caption or None,
+        caption=text,
         category=category,
         object=None,
-        source=path.name,
+        source=entry.shown,
         width=picture.width,
         height=picture.height,
         status="accepted",
         reason=None,
+    )
+
+
+def _read_caption(caption: _Entry | None) -> str | None:
+    """The text beside a picture; None where it is absent or blank.
+
+    Raises:
+        ValueError: it is not one line of plain UTF-8 text.
+    """
+    if caption is None:
+        return None
+    try:
+        if caption.problem is not None:
+            raise ValueError(caption.problem)
+        with caption.path.open("rb") as file:
+            data = file.read(MAX_CAPTION_BYTES + 1)
+        if len(data) > MAX_CAPTION_BYTES:
+            raise ValueError(f"is longer than {MAX_CAPTION_BYTES} bytes")
+        text = data.decode("utf-8-sig").strip()
+        if len(text.splitlines()) > 1:
+            raise ValueError("holds more than one line: make it one")
+        problem = text_problem(text)
+        if problem is not None:
+            raise ValueError(problem)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"caption {caption.shown}: is not UTF-8 (byte {error.start + 1}): save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise ValueError(f"caption {caption.shown}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"caption {caption.shown}: {error}") from error
+    return text or None
+
+
+def _rejected(entry: _Entry, category: str, problem: _Unusable) -> InstanceImage:
+    return InstanceImage(
+        pixels=None,
+        caption=None,
+        category=category,
+        object=None,
+        source=entry.shown,
+        width=problem.width,
+        height=problem.height,
+        status="rejected",
+        reason=f"{entry.shown}: {problem}",
     )

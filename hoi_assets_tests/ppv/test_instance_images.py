@@ -1,5 +1,6 @@
 """Reference pictures: what a user's folder may hold, and what is refused with which words."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +57,10 @@ def test_good_pictures_are_kept_with_their_captions(read: pl.DataFrame) -> None:
     ("file", "words"),
     [
         ("c_truncated.png", "unreadable"),
-        ("d_text.png", "unreadable"),
+        ("d_text.png", "no picture in PNG, JPEG, WebP, TIFF or BMP"),
         ("e_small.png", "20x20 px is under 64 px"),
         ("f_huge.png", "50000x70 px is over 16384 px"),
-        ("g_notes.pdf", "not a picture"),
+        ("g_notes.pdf", "a PDF, not PNG"),
     ],
 )
 def test_bad_file_is_rejected_by_name_and_the_rest_goes_on(
@@ -70,10 +71,13 @@ def test_bad_file_is_rejected_by_name_and_the_rest_goes_on(
     assert file in row["reason"] and words in row["reason"]
 
 
-def test_only_as_many_as_asked_are_read(folder: Path, tmp_path: Path) -> None:
+def test_surplus_pictures_are_rejected_by_name(folder: Path, tmp_path: Path) -> None:
     settings = InstanceImages(folder=str(folder), per_category=1)
     rows = read_instance_images(CATEGORY, settings, Store(tmp_path / "home").images)
     assert rows.filter(pl.col("status") == "accepted")["source"].to_list() == ["a.png"]
+    reasons = dict(rows.select("source", "reason").iter_rows())
+    assert reasons["b.jpg"].startswith("b.jpg: surplus: the first 1 ")
+    assert "a PDF" in reasons["g_notes.pdf"]
 
 
 def test_missing_and_empty_folders_say_what_to_do(folder: Path, tmp_path: Path) -> None:
@@ -111,17 +115,26 @@ def test_missing_pool_says_how_to_get_it(tmp_path: Path) -> None:
         instance_images_digest(CATEGORY, InstanceImages(pool=str(tmp_path)))
 
 
-def test_asset_takes_pictures_without_captions(folder: Path, tmp_path: Path):
+def test_asset_takes_pictures_without_captions(folder: Path, tmp_path: Path) -> None:
+    (folder / CATEGORY / "a.txt").write_text(" \n", encoding="utf-8")
+    (folder / CATEGORY / os.fsdecode(b"caf\xe9.png")).write_bytes(b"x")
     profile = load_settings("tiny")
     own = profile.instance_images.model_copy(update={"folder": str(folder)})
     store = Store(tmp_path / "home")
+    logged: list[str] = []
     context = StageContext(
         asset="instance_images",
         partition=CATEGORY,
         settings=profile.model_copy(update={"instance_images": own}),
         store=store,
         parents={},
+        log=logged.append,
     )
     with store.stage("instance_images", CATEGORY) as staging:
         result = stage_of(instance_images)(context, staging)
-    assert result.metadata["accepted"] == 2
+        table = pl.read_parquet(staging.path / "rows.parquet")
+    assert result.metadata["accepted"] == 2 and result.metadata["rejected"] == 6
+    assert table.filter(pl.col("status") == "accepted")["caption"].to_list() == [None, None]
+    assert "hook: rejected g_notes.pdf: a PDF" in "\n".join(logged)
+    assert str(tmp_path) not in "\n".join(logged)
+    assert len(context.recorded) == 8

@@ -33,6 +33,7 @@ from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Staging
 
 SHOWN_IMAGES = 36
+LOGGED_REJECTIONS = 20
 
 INSTANCE_IMAGES_SUITE = suite(
     rows=[
@@ -64,7 +65,7 @@ INSTANCE_IMAGES_SUITE = suite(
 )
 def instance_images(context: StageContext, staging: Staging) -> Result:
     """The DreamBooth reference images of the category and their captions: renders of the tiny
-    world, or the user's own folder. Unreadable files are rejected with a reason."""
+    world, or the user's own folder. What is no usable picture is rejected with a reason."""
     from hoi_assets.ppv.instance_images import read_instance_images
 
     images = context.store.images
@@ -72,6 +73,8 @@ def instance_images(context: StageContext, staging: Staging) -> Result:
     staging.write_table("rows", table)
     context.record("source", table)
     accepted = table.filter(pl.col("status") == "accepted")
+    for reason in table["reason"].drop_nulls().head(LOGGED_REJECTIONS):
+        context.log(f"{context.partition_key}: rejected {reason}")
     sheet = image_sheet(
         context.store, accepted["pixels"], accepted["caption"].fill_null("").to_list()
     )
