@@ -48,18 +48,41 @@ def digest_file(path: Path) -> str:
 
 
 def files_below(folder: Path) -> list[tuple[str, Path]]:
-    """All files below `folder` as (relative POSIX name, path), sorted by name; links are followed.
+    """All files below `folder` as (relative POSIX name, path), sorted by name; links are followed,
+    those that lead back to a folder above them are not.
+
+    Raises:
+        OSError: a folder cannot be read. A folder that is not there holds no files.
 
     Example:
         >>> files_below(Path("data/models/tiny/clip"))  # doctest: +SKIP
         [('config.json', PosixPath('data/models/tiny/clip/config.json')), ...]
     """
-    found = [
-        ((Path(root) / name).relative_to(folder).as_posix(), Path(root) / name)
-        for root, _, names in os.walk(folder, followlinks=True)
-        for name in names
-    ]
+    found = []
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [(str(folder), frozenset())]
+    while pending:
+        here, above = pending.pop()
+        try:
+            state = Path(here).stat()
+            entries = list(os.scandir(here))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        own = (state.st_dev, state.st_ino)
+        if own in above:
+            continue
+        for entry in entries:
+            if _is_folder(entry):
+                pending.append((entry.path, above | {own}))
+            else:
+                found.append((Path(entry.path).relative_to(folder).as_posix(), Path(entry.path)))
     return sorted(found)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def digest_folder(folder: Path) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hoi_assets.store.versions import Store
 
 ID_DIGITS = 16
+LOGGED_FAILURES = 20
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def score_folder(
         folder.check_table_name(out)
     ranked_by = None if reference is None else folder.read_scores(reference)
     pictures = read_folder(images, prompts)
+    _report(pictures, prompts, log)
     torch.set_num_threads(settings.threads)
     store = folder.folder_store(home, images, pictures)
     decomposer = build_decomposer(settings.decomposer)
@@ -123,6 +125,16 @@ def score_folder(
         reference=_named(reference, settings),
         complaints=complaints,
     )
+
+
+def _report(pictures: Sequence["FolderImage"], prompts: Path, log: Log) -> None:
+    """Log the first files and lines that cannot be scored, as `file:line: picture: reason`."""
+    failed = [one for one in pictures if one.pixels is None]
+    for one in failed[:LOGGED_FAILURES]:
+        place = f"{prompts.name}:{one.line}" if one.line else "folder"
+        log(": ".join(part for part in (place, one.file, one.reason) if part))
+    if len(failed) > LOGGED_FAILURES:
+        log(f"and {len(failed) - LOGGED_FAILURES} more; their reasons are in the table")
 
 
 def describe_prompts(

@@ -2,31 +2,31 @@
 
 Prompts come in one file, matched to the images by its form:
     .jsonl  one object a line with `file` (name below the folder) and `prompt`
-    .csv    a heading with the columns `file` and `prompt`
+    .csv    a heading with the columns `file` and `prompt`; quotes round a prompt with a comma
     .txt    one prompt a line, for the images in the order of their sorted names; only where there
             are as many lines as images, and names sort alike as text and as numbers
-Further fields are ignored, and so are hidden files.
+Further fields are ignored, and so are hidden files. A line that says two things, as a key given
+twice does or a comma outside of quotes, is refused with its number.
 """
 
 import csv
 import io
 import json
+import os
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_pixels, files_below
+from hoi_assets.picture_files import FORMAT_NAMES, PICTURE_SUFFIXES, open_picture
+from hoi_assets.text import printable_name, text_problem
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-MAX_SIDE_PX = 16384
 MAX_PROMPT_WORDS = 200
+MAX_PROMPTS_BYTES = 64 * 1024 * 1024
+QUOTED_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,17 @@ def read_folder(images: Path, prompts: Path) -> list[FolderImage]:
         raise HoiError(f"{images} is not a folder", "name the folder that holds the pictures")
     if not prompts.is_file():
         raise HoiError(f"{prompts} is not a file", "name a .jsonl, .csv or .txt file of prompts")
+    try:
+        below = files_below(images)
+    except OSError as error:
+        raise HoiError(
+            f"{error.filename} cannot be read: {error.strerror}", "allow to read the folder"
+        ) from error
     files = {
         name: path
-        for name, path in files_below(images)
+        for name, path in below
         if not any(part.startswith(".") for part in Path(name).parts)
-        and path.resolve() != prompts.resolve()
+        and os.path.realpath(path) != os.path.realpath(prompts)
     }
     lines = _read_lines(prompts, [name for name in files if _is_picture(name)])
     _check_distinct(prompts, lines)
@@ -89,14 +95,16 @@ def _is_picture(name: str) -> bool:
 def _read_image(name: str, path: Path, line: _Line | None) -> FolderImage:
     number, prompt = (line.number, line.prompt) if line else (None, None)
     if text_problem(name):
-        shown = name.encode("ascii", "backslashreplace").decode()
-        return FolderImage(shown, number, prompt, None, f"file_name: {text_problem(name)}")
+        return FolderImage(
+            printable_name(name), number, prompt, None, f"file_name: {text_problem(name)}"
+        )
     if line is not None and line.reason:
         return FolderImage(name, number, prompt, None, line.reason)
-    if not _is_picture(name):
-        return FolderImage(name, number, prompt, None, "not_a_picture: no png, jpg or webp")
     if line is None:
-        return FolderImage(name, None, None, None, "no_prompt: no line names this file")
+        reason = "no_prompt: no line names this file"
+        if not _is_picture(name):
+            reason = f"not_a_picture: no line names this file, and it is no {FORMAT_NAMES} by name"
+        return FolderImage(name, None, None, None, reason)
     try:
         return FolderImage(name, number, prompt, digest_pixels(open_picture(path)), None)
     except ValueError as error:
@@ -108,32 +116,10 @@ def _without_image(line: _Line) -> FolderImage:
     return FolderImage(line.file, line.number, line.prompt, None, reason)
 
 
-def open_picture(path: Path) -> "Image.Image":
-    """A picture as RGB, rotated by its EXIF tag; see `hoi_assets.pictures.as_rgb`.
-
-    Raises:
-        ValueError: it cannot be decoded, or is too large.
-    """
-    from PIL import Image
-
-    from hoi_assets.pictures import BROKEN, as_rgb
-
-    try:
-        with Image.open(path) as opened:
-            # The header is enough to refuse a picture that would fill the memory.
-            if max(opened.size) > MAX_SIDE_PX:
-                raise ValueError(f"{opened.width}x{opened.height} px, at most {MAX_SIDE_PX} a side")
-            return as_rgb(opened)
-    except (Image.DecompressionBombError, *BROKEN) as error:
-        # The message may name the whole path, or be empty.
-        message = str(error).replace(str(path), path.name)
-        raise ValueError(" ".join(message.split()) or type(error).__name__) from error
-
-
 def _read_lines(prompts: Path, pictures: Sequence[str]) -> list[_Line]:
     readers = {".jsonl": _from_jsonl, ".csv": _from_csv}
     suffix = prompts.suffix.lower()
-    data = prompts.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    data = _bytes(prompts).removeprefix(b"\xef\xbb\xbf")
     if suffix in readers:
         return list(readers[suffix](prompts, data))
     if suffix == ".txt":
@@ -144,25 +130,57 @@ def _read_lines(prompts: Path, pictures: Sequence[str]) -> list[_Line]:
     )
 
 
+def _bytes(prompts: Path) -> bytes:
+    try:
+        with prompts.open("rb") as file:
+            data = file.read(MAX_PROMPTS_BYTES + 1)
+    except OSError as error:
+        raise HoiError(
+            f"{prompts} cannot be read: {error.strerror}", "allow to read the file"
+        ) from error
+    if len(data) > MAX_PROMPTS_BYTES:
+        raise HoiError(
+            f"{prompts.name} is larger than {MAX_PROMPTS_BYTES // 1024**2} MiB",
+            "score the folder in parts",
+        )
+    return data
+
+
 def _from_jsonl(prompts: Path, data: bytes) -> Iterator[_Line]:
     # Bytes are split, since text has more line ends than JSON lines do.
     for number, raw in enumerate(data.split(b"\n"), start=1):
         if not raw.strip():
             continue
         try:
-            row = json.loads(raw.decode("utf-8"))
+            row = json.loads(raw.decode("utf-8"), object_pairs_hook=_Object)
         except UnicodeDecodeError as error:
             yield _Line(number, "", None, f"not_utf8: at byte {error.start + 1}")
+        except json.JSONDecodeError as error:
+            yield _Line(number, "", None, f"broken_line: {error.msg} at character {error.colno}")
         except (ValueError, RecursionError) as error:
             yield _Line(number, "", None, f"broken_line: {error}")
         else:
             yield _line(number, row)
 
 
+class _Object(dict[str, Any]):
+    """A JSON object; `repeated` is a key that it gives twice."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        names = [name for name, _ in pairs]
+        several = len(self) < len(names)
+        self.repeated = next(n for n in names if names.count(n) > 1) if several else None
+
+
 def _line(number: int, row: Any) -> _Line:
     if not isinstance(row, dict):
         return _Line(number, "", None, "no_object: the line is no JSON object")
     file, prompt = row.get("file"), row.get("prompt")
+    repeated = row.repeated if isinstance(row, _Object) else None
+    if repeated is not None:
+        file = "" if repeated == "file" else _usable_name(file)
+        return _Line(number, file, None, f"repeated_key: {repeated[:QUOTED_CHARACTERS]!a}")
     if not isinstance(file, str) or not file:
         return _Line(number, "", None, "missing_key: file")
     if text_problem(file):
@@ -174,20 +192,44 @@ def _line(number: int, row: Any) -> _Line:
 
 
 def _from_csv(prompts: Path, data: bytes) -> Iterator[_Line]:
-    reader = csv.DictReader(io.StringIO(_text(prompts, data), newline=""))
+    reader = csv.reader(io.StringIO(_text(prompts, data), newline=""), strict=True)
+    heading: list[str] = []
     try:
-        missing = [name for name in ("file", "prompt") if name not in (reader.fieldnames or ())]
-        if missing:
-            raise HoiError(
-                f"{prompts.name}: its first line has no column {missing[0]!r}",
-                "begin it with a heading that names the columns file and prompt",
-            )
+        heading = next(reader, [])
+        for name in ("file", "prompt"):
+            if heading.count(name) != 1:
+                problem = "names twice the" if name in heading else "has no"
+                raise HoiError(
+                    f"{prompts.name}: its first line {problem} column {name!r}",
+                    "begin it with a heading that names the columns file and prompt",
+                )
+        before = reader.line_num
         for row in reader:
-            yield _line(reader.line_num, row)
+            if row:
+                yield _csv_line(before + 1, heading, row)
+            before = reader.line_num
     except csv.Error as error:
         raise HoiError(
-            f"{prompts.name}, line {reader.line_num}: {error}", "correct that line"
+            f"{prompts.name}, line {reader.line_num}: {error}",
+            "correct that line, or a quote before it that does not end",
         ) from error
+
+
+def _csv_line(number: int, heading: Sequence[str], row: Sequence[str]) -> _Line:
+    problem = None
+    if len(row) > len(heading):
+        problem = f"too_many_fields: {len(row)}, the heading has {len(heading)}: put a text with "
+        problem += "a comma in quotes"
+    elif any(re.match(r"\s+\"", field) for field in row):
+        problem = "space_before_quote: a quote opens a text only right after the comma"
+    if problem is None:
+        return _line(number, dict(zip(heading, row, strict=False)))
+    # Where the file comes first, a comma too many is not in its name.
+    return _Line(number, _usable_name(row[0]) if heading[0] == "file" else "", None, problem)
+
+
+def _usable_name(file: Any) -> str:
+    return file if isinstance(file, str) and text_problem(file) is None else ""
 
 
 def _from_txt(prompts: Path, data: bytes, pictures: Sequence[str]) -> list[_Line]:
@@ -238,14 +280,6 @@ def prompt_problem(prompt: Any) -> str | None:
     if len(prompt.split()) > MAX_PROMPT_WORDS:
         return f"too_many_words: {len(prompt.split())}, at most {MAX_PROMPT_WORDS}"
     return text_problem(prompt)
-
-
-def text_problem(text: str) -> str | None:
-    """The first control character, lone surrogate or line separator; None where there is none."""
-    for place, sign in enumerate(text, start=1):
-        if unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp"):
-            return f"control_character: U+{ord(sign):04X} at character {place}"
-    return None
 
 
 def _check_distinct(prompts: Path, lines: Sequence[_Line]) -> None:

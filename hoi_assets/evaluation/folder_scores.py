@@ -12,9 +12,10 @@ import polars as pl
 
 from hoi_assets.errors import HoiError
 from hoi_assets.evaluation.columns import CI_HIGH, CI_LOW, METRIC, PROMPTS
-from hoi_assets.evaluation.folder_reading import FolderImage, open_picture
+from hoi_assets.evaluation.folder_reading import FolderImage
 from hoi_assets.evaluation.run_metrics import Describe, Rows, score_rows
 from hoi_assets.hashing import digest, digest_pixels
+from hoi_assets.picture_files import open_picture
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.statistics import (

@@ -14,7 +14,7 @@ from PIL import Image
 from hoi_assets.cli.exit_codes import ExitCode
 from hoi_assets.cli.main import main
 from hoi_assets.errors import HoiError
-from hoi_assets.evaluation.folder_reading import open_picture, prompt_problem, read_folder
+from hoi_assets.evaluation.folder_reading import prompt_problem, read_folder
 from hoi_assets.evaluation.folder_scores import (
     read_scores,
     scores_digest,
@@ -24,6 +24,7 @@ from hoi_assets.evaluation.folder_scores import (
 )
 from hoi_assets.evaluation.reproduction import check_reference, read_reference
 from hoi_assets.hashing import digest_pixels
+from hoi_assets.picture_files import open_picture
 from hoi_assets.settings import ROOT, load_settings
 from hoi_assets_tests.engines.small_judges import make_vilt, picture
 from hoi_assets_tests.engines.test_blip_vqa import make_blip_vqa
@@ -336,10 +337,10 @@ def test_bad_files_and_lines_are_recorded_with_reason_and_the_rest_goes_on(
         ("reference-000003.webp", 5): "control_character",
         ("fake.png", 7): "unreadable_picture",
         ("cut.webp", 8): "unreadable_picture",
-        ("notes.md", 9): "not_a_picture",
+        ("notes.md", 9): "unreadable_picture",
         ("gone.png", 10): "missing_file",
         ("../pictures/reference-000011.webp", 11): "missing_file",
-        ("not utf-8 \\udcff.png", None): "file_name",
+        ("not utf-8 \\xff.png", None): "file_name",
         ("nowhere.png", None): "no_prompt",
         ("", 12): "missing_key",
         ("", 13): "no_object",
@@ -348,7 +349,9 @@ def test_bad_files_and_lines_are_recorded_with_reason_and_the_rest_goes_on(
     accepted = scores.filter(pl.col("status") == "accepted")
     assert set(accepted["file"]) == {"reference-000005.webp"} and accepted.height == 2
     assert len(record_beside(tmp_path / "a.parquet")["inputs"]["failed"]) == 15
-    assert "15 files or lines could not be scored" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "15 files or lines could not be scored" in said.out
+    assert "prompts.jsonl:3: reference-000014.webp: missing_key: prompt" in said.out + said.err
 
 
 def test_folder_without_one_usable_picture_ends_with_1_and_its_reasons(tmp_path: Path) -> None:

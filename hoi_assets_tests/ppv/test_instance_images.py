@@ -135,6 +135,6 @@ def test_asset_takes_pictures_without_captions(folder: Path, tmp_path: Path) -> 
         table = pl.read_parquet(staging.path / "rows.parquet")
     assert result.metadata["accepted"] == 2 and result.metadata["rejected"] == 6
     assert table.filter(pl.col("status") == "accepted")["caption"].to_list() == [None, None]
-    assert "hook: rejected g_notes.pdf: a PDF" in "\n".join(logged)
+    assert "hook: rejected g_notes.pdf: unreadable picture: a PDF" in "\n".join(logged)
     assert str(tmp_path) not in "\n".join(logged)
     assert len(context.recorded) == 8
