@@ -24,11 +24,13 @@ from pydantic import (
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
+from hoi_assets.text import text_problem
 from hoi_assets.yaml_file import Location, YamlError, YamlFile
 
 GENERAL = "general"
 KEY_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,63}")  # partitions and folders are named after keys
 ID_LENGTH = 16
+SUFFIXES = (".yaml", ".yml")
 
 
 class TaxonomyError(YamlError):
@@ -48,6 +50,9 @@ def _one_line(text: str) -> str:
         raise ValueError("is empty")
     if "\n" in text.strip():
         raise ValueError("must be one line")
+    problem = text_problem(text.strip())
+    if problem is not None:
+        raise ValueError(problem)
     return text.strip()
 
 
@@ -161,7 +166,7 @@ class Taxonomy:
     def grasps(self) -> Mapping[str, Any]:
         """`GraspSpec` per category key, for those `grasps.yaml` describes; read on first use."""
         path = self.folder / "grasps.yaml"
-        if not path.is_file():
+        if not path.exists() and not path.is_symlink():
             return {}
         from hoi_assets.grasp_specs import read_grasps
 
@@ -235,6 +240,7 @@ def category_keys(folder: Path) -> tuple[str, ...]:
 
 def _bad_names(files: Sequence[Path]) -> list[str]:
     mistakes = [_bad_name(path) for path in files if not KEY_PATTERN.fullmatch(path.stem)]
+    mistakes += [_bad_suffix(path) for path in files if path.suffix not in SUFFIXES]
     names = {path.stem: path.name for path in reversed(files)}
     return mistakes + [
         f"{path}:1: key: {names[path.stem]} beside it has the same key"
@@ -250,9 +256,23 @@ def _bad_name(path: Path) -> str:
     )
 
 
+def _bad_suffix(path: Path) -> str:
+    return f"{path}:1: key: ends in {path.suffix}: rename it to {path.stem}.yaml"
+
+
+def _ignored_twins(folder: Path) -> Iterator[str]:
+    """Files that look like those that are read, and are not."""
+    for name in ("general_prompts", "grasps"):
+        for path in sorted(folder.glob(f"{name}.*")):
+            if path.suffix.lower() in SUFFIXES and path.name != f"{name}.yaml":
+                yield f"{path}:1: file: is not read: its name must be {name}.yaml"
+
+
 def _category_files(folder: Path) -> list[Path]:
     files = sorted(
-        path for path in (folder / "categories").glob("*") if path.suffix in (".yaml", ".yml")
+        path
+        for path in (folder / "categories").glob("*")
+        if path.suffix.lower() in SUFFIXES and path.name[0] != "."
     )
     if not files:
         raise TaxonomyError([f"{folder / 'categories'}:1: key: holds no <key>.yaml"])
@@ -266,7 +286,7 @@ def load_taxonomy(folder: Path) -> Taxonomy:
         TaxonomyError: naming file, line and field of every mistake found.
     """
     files = _category_files(folder)
-    mistakes = _bad_names(files)
+    mistakes = [*_bad_names(files), *_ignored_twins(folder)]
     read: list[tuple[YamlFile, Category]] = []
     for path in files:
         file = YamlFile.read(path, mistakes)
@@ -286,13 +306,16 @@ def load_taxonomy(folder: Path) -> Taxonomy:
 
 
 def normalise(text: str) -> str:
-    """Text without case, punctuation and extra spaces: equal for texts that differ in those only,
-    or in how Unicode composes their letters.
+    """Text without case, punctuation, extra spaces and invisible characters: equal for texts that
+    differ in those only, or in how Unicode composes their letters.
 
     >>> normalise("A  red ball!") == normalise("a red ball")
     True
     """
-    return " ".join(re.findall(r"[\w']+", unicodedata.normalize("NFC", text).casefold()))
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+        text = "".join(sign for sign in text if unicodedata.category(sign) != "Cf")
+    return " ".join(re.findall(r"[\w']+", text.casefold()))
 
 
 def _category_mistakes(path: Path, category: Category) -> Iterator[tuple[Location, str]]:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hoi_assets.errors import HoiError
+from hoi_assets.text import BYTE_ORDER_MARK
 
 # libyaml is ten times faster; PyYAML is sometimes built without it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -22,8 +23,13 @@ MAX_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 64
 MAX_VALUES = 200_000  # keys and values, every alias expanded
 MAX_LISTED = 20  # mistakes that one message lists
-# All that is not text: C0 and C1 controls but tab, line feed and carriage return; surrogates.
-NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+MAX_NUMBER_CHARACTERS = 64
+INTEGER = "tag:yaml.org,2002:int"
+# All that is not text: controls but tab, line feed and carriage return; line and paragraph
+# separators, byte order marks within, surrogates.
+NOT_TEXT = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]"
+)
 
 # How PyYAML fails on `2020-13-45`, `!!bool maybe`, `!!int ""` or an endless integer.
 FAILURES = (ValueError, LookupError, AttributeError, TypeError)
@@ -172,7 +178,7 @@ def _text(path: Path, mistakes: list[str]) -> str | None:
                 problem = f"is larger than {MAX_BYTES // 1024**2} MiB"
             else:
                 text = data.decode("utf-8")
-                found = NOT_TEXT.search(text)
+                found = NOT_TEXT.search(text.removeprefix(BYTE_ORDER_MARK))
                 if found is None:
                     return text
                 line = text.count("\n", 0, found.start()) + 1
@@ -230,6 +236,8 @@ def _check_expansion(root: yaml.Node) -> None:
             found = NOT_TEXT.search(node.value)  # written as an escape
             if found:
                 raise _Refused(node.start_mark, _not_text(found))
+            if node.tag == INTEGER and len(node.value) > MAX_NUMBER_CHARACTERS:
+                raise _Refused(node.start_mark, f"{_cut(node.value)!r} is too long a number")
         else:
             open_nodes.add(id(node))
             for child in _children(node):

@@ -12,6 +12,7 @@ from hoi_assets.errors import HoiError
 from hoi_assets.grammar.captions import MAX_WORDS, caption
 from hoi_assets.grammar.vocabulary import OBJECTS
 from hoi_assets.ppv.slots import words_named
+from hoi_assets.publishing.context import read_taxonomy
 from hoi_assets.settings import ROOT
 from hoi_assets.taxonomy import TaxonomyError, category_keys, load_taxonomy, normalise
 
@@ -265,6 +266,48 @@ def test_prompts_that_differ_in_how_letters_are_composed_are_one(folder: Path) -
     twin = 'text: "A shopper walks home with a he\u0301avy bag."'
     edit(folder, "categories/worn.yaml", lambda text: re.sub('text: "[^"]*"', twin, text, count=1))
     assert "repeats base_prompts at hook.yaml" in "".join(mistakes(folder))
+
+
+@pytest.mark.parametrize("sign", ["\u200b", "\u00ad", "\u202e"])
+def test_prompts_that_differ_in_what_cannot_be_seen_are_one(folder: Path, sign: str) -> None:
+    twin = f'text: "a shopper walks home with a hea{sign}vy bag"'
+    edit(folder, "categories/worn.yaml", lambda text: re.sub('text: "[^"]*"', twin, text, count=1))
+    assert "repeats base_prompts at hook.yaml" in "".join(mistakes(folder))
+
+
+@pytest.mark.parametrize("escape", ["\\t", "\\r", "\\x1b", "\\L", "\\N", "\\0", "\\uFFFF"])
+def test_control_character_in_a_prompt_is_named_with_its_line(folder: Path, escape: str) -> None:
+    text = edit(folder, HOOK, replaced("a heavy bag", f"a {escape}heavy bag"))
+    (found,) = mistakes(folder)
+    assert found.startswith(f"{folder / HOOK}:{line_of(text, 'heavy bag')}:")
+    assert "control_character" in found or "holds the control character" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("general_prompts.yml", "is not read: its name must be general_prompts.yaml"),
+        ("grasps.YAML", "is not read: its name must be grasps.yaml"),
+        ("categories/claw.YAML", "key: ends in .YAML: rename it to claw.yaml"),
+    ],
+)
+def test_file_that_would_be_passed_over_is_named(folder: Path, name: str, said: str) -> None:
+    shutil.copy(folder / HOOK, folder / name)
+    assert f"{folder / name}:1: " in "".join(mistakes(folder)) and said in "".join(mistakes(folder))
+
+
+def test_links_that_lead_nowhere_and_hidden_files_crash_no_reader(folder: Path) -> None:
+    categories = folder / "categories"
+    (categories / "claw.yaml").symlink_to(categories / "claw.yaml")
+    (categories / "gone.yaml").symlink_to(folder / "nowhere")
+    (categories / ".#hook.yaml").symlink_to("editor@host:1")
+    assert category_keys(folder) == ("claw", "gone", "hook", "worn")
+    with pytest.raises(TaxonomyError) as caught:
+        read_taxonomy(folder)
+    assert caught.value.mistakes == (
+        f"{categories / 'claw.yaml'}:1: file: is missing",
+        f"{categories / 'gone.yaml'}:1: file: is missing",
+    )
 
 
 def test_file_name_that_is_no_key_is_named(folder: Path) -> None:

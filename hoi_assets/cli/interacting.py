@@ -26,8 +26,9 @@ def fetch(
 ) -> None:
     """Fetch the official files from their authors' repository."""
     from hoi_assets.detailscribe.benchmark_download import COMMIT, fetch_official_files
+    from hoi_assets.settings import expand_user
 
-    folder = folder.expanduser()
+    folder = expand_user(folder)
     for file in fetch_official_files(folder, commit=commit or COMMIT):
         known = "as known" if file.verified else "hash not known beforehand: count and form checked"
         print(f"{folder / file.name}: {file.rows} rows, sha256 {file.sha256} ({known})")
@@ -48,8 +49,9 @@ def check(
 ) -> None:
     """Check a folder of the benchmark's files; ends with 1 where a row is bad."""
     from hoi_assets.detailscribe import benchmark
+    from hoi_assets.settings import expand_user
 
-    folder = folder.expanduser()
+    folder = expand_user(folder)
     rows = benchmark.read_benchmark(folder)
     bad = [row for row in rows if row.status == "failed"]
     count = Counter(row.scenario for row in rows if row.status == "accepted")

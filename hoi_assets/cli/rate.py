@@ -158,9 +158,9 @@ def labels(
     """
     from hoi_assets.rating.labels import write_labels
     from hoi_assets.rating.study import study_folder
-    from hoi_assets.settings import home_folder
+    from hoi_assets.settings import expand_user, home_folder
 
-    out = out.expanduser().resolve()
+    out = expand_user(out).resolve()
     table = write_labels(study_folder(home_folder(), name), out)
     print(f"{out}: {table.height} labelled pictures")
     print(f"set verifier.labels_folder to {out} in your profile to train the verifier on them")

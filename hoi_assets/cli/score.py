@@ -50,15 +50,15 @@ def score(
     """
     from hoi_assets.cli.folder_scoring import score_folder
     from hoi_assets.evaluation import folder_scores
-    from hoi_assets.settings import home_folder, load_settings
+    from hoi_assets.settings import expand_user, home_folder, load_settings
 
     made = score_folder(
         load_settings(),
         home_folder(),
-        images.expanduser(),
-        prompts.expanduser(),
-        out=out.expanduser() if out else None,
-        reference=reference.expanduser() if reference else None,
+        expand_user(images),
+        expand_user(prompts),
+        out=expand_user(out) if out else None,
+        reference=expand_user(reference) if reference else None,
         log=log_to_stderr if as_json else print,
     )
     for complaint in made.complaints:

@@ -21,7 +21,7 @@ from hoi_assets.detailscribe.columns import STATUS_COLUMNS
 from hoi_assets.errors import HoiError
 from hoi_assets.grammar.plans import SCENARIOS
 from hoi_assets.hashing import digest, digest_file
-from hoi_assets.settings import ROOT
+from hoi_assets.settings import ROOT, expand_user
 from hoi_assets.store.tables import Column, Table
 from hoi_assets.taxonomy import ID_LENGTH
 
@@ -108,7 +108,7 @@ class UnusableLine(Exception):
 
 def benchmark_folder(folder: str | None) -> Path:
     """The folder that the setting `interacting.folder` names; None names the built-in set."""
-    return BUILT_IN if folder is None else Path(folder).expanduser()
+    return BUILT_IN if folder is None else expand_user(folder)
 
 
 def read_benchmark(

@@ -141,7 +141,8 @@ class StageContext:
 
 def read_taxonomy(folder: Path) -> Taxonomy:
     """`load_taxonomy`, read once per state of the folder's files. Raises as it does."""
-    files = sorted(folder.rglob("*.y*ml"))
+    # A link that leads nowhere is for `load_taxonomy` to name.
+    files = sorted(path for path in folder.rglob("*.y*ml") if path.exists())
     states = [(path, path.stat()) for path in files]
     return _taxonomy(folder, tuple((p, s.st_size, s.st_mtime_ns) for p, s in states))
 

@@ -1,17 +1,25 @@
 """What the sections share: their base, references to models, and the options of an endpoint."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hoi_assets.settings.locations import resolve_path
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable; unknown fields, NaN and infinities are refused."""
+    """Base of all sections: immutable; unknown fields, NaN, infinities and integers that do not fit
+    into 64 bits are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits(cls, value: Any) -> Any:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError("does not fit into 64 bits")
+        return value
 
 
 class ModelRef(Section):

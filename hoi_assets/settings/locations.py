@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from hoi_assets.errors import HoiError
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 IN_CHECKOUT = (_PACKAGE.parent / "data" / "profiles").is_dir()
@@ -10,6 +12,7 @@ IN_CHECKOUT = (_PACKAGE.parent / "data" / "profiles").is_dir()
 # and workspace.yaml that travels in the wheel (see setup.py).
 ROOT = _PACKAGE.parent if IN_CHECKOUT else _PACKAGE / "_bundle"
 PROFILES = ROOT / "data" / "profiles"
+SHOWN_CHARACTERS = 80
 
 
 def resolve_path(path: str) -> Path:
@@ -20,11 +23,14 @@ def resolve_path(path: str) -> Path:
     checkout or the data that came in the wheel, in the working folder. Where none does, it is the
     checkout's, or outside of a checkout the working folder's.
 
+    Raises:
+        HoiError: no file can be called so.
+
     Example:
         >>> resolve_path("data/taxonomy").name
         'taxonomy'
     """
-    own = Path(path).expanduser()
+    own = expand_user(path)
     if own.is_absolute():
         return own
     candidates = [ROOT / own, Path.cwd() / own]
@@ -32,9 +38,37 @@ def resolve_path(path: str) -> Path:
     if data and own.parts[:1] == ("data",):
         candidates.insert(0, Path(data).expanduser().absolute().joinpath(*own.parts[1:]))
     for candidate in candidates:
-        if candidate.exists():
+        if path_exists(candidate):
             return candidate
     return ROOT / own if IN_CHECKOUT else candidates[0] if data else Path.cwd() / own
+
+
+def expand_user(path: str | Path) -> Path:
+    """`path` with a leading `~` replaced.
+
+    Raises:
+        HoiError: no such user, or a name that is too long for a file.
+    """
+    try:
+        own = Path(path).expanduser()
+        own.is_file()
+    except (RuntimeError, OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+        raise HoiError(f"{_shown(path)}: {problem}", "give the path of a file or folder") from error
+    return own
+
+
+def path_exists(path: Path) -> bool:
+    """Whether there is something at `path`; no for what cannot be the name of a file."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _shown(path: str | Path) -> str:
+    text = str(path)
+    return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…")
 
 
 def restore_remedy(path: str, target: str) -> str:

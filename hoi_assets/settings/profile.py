@@ -19,7 +19,7 @@ from hoi_assets.settings.detailscribe import (
     Rewriter,
 )
 from hoi_assets.settings.evaluation import Evaluation, Gates, Judge
-from hoi_assets.settings.locations import PROFILES, resolve_path
+from hoi_assets.settings.locations import PROFILES, path_exists, resolve_path
 from hoi_assets.settings.ppv import (
     Candidates,
     Dataset,
@@ -30,6 +30,7 @@ from hoi_assets.settings.ppv import (
     Sampling,
     Verifier,
 )
+from hoi_assets.text import text_problem
 from hoi_assets.yaml_file import YamlError, YamlFile
 
 # Sections by their name, with the name they had in release 0.1. Profiles may still use that one;
@@ -80,6 +81,14 @@ class Settings(Section):
     evaluation: Evaluation = Evaluation()
     gates: Gates = Gates()
 
+    @field_validator("profile")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        problem = text_problem(name)
+        if problem is not None:
+            raise ValueError(f"is no plain text: {problem}")
+        return name
+
     @field_validator("timezone")
     @classmethod
     def _known_timezone(cls, name: str) -> str:
@@ -112,10 +121,10 @@ def load_settings(profile: str | None = None) -> Settings:
     """
     name = profile or os.environ.get("HOI_PROFILE") or "tiny"
     path = Path(name) if name.endswith((".yaml", ".yml")) else PROFILES / f"{name}.yaml"
-    if not path.exists():
+    if not path_exists(path):
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
         raise HoiError(
-            f"profile {name!r} not found at {path}",
+            f"profile {name[:80]!r} not found at {str(path)[:200]}",
             f"name one of: {known}; or give the path of a .yaml file of your own",
         )
     mistakes: list[str] = []

@@ -1,5 +1,7 @@
 """Profiles: what is read, and how every mistake in one is named."""
 
+import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -7,9 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from hoi_assets.cli.exit_codes import ExitCode
+from hoi_assets.cli.main import main
 from hoi_assets.errors import HoiError
 from hoi_assets.publishing.graph import settings_digest
-from hoi_assets.settings import PROFILES, Settings, load_settings
+from hoi_assets.settings import PROFILES, ROOT, Settings, load_settings
+from hoi_assets.taxonomy import Taxonomy, load_taxonomy
 from hoi_assets.yaml_file import YamlError
 
 TINY = (PROFILES / "tiny.yaml").read_text(encoding="utf-8")
@@ -66,6 +71,9 @@ def test_unknown_profile_names_those_there_are() -> None:
         ("model_budget_gb: 0", "model_budget", "model_budget_gb: Input should be greater than 0"),
         ("candidates: {accepted_goal: 9, budget: 8}", "candidates:", "accepted_goal 9 is larger"),
         ("image_endpoint: {usd_per_million_input_tokens: 1}", "image_end", "priced by usd_per_im"),
+        ("lora: {seed: 9223372036854775808}", "lora:", "lora.seed: does not fit into 64 bits"),
+        ("lora: {rank: 4}\nlora: {rank: 8}", "lora: {rank: 8", "lora: is given twice"),
+        ("lora:\n  rank: 4\n  rank: 8", "  rank: 8", "rank: is given twice"),
         ("1: x", "1: x", "Keys should be strings"),
         ("lora: [1", "lora:", "is not valid YAML"),
     ],
@@ -95,6 +103,72 @@ def test_folder_called_like_a_profile_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").mkdir()
     with pytest.raises(HoiError, match=r"x\.yaml:1: file: is a folder"):
         load_settings(str(tmp_path / "x.yaml"))
+
+
+@pytest.mark.parametrize(
+    "name", ["n" * 300, "n" * 300 + ".yaml", "no/" * 2000 + "x.yaml", "~no/x.yaml"]
+)
+def test_name_that_no_file_can_have_is_not_found(name: str) -> None:
+    with pytest.raises(HoiError, match="not found") as caught:
+        load_settings(name)
+    assert len(str(caught.value)) < 600
+
+
+def test_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.yaml")
+    path.write_text(TINY, encoding="utf-8")
+    with pytest.raises(YamlError, match="profile: "):
+        load_settings(str(path))
+
+
+BOMB = "".join(f"k{n}: &k{n} [{', '.join([f'*k{n - 1}' if n else 'x'] * 9)}]\n" for n in range(12))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB, ":6: file: holds more than 200000 values, aliases expanded"),
+        ("a: &a [*a]\n", ":1: file: holds itself by an alias"),
+        (f"a: {'[' * 5000}", ":1: file: nests deeper than 64 levels"),
+        ("a: 1\nb: x\x07y\n", ":2: file: holds the control character U+0007"),
+        ("a: 1\na: 2\n", ":2: a: is given twice"),
+        (None, ":1: file: is a folder, not a file"),
+    ],
+)
+def test_command_names_file_and_line_of_what_it_cannot_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, said: str
+) -> None:
+    own = tmp_path / "own.yaml"
+    taxonomy = tmp_path / "taxonomy"
+    shutil.copytree(ROOT / "data" / "taxonomy", taxonomy)
+    for bad in (own, taxonomy / "categories" / "hook.yaml", taxonomy / "grasps.yaml"):
+        bad.unlink(missing_ok=True)
+        if text is None:
+            bad.mkdir()
+        else:
+            bad.write_text(text, encoding="utf-8")
+    # The variable that --profile sets is restored afterwards.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOI_HOME", str(tmp_path / "home"))
+        patch.setenv("HOI_PROFILE", "tiny")
+        assert main(["stale", "--profile", str(own)]) == ExitCode.USER_ERROR
+    told = capsys.readouterr()
+    assert told.err.startswith(f"error: {own}{said}") and "correct the lines" in told.err
+    assert not told.out and len(told.err.splitlines()) == 2
+    with pytest.raises(YamlError) as caught:
+        load_taxonomy(taxonomy)
+    assert caught.value.mistakes[0].startswith(f"{taxonomy}/categories/hook.yaml{said}")
+    with pytest.raises(YamlError) as caught:
+        _ = Taxonomy(taxonomy, {}, ()).grasps
+    assert caught.value.mistakes[0].startswith(f"{taxonomy}/grasps.yaml{said}")
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/taxonomy", "x" * 5000])
+def test_path_that_no_file_can_have_is_named(tmp_path: Path, path: str) -> None:
+    settings = load_settings(profile(tmp_path, TINY + f"taxonomy: {path}\n"))
+    with pytest.raises(HoiError, match="give the path of a file or folder") as caught:
+        _ = settings.taxonomy_folder
+    assert path[:20] in caught.value.what and len(caught.value.what) < 200
 
 
 @pytest.mark.parametrize("name", ["UTC", "Europe/Paris", "America/New_York"])
