@@ -40,13 +40,17 @@ def held_out_prompts(taxonomy: Taxonomy, category: str, most: int) -> list[Evalu
 
 
 def general_prompts(taxonomy: Taxonomy, category: str, most: int) -> list[EvaluationPrompt]:
-    """The category's share of the first `most` general prompts, in turn; at least two."""
+    """The category's share of the first `most` general prompts, in turn: at least two, unless there
+    are fewer. No prompt comes twice.
+    """
     keys = sorted(taxonomy.categories)
     chosen = taxonomy.general_prompts[:most]
     first = keys.index(category)
     share = [p for number, p in enumerate(chosen) if number % len(keys) == first]
     for number in range(len(share), min(2, len(chosen))):
-        share.append(chosen[(first + number * len(keys) // 2) % len(chosen)])
+        start = first + number * len(keys) // 2
+        turns = (chosen[(start + step) % len(chosen)] for step in range(len(chosen)))
+        share.append(next(prompt for prompt in turns if prompt not in share))
     return [_prompt(prompt, "general", None) for prompt in share]
 
 
