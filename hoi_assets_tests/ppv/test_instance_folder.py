@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 from PIL import Image
 
 from hoi_assets.hashing import digest
 from hoi_assets.ppv.instance_images import instance_images_digest, read_instance_images
-from hoi_assets.settings import InstanceImages
+from hoi_assets.settings import ROOT, InstanceImages
 from hoi_assets.store.versions import Store
+from hoi_assets_tests.pipeline_fixture import environment, write_profile
 from hoi_assets_tests.ppv.test_instance_images import CATEGORY, picture
 
 Rows = dict[str, tuple[str | None, str | None]]
@@ -251,3 +253,39 @@ def test_side_limits_of_the_profile_hold_above_the_default_too(own: Path) -> Non
     settings = InstanceImages(folder=str(own.parent), max_side_px=20_000)
     table = read_instance_images(CATEGORY, settings, Store(own.parent.parent / "home").images)
     assert set(table["status"]) == {"accepted"}
+
+
+@pytest.mark.slow
+def test_dagster_publishes_one_version_wherever_the_folder_is(own: Path, tmp_path: Path) -> None:
+    for number in (2, 3, 4, 5):
+        picture(number).save(own / f"{number}.tiff")
+    (own / "2.txt").write_bytes("a café bag".encode("latin-1"))
+    (own / "text.png").write_text("no picture", encoding="utf-8")
+    (own / "sub").mkdir()
+    (own / os.fsdecode(b"caf\xe9.png")).write_bytes(b"x")
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(own, moved / CATEGORY)
+    versions = []
+    for name, folder in (("a", own.parent), ("b", moved)):
+        profile = write_profile(tmp_path, instance_images={"folder": str(folder)})
+        home = tmp_path / name
+        (home / "dagster").mkdir(parents=True)
+        shutil.copy(ROOT / "dagster.yaml", home / "dagster")
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "dagster", "asset", "materialize"),
+                *("-m", "hoi_assets.definitions", "--partition", CATEGORY),
+                *("--select", "base_prompt_taxonomy,instance_images"),
+            ],
+            cwd=ROOT,
+            env=environment(home, profile) | {"DAGSTER_HOME": str(home / "dagster")},
+            check=True,
+            capture_output=True,
+        )
+        versions.append(Store(home).require("instance_images", CATEGORY))
+    assert versions[0].version == versions[1].version
+    table = versions[0].table("rows")
+    rejected = dict(table.filter(pl.col("status") == "rejected").select("source", "reason").rows())
+    assert rejected.keys() == {"2.tiff", "caf\\xe9.png", "sub", "text.png"}
+    assert rejected["2.tiff"] == ("2.tiff: caption 2.txt: is not UTF-8 (byte 6): save it as UTF-8")
+    assert table.filter(pl.col("status") == "accepted")["caption"].null_count() == 4
