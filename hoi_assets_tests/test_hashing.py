@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hoi_assets.hashing import canonical_json, digest, digest_folder, digest_pixels
+from hoi_assets.hashing import canonical_json, digest, digest_folder, digest_pixels, files_below
 
 
 def test_digest_ignores_key_order_and_tells_values_apart() -> None:
@@ -43,6 +43,16 @@ def test_folder_digest_sees_what_lies_behind_links(tmp_path: Path) -> None:
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "sub").symlink_to(tmp_path / "real" / "sub")
     assert digest_folder(tmp_path / "linked") == digest_folder(tmp_path / "real")
+
+
+def test_folder_digest_ends_where_links_lead_in_circles(tmp_path: Path) -> None:
+    for name in ("looped", "plain"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / "a").write_text("a", encoding="utf-8")
+    (tmp_path / "looped" / "sub" / "up").symlink_to(tmp_path / "looped")
+    (tmp_path / "looped" / "here").symlink_to(".")
+    assert digest_folder(tmp_path / "looped") == digest_folder(tmp_path / "plain")
+    assert files_below(tmp_path / "nowhere") == []
 
 
 def test_pixel_digest_is_independent_of_encoding_mode_and_metadata() -> None:

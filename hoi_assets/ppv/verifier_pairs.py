@@ -4,6 +4,7 @@ Rendered scenes of the pool carry their labels; manual labels come from a folder
 (file, prompt, fidelity, alignment, and optionally category; labels are 0 or 1).
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import polars as pl
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file
+from hoi_assets.picture_files import open_picture
 from hoi_assets.progress import Log, track
 from hoi_assets.settings import LABELS_FILE, Settings, resolve_path, restore_remedy
 from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 from hoi_assets.taxonomy import Taxonomy
+from hoi_assets.text import text_problem
 
 POOL_SPLITS = {"judge_train": "train", "judge_val": "validation", "judge_test": "test"}
 GENERATOR_VIEWS = ("vae", "renoised")
@@ -199,8 +202,6 @@ def _views(
 
 
 def _manual_pairs(store: Store, settings: Settings) -> Iterator[dict[str, Any]]:
-    from PIL import Image
-
     path = _labels_file(settings)
     try:
         table = pl.read_csv(path, schema_overrides={"fidelity": pl.Int8, "alignment": pl.Int8})
@@ -215,14 +216,24 @@ def _manual_pairs(store: Store, settings: Settings) -> Iterator[dict[str, Any]]:
             f"{path} lacks the column(s) {', '.join(sorted(missing))}",
             "give file, prompt, fidelity and alignment (0 or 1)",
         )
+    # polars renames a column that comes twice.
+    twice = [name for name in table.columns if re.fullmatch(r".+_duplicated_\d+", name)]
+    if twice:
+        raise HoiError(
+            f"{path} names a column twice: {twice[0].rpartition('_dup')[0]}", "delete one"
+        )
     for line, row in enumerate(table.iter_rows(named=True), start=2):
+        for name in ("file", "prompt"):
+            text = str(row[name] or "").strip()
+            problem = text_problem(text) if text else "is empty"
+            if problem:
+                raise HoiError(f"{path} line {line}: {name}: {problem}", "correct that line")
         if row["fidelity"] not in (0, 1) or row["alignment"] not in (0, 1):
             raise HoiError(f"{path} line {line}: labels must be 0 or 1", "correct that line")
         picture = path.parent / row["file"]
         try:
-            with Image.open(picture) as opened:
-                pixels = store.images.put(opened.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
+            pixels = store.images.put(open_picture(picture))
+        except ValueError as error:
             raise HoiError(
                 f"{path} line {line}: {picture} is unreadable: {error}",
                 "replace the picture or delete the line",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
+from hoi_assets.picture_files import open_picture
 from hoi_assets.rating.study import (
     IMAGES,
     QUESTIONS,
@@ -168,16 +169,11 @@ def _find_problem(offer: StudyImage) -> str | None:
 
 
 def _read_image(image: str | Path, images: ImageStore | None) -> "Image.Image":
-    from PIL import Image
-
-    from hoi_assets.pictures import BROKEN, as_rgb
-
     if images is not None and isinstance(image, str) and DIGEST.fullmatch(image):
         return images.open(image)
     try:
-        with Image.open(image) as file:
-            return as_rgb(file)
-    except (Image.DecompressionBombError, *BROKEN) as error:
+        return open_picture(Path(image))
+    except ValueError as error:
         raise HoiError(f"{image} is not a readable picture: {error}", "replace it") from error
 
 

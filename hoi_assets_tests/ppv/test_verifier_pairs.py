@@ -61,12 +61,24 @@ def test_a_picture_labelled_twice_stays_in_one_split(folder: Path, tmp_path: Pat
     ("line", "words"),
     [
         ("0.png,a hand,2,1,hook", "line 2: labels must be 0 or 1"),
+        ("0.png,,1,1,hook", "line 2: prompt: is empty"),
+        (",a hand,1,1,hook", "line 2: file: is empty"),
+        ('0.png,"a\nhand",1,1,hook', "line 2: prompt: control_character: U.000A"),
+        ("0.png,a hand, with a cup,1,1,hook", "could not parse"),
+        ("0.png,a hand,1,1,hook,more", "found more fields"),
         ("absent.png,a hand,1,1,hook", "line 2: .*absent.png is unreadable"),
     ],
 )
 def test_bad_line_is_named(folder: Path, tmp_path: Path, line: str, words: str) -> None:
     write(folder, [line])
     with pytest.raises(HoiError, match=words):
+        read(folder, tmp_path)
+
+
+def test_column_that_comes_twice_is_named(folder: Path, tmp_path: Path) -> None:
+    text = "file,prompt,prompt,fidelity,alignment\n0.png,a hand,a cup,1,1\n"
+    (folder / "labels.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(HoiError, match="names a column twice: prompt"):
         read(folder, tmp_path)
 
 
