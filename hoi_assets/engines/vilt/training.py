@@ -17,7 +17,6 @@ from hoi_assets.engines.vilt.verifier import (
     Thresholds,
     VerifierModel,
     forward_pairs,
-    pair_logits,
     pixel_values,
 )
 from hoi_assets.errors import HoiError
@@ -169,11 +168,12 @@ class _Run:
         self.verifier = replace(
             verifier,
             model=copy.deepcopy(verifier.model).float(),
+            map_head=verifier.map_head and copy.deepcopy(verifier.map_head).float(),
             temperature=(1.0, 1.0),
             thresholds=Thresholds(),
         )
-        self.model = self.verifier.model
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate)
+        self.models = torch.nn.ModuleList(self.verifier.modules)
+        self.optimizer = torch.optim.AdamW(self.models.parameters(), lr=config.learning_rate)
         self.train, self.validation = train, validation
         self.labels = torch.from_numpy(labels_of(train)).float().to(verifier.device)
         self.config = config
@@ -206,19 +206,19 @@ class _Run:
         rate = self._learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.model.train()
+        self.models.train()
         with torch.random.fork_rng():
             torch.manual_seed(int(digest([self.config.seed, step])[:15], 16))
-            logits = pair_logits(self.model, pixels.to(device), **words)
+            logits, _ = self.verifier.outputs(pixels.to(device), **words)
         losses = binary_cross_entropy_with_logits(logits, self.labels[rows], reduction="none")
         losses = losses.mean(dim=0)
         fidelity, alignment = losses.tolist()
         self._require_finite(np.array([fidelity, alignment]), step)
         losses.mean().backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
+        torch.nn.utils.clip_grad_norm_(self.models.parameters(), MAX_GRAD_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.model.eval()
+        self.models.eval()
         self.step = step
         row = {
             "step": step,
@@ -246,7 +246,7 @@ class _Run:
         }
         if loss < self.best_loss:
             self.best_step, self.best_loss = self.step, loss
-            self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
+            self.best_weights = {k: v.clone() for k, v in self.models.state_dict().items()}
         self.log.append(_log_row({**row, "validation_loss": loss, **areas}))
         self._save()
 
@@ -259,9 +259,10 @@ class _Run:
 
     def finish(self, seconds_per_step: float | None) -> TrainedVerifier:
         """The best weights, as a verifier."""
-        self.model.load_state_dict(self.best_weights)
+        self.models.load_state_dict(self.best_weights)
         # A new object: the old one may have cached its digest.
-        verifier = replace(self.verifier, model=self.model.eval())
+        self.models.eval()
+        verifier = replace(self.verifier)
         return TrainedVerifier(verifier, self.log, self.best_step, seconds_per_step)
 
     def resume(self) -> bool:
@@ -274,7 +275,7 @@ class _Run:
         state = torch.load(path, map_location=self.verifier.device, weights_only=True)
         if state["fingerprint"] != self.fingerprint:
             return False
-        self.model.load_state_dict(state["model"])
+        self.models.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name in ("step", "log", "best_step", "best_loss", "best_weights"):
             setattr(self, name, state[name])
@@ -285,7 +286,7 @@ class _Run:
 
         names = ("fingerprint", "step", "log", "best_step", "best_loss", "best_weights")
         state = {name: getattr(self, name) for name in names}
-        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state |= {"model": self.models.state_dict(), "optimizer": self.optimizer.state_dict()}
         buffer = io.BytesIO()
         torch.save(state, buffer)
         self.work_dir.mkdir(parents=True, exist_ok=True)

@@ -19,12 +19,15 @@ from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
 from hoi_assets.engines.pair_inputs import longer_than, require_pairs, text_inputs
 from hoi_assets.engines.pretrained import (
     content_digest,
+    load_error,
     processor_facts,
     read_model,
     read_processor,
     require_files,
     tokenizer_facts,
 )
+from hoi_assets.engines.vilt.defect_map import MAP_HEAD_FILE, load_map_head, save_map_head
+from hoi_assets.engines.vilt.forward import pair_logits, verifier_outputs
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.settings import ModelRef
@@ -88,18 +91,51 @@ class ViltModel:
             "image": processor_facts(self.image_processor),
         }
 
+    def weights(self) -> dict[str, Any]:
+        """Every tensor by name."""
+        return dict(self.model.state_dict())
+
+    def outputs(self, pixel_values: Any, **words: Any) -> tuple[Any, Any]:
+        """Logits (B, labels) of prepared pairs, and the defect map's logits (B, 1, S, S) of a
+        verifier that has one, else None; differentiable."""
+        return pair_logits(self.model, pixel_values, **words), None
+
     @cached_property
     def digest(self) -> str:
         """Hash of weights, tokenizer, preprocessing and the other facts (64 hex digits)."""
-        return content_digest(self.model.state_dict(), self.facts())
+        return content_digest(self.weights(), self.facts())
 
 
 @dataclass(frozen=True)
 class VerifierModel(ViltModel):
-    """A loaded verifier. `temperature` divides the logits of (fidelity, alignment)."""
+    """A loaded verifier.
 
+    Attributes:
+        temperature: divides the logits of (fidelity, alignment).
+        map_head: reads the defect map from the patches (`defect_map`); None: no map.
+    """
+
+    map_head: Any = None
     temperature: tuple[float, float] = (1.0, 1.0)
     thresholds: Thresholds = field(default_factory=Thresholds)
+
+    @property
+    def modules(self) -> tuple[Any, ...]:
+        """The map's head too."""
+        return (self.model,) if self.map_head is None else (self.model, self.map_head)
+
+    def weights(self) -> dict[str, Any]:
+        """The map's head too."""
+        if self.map_head is None:
+            return super().weights()
+        head = {f"defect_map.{name}": t for name, t in self.map_head.state_dict().items()}
+        return {**super().weights(), **head}
+
+    def outputs(self, pixel_values: Any, **words: Any) -> tuple[Any, Any]:
+        """With a map, what it shows counts against fidelity."""
+        if self.map_head is None:
+            return super().outputs(pixel_values, **words)
+        return verifier_outputs(self.model, self.map_head, pixel_values, **words)
 
     def facts(self) -> dict[str, Any]:
         """Temperature and thresholds too."""
@@ -146,9 +182,11 @@ def _load(ref: ModelRef, device: str) -> VerifierModel:
             f"verifier {ref.source}: {model.config.num_labels} labels, wanted 2 {HEADS}",
             "name a ViLT saved with num_labels=2",
         )
-    move_to_device([model], device)
+    map_head = _map_head_of(ref)
+    move_to_device([model] if map_head is None else [model, map_head], device)
     verifier = VerifierModel(
         model=model,
+        map_head=map_head,
         tokenizer=read_processor(AutoTokenizer, ref),
         image_processor=read_processor(ViltImageProcessorPil, ref),
         device=device,
@@ -157,6 +195,15 @@ def _load(ref: ModelRef, device: str) -> VerifierModel:
     if path is None or not path.is_file():
         return verifier
     return _with_facts(verifier, json.loads(path.read_text(encoding="utf-8")))
+
+
+def _map_head_of(ref: ModelRef) -> Any:
+    from safetensors import SafetensorError
+
+    try:
+        return load_map_head(ref.folder) if ref.folder else None
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise load_error(MAP_HEAD_FILE, ref, str(error)) from error
 
 
 def _with_facts(verifier: VerifierModel, facts: dict[str, Any]) -> VerifierModel:
@@ -177,6 +224,8 @@ def save_verifier(verifier: VerifierModel, folder: Path) -> Path:
     verifier.model.save_pretrained(folder)
     verifier.tokenizer.save_pretrained(folder)
     verifier.image_processor.save_pretrained(folder)
+    if verifier.map_head is not None:
+        save_map_head(verifier.map_head, folder)
     facts = {"temperature": verifier.temperature, "thresholds": asdict(verifier.thresholds)}
     text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
     (folder / VERIFIER_FILE).write_text(text, encoding="utf-8")
@@ -214,35 +263,6 @@ def truncated(vilt: ViltModel, texts: Sequence[str]) -> list[int]:
     return longer_than(vilt.tokenizer, texts, vilt.max_text_tokens)
 
 
-def pair_logits(model: Any, pixel_values: Any, input_ids: Any, attention_mask: Any) -> Any:
-    """Differentiable forward of ViLT without its random patch order.
-
-    transformers' ViLT shuffles the patches by the global generator, in eval mode too. The patch
-    embeddings are therefore made here, in reading order, and handed over as `image_embeds`.
-
-    Args:
-        model: ViltForQuestionAnswering.
-        pixel_values: (B, 3, S, S) with S = `config.image_size`.
-
-    Returns:
-        Logits (B, labels); of a verifier fidelity, alignment.
-    """
-    import torch
-
-    embeddings = model.vilt.embeddings
-    patches = embeddings.patch_embeddings(pixel_values).flatten(2).transpose(1, 2)
-    start = embeddings.cls_token.expand(len(patches), -1, -1)
-    image_embeds = torch.cat([start, patches], dim=1) + embeddings.position_embeddings
-    image_embeds = embeddings.dropout(image_embeds)
-    everywhere = torch.ones(image_embeds.shape[:2], dtype=torch.long, device=image_embeds.device)
-    return model(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        image_embeds=image_embeds,
-        pixel_mask=everywhere,
-    ).logits
-
-
 def forward_pairs(
     vilt: ViltModel,
     images: Sequence[Image.Image],
@@ -264,11 +284,8 @@ def forward_pairs(
     def compute(items: list[int]) -> np.ndarray:
         words = text_inputs(vilt, [texts[item] for item in items])
         with torch.inference_mode():
-            logits = pair_logits(
-                vilt.model,
-                pixel_values(vilt, [images[item] for item in items]).to(vilt.device),
-                **words,
-            )
+            pixels = pixel_values(vilt, [images[item] for item in items])
+            logits, _ = vilt.outputs(pixels.to(vilt.device), **words)
         return logits.double().cpu().numpy()
 
     require_pairs(images, texts)
