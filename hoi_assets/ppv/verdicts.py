@@ -31,6 +31,19 @@ VERDICT_ROWS = Table(
             "p_alignment", pl.Float64, "probability that it agrees with the prompt", "0..1", True
         ),
         Column("p_pair", pl.Float64, "product of both probabilities", "0..1", nullable=True),
+        Column(
+            "defect_map",
+            pl.String,
+            "digest of a grey picture: how likely each cell is defective; null where the verifier "
+            "has no defect head, as the next two",
+            nullable=True,
+        ),
+        Column(
+            "defect_share", pl.Float64, "share of cells that look defective", "0..1", nullable=True
+        ),
+        Column(
+            "defect_kind", pl.String, "likeliest kind of defect, if there is one", nullable=True
+        ),
         Column("status", pl.String, "accepted, rejected or failed (never drawn)"),
         Column("reason", pl.String, "why it was rejected or failed", nullable=True),
         Column("verifier_version", pl.String, "version of verifier"),
@@ -81,12 +94,15 @@ def verify_candidates(
             record |= {"status": "failed", "reason": row["reason"]}
         else:
             thresholds = thresholds or load_published_verifier(settings, verifier).thresholds
-            fidelity, alignment = scores[row["pixels"], row["prompt"]]
-            ruling = decide(fidelity, alignment, thresholds)
+            score = scores[row["pixels"], row["prompt"]]
+            ruling = decide(score.fidelity, score.alignment, thresholds)
             record |= {
-                "p_fidelity": fidelity,
-                "p_alignment": alignment,
-                "p_pair": fidelity * alignment,
+                "p_fidelity": score.fidelity,
+                "p_alignment": score.alignment,
+                "p_pair": score.fidelity * score.alignment,
+                "defect_map": score.defect_map,
+                "defect_share": score.defect_share,
+                "defect_kind": score.defect_kind,
                 "status": ruling.status,
                 "reason": ruling.reason,
             }

@@ -1,42 +1,61 @@
 """ViLT's forward pass, differentiable and without its random patch order."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from hoi_assets.engines.vilt.defect_map import against_fidelity, cell_logits
+from hoi_assets.engines.vilt.defect_head import against_fidelity, cell_logits
+
+
+@dataclass(frozen=True)
+class PairOutputs:
+    """What a ViLT says of pairs, as tensors.
+
+    Attributes:
+        logits: (B, labels); of a verifier fidelity, alignment.
+        cells: logits (B, 1, S, S) of the defect map; None without a defect head.
+        kinds: logits (B, K) of the kinds of defect; None without a defect head.
+    """
+
+    logits: Any
+    cells: Any = None
+    kinds: Any = None
+
+
+def pair_outputs(
+    model: Any, defect_head: Any, pixel_values: Any, input_ids: Any, attention_mask: Any
+) -> PairOutputs:
+    """What the model says of prepared pairs; the evidence of the map is taken from fidelity.
+
+    Args:
+        model: ViltForQuestionAnswering.
+        defect_head: see `defect_head`; None: no map.
+        pixel_values: (B, 3, S, S) with S = `config.image_size`.
+    """
+    pooled, patches = pair_features(model, pixel_values, input_ids, attention_mask)
+    return read_features(model, defect_head, pooled, patches)
+
+
+def read_features(model: Any, defect_head: Any, pooled: Any, patches: Any) -> PairOutputs:
+    """What the heads read from the features of `pair_features`."""
+    logits = model.classifier(pooled)
+    if defect_head is None:
+        return PairOutputs(logits)
+    cells = cell_logits(defect_head["map"], patches)
+    return PairOutputs(against_fidelity(logits, cells), cells, defect_head["kinds"](pooled))
 
 
 def pair_logits(model: Any, pixel_values: Any, input_ids: Any, attention_mask: Any) -> Any:
-    """Differentiable logits of pairs; see `pair_features`.
-
-    Returns:
-        Logits (B, labels).
-    """
-    return model.classifier(pair_features(model, pixel_values, input_ids, attention_mask)[0])
-
-
-def verifier_outputs(
-    model: Any, map_head: Any, pixel_values: Any, input_ids: Any, attention_mask: Any
-) -> tuple[Any, Any]:
-    """Logits (B, 2) of fidelity and alignment, and of the defect map (B, 1, S, S); differentiable.
-
-    The evidence of the map is taken from the fidelity logit.
-    """
-    pooled, patches = pair_features(model, pixel_values, input_ids, attention_mask)
-    cells = cell_logits(map_head, patches)
-    return against_fidelity(model.classifier(pooled), cells), cells
+    """Logits (B, labels) of prepared pairs by a ViLT without a defect head."""
+    return pair_outputs(model, None, pixel_values, input_ids, attention_mask).logits
 
 
 def pair_features(
     model: Any, pixel_values: Any, input_ids: Any, attention_mask: Any
 ) -> tuple[Any, Any]:
-    """Differentiable forward of ViLT without its random patch order.
+    """Features of prepared pairs.
 
     transformers' ViLT shuffles the patches by the global generator, in eval mode too. The patch
     embeddings are therefore made here, in reading order, and handed over as `image_embeds`.
-
-    Args:
-        model: ViltForQuestionAnswering.
-        pixel_values: (B, 3, S, S) with S = `config.image_size`.
 
     Returns:
         Pooled features (B, width), and those of the patches (B, P, width) in reading order.

@@ -168,7 +168,7 @@ class _Run:
         self.verifier = replace(
             verifier,
             model=copy.deepcopy(verifier.model).float(),
-            map_head=verifier.map_head and copy.deepcopy(verifier.map_head).float(),
+            defect_head=verifier.defect_head and copy.deepcopy(verifier.defect_head).float(),
             temperature=(1.0, 1.0),
             thresholds=Thresholds(),
         )
@@ -209,7 +209,7 @@ class _Run:
         self.models.train()
         with torch.random.fork_rng():
             torch.manual_seed(int(digest([self.config.seed, step])[:15], 16))
-            logits, _ = self.verifier.outputs(pixels.to(device), **words)
+            logits = self.verifier.outputs(pixels.to(device), **words).logits
         losses = binary_cross_entropy_with_logits(logits, self.labels[rows], reduction="none")
         losses = losses.mean(dim=0)
         fidelity, alignment = losses.tolist()

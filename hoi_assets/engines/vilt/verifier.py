@@ -25,9 +25,15 @@ from hoi_assets.engines.pretrained import (
     read_processor,
     require_files,
     tokenizer_facts,
+    torch_dtype,
 )
-from hoi_assets.engines.vilt.defect_map import MAP_HEAD_FILE, load_map_head, save_map_head
-from hoi_assets.engines.vilt.forward import pair_logits, verifier_outputs
+from hoi_assets.engines.vilt.defect_head import (
+    DEFECT_HEAD_FILE,
+    head_weights,
+    load_defect_head,
+    save_defect_head,
+)
+from hoi_assets.engines.vilt.forward import PairOutputs, pair_outputs
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.settings import ModelRef
@@ -95,10 +101,9 @@ class ViltModel:
         """Every tensor by name."""
         return dict(self.model.state_dict())
 
-    def outputs(self, pixel_values: Any, **words: Any) -> tuple[Any, Any]:
-        """Logits (B, labels) of prepared pairs, and the defect map's logits (B, 1, S, S) of a
-        verifier that has one, else None; differentiable."""
-        return pair_logits(self.model, pixel_values, **words), None
+    def outputs(self, pixel_values: Any, **words: Any) -> PairOutputs:
+        """What the model says of prepared pairs; differentiable."""
+        return pair_outputs(self.model, None, pixel_values, **words)
 
     @cached_property
     def digest(self) -> str:
@@ -112,30 +117,26 @@ class VerifierModel(ViltModel):
 
     Attributes:
         temperature: divides the logits of (fidelity, alignment).
-        map_head: reads the defect map from the patches (`defect_map`); None: no map.
+        defect_head: says where the defect is and of which kind (`defect_head`); None: it cannot.
     """
 
-    map_head: Any = None
+    defect_head: Any = None
     temperature: tuple[float, float] = (1.0, 1.0)
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     @property
     def modules(self) -> tuple[Any, ...]:
-        """The map's head too."""
-        return (self.model,) if self.map_head is None else (self.model, self.map_head)
+        """The defect head too."""
+        return (self.model,) if self.defect_head is None else (self.model, self.defect_head)
 
     def weights(self) -> dict[str, Any]:
-        """The map's head too."""
-        if self.map_head is None:
-            return super().weights()
-        head = {f"defect_map.{name}": t for name, t in self.map_head.state_dict().items()}
+        """The defect head too."""
+        head = {} if self.defect_head is None else head_weights(self.defect_head)
         return {**super().weights(), **head}
 
-    def outputs(self, pixel_values: Any, **words: Any) -> tuple[Any, Any]:
-        """With a map, what it shows counts against fidelity."""
-        if self.map_head is None:
-            return super().outputs(pixel_values, **words)
-        return verifier_outputs(self.model, self.map_head, pixel_values, **words)
+    def outputs(self, pixel_values: Any, **words: Any) -> PairOutputs:
+        """With map and kinds of defects where there is a defect head."""
+        return pair_outputs(self.model, self.defect_head, pixel_values, **words)
 
     def facts(self) -> dict[str, Any]:
         """Temperature and thresholds too."""
@@ -182,11 +183,11 @@ def _load(ref: ModelRef, device: str) -> VerifierModel:
             f"verifier {ref.source}: {model.config.num_labels} labels, wanted 2 {HEADS}",
             "name a ViLT saved with num_labels=2",
         )
-    map_head = _map_head_of(ref)
-    move_to_device([model] if map_head is None else [model, map_head], device)
+    defect_head = _defect_head_of(ref)
+    move_to_device([model] if defect_head is None else [model, defect_head], device)
     verifier = VerifierModel(
         model=model,
-        map_head=map_head,
+        defect_head=defect_head,
         tokenizer=read_processor(AutoTokenizer, ref),
         image_processor=read_processor(ViltImageProcessorPil, ref),
         device=device,
@@ -197,13 +198,14 @@ def _load(ref: ModelRef, device: str) -> VerifierModel:
     return _with_facts(verifier, json.loads(path.read_text(encoding="utf-8")))
 
 
-def _map_head_of(ref: ModelRef) -> Any:
+def _defect_head_of(ref: ModelRef) -> Any:
     from safetensors import SafetensorError
 
     try:
-        return load_map_head(ref.folder) if ref.folder else None
-    except (SafetensorError, KeyError, RuntimeError) as error:
-        raise load_error(MAP_HEAD_FILE, ref, str(error)) from error
+        head = load_defect_head(ref.folder) if ref.folder else None
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise load_error(DEFECT_HEAD_FILE, ref, str(error)) from error
+    return None if head is None else head.to(torch_dtype(ref.dtype))
 
 
 def _with_facts(verifier: VerifierModel, facts: dict[str, Any]) -> VerifierModel:
@@ -224,8 +226,8 @@ def save_verifier(verifier: VerifierModel, folder: Path) -> Path:
     verifier.model.save_pretrained(folder)
     verifier.tokenizer.save_pretrained(folder)
     verifier.image_processor.save_pretrained(folder)
-    if verifier.map_head is not None:
-        save_map_head(verifier.map_head, folder)
+    if verifier.defect_head is not None:
+        save_defect_head(verifier.defect_head, folder)
     facts = {"temperature": verifier.temperature, "thresholds": asdict(verifier.thresholds)}
     text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
     (folder / VERIFIER_FILE).write_text(text, encoding="utf-8")
@@ -279,19 +281,31 @@ def forward_pairs(
     Returns:
         float64 array (N, labels); of a verifier fidelity, alignment, before temperature.
     """
+    labels = vilt.model.config.num_labels
+    return _outputs(vilt, images, texts, slots, batch_size).reshape(len(texts), -1)[:, :labels]
+
+
+def _outputs(
+    vilt: ViltModel,
+    images: Sequence[Image.Image],
+    texts: Sequence[str],
+    slots: Sequence[int] | None,
+    batch_size: int,
+) -> np.ndarray:
+    """Rows of all logits: labels, then cells and kinds of a verifier with a defect head."""
     import torch
 
     def compute(items: list[int]) -> np.ndarray:
         words = text_inputs(vilt, [texts[item] for item in items])
         with torch.inference_mode():
             pixels = pixel_values(vilt, [images[item] for item in items])
-            logits, _ = vilt.outputs(pixels.to(vilt.device), **words)
-        return logits.double().cpu().numpy()
+            out = vilt.outputs(pixels.to(vilt.device), **words)
+            said = [part for part in (out.logits, out.cells, out.kinds) if part is not None]
+            rows = torch.cat([part.flatten(1) for part in said], dim=1)
+        return rows.double().cpu().numpy()
 
     require_pairs(images, texts)
-    return map_fixed(len(texts), batch_size, compute, slots).reshape(
-        -1, vilt.model.config.num_labels
-    )
+    return map_fixed(len(texts), batch_size, compute, slots)
 
 
 def probabilities(logits: np.ndarray, temperature: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
@@ -301,14 +315,39 @@ def probabilities(logits: np.ndarray, temperature: tuple[float, float] = (1.0, 1
     return expit(logits / np.asarray(temperature))
 
 
+@dataclass(frozen=True)
+class PairScores:
+    """What a verifier says of N pairs.
+
+    Attributes:
+        probabilities: calibrated, (N, 2): fidelity, alignment.
+        maps: probability (N, S, S) that a cell is defective; None without a defect head.
+        kinds: likeliest kind of defect of each, whatever its fidelity; None without a defect head.
+    """
+
+    probabilities: np.ndarray
+    maps: np.ndarray | None = None
+    kinds: tuple[str, ...] | None = None
+
+
 def score_pairs(
     verifier: VerifierModel,
     images: Sequence[Image.Image],
     texts: Sequence[str],
     slots: Sequence[int] | None = None,
-) -> np.ndarray:
-    """Calibrated probabilities (N, 2): fidelity, alignment. See `forward_pairs`."""
-    return probabilities(forward_pairs(verifier, images, texts, slots), verifier.temperature)
+) -> PairScores:
+    """Calibrated probabilities, defect maps and kinds of pairs; see `forward_pairs`."""
+    from scipy.special import expit
+
+    rows = _outputs(verifier, images, texts, slots, BATCH_SIZE).reshape(len(texts), -1)
+    found = probabilities(rows[:, : len(HEADS)].reshape(-1, len(HEADS)), verifier.temperature)
+    if verifier.defect_head is None:
+        return PairScores(found)
+    names = verifier.defect_head.kind_names
+    cells, kinds = np.split(rows[:, len(HEADS) :], [-len(names)], axis=1)
+    side = round(cells.shape[1] ** 0.5)
+    likeliest = tuple(names[place] for place in kinds.argmax(axis=1))
+    return PairScores(found, expit(cells).reshape(-1, side, side), likeliest)
 
 
 def decide(p_fidelity: float, p_alignment: float, thresholds: Thresholds) -> PairVerdict:

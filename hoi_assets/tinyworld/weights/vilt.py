@@ -3,14 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.engines.vilt.defect_map import (
-    CELLS_PER_SIDE,
-    against_fidelity,
-    build_map_head,
-    cell_logits,
-)
+from hoi_assets.engines.vilt.defect_head import CELLS_PER_SIDE, build_defect_head, cell_logits
 from hoi_assets.engines.vilt.verifier import HEADS, VerifierModel, save_verifier
-from hoi_assets.tinyworld.scenes.vocabulary import PARTS
+from hoi_assets.tinyworld.scenes.vocabulary import PARTS, TWIN_DEFECTS
 from hoi_assets.tinyworld.weights.tokenizers import MAX_LENGTH, bert_tokenizer
 from hoi_assets.tinyworld.weights.vae import IMAGE_SIZE
 
@@ -20,7 +15,8 @@ PATCH_SIZE = 8
 
 
 def build(tokenizer: Any) -> Any:
-    """Fresh models by name: `vilt`, a ViltForQuestionAnswering with two labels, and `map_head`."""
+    """Fresh models by name: `vilt`, a ViltForQuestionAnswering with two labels, and `defects`, its
+    defect head."""
     from torch import nn
     from transformers import ViltConfig, ViltForQuestionAnswering
 
@@ -41,15 +37,15 @@ def build(tokenizer: Any) -> Any:
         label2id={name: index for index, name in enumerate(HEADS)},
     )
     vilt = ViltForQuestionAnswering(config)
-    return nn.ModuleDict({"vilt": vilt, "map_head": build_map_head(WIDTH)})
+    return nn.ModuleDict({"vilt": vilt, "defects": build_defect_head(WIDTH, TWIN_DEFECTS)})
 
 
 def stored(verifier: VerifierModel) -> Any:
-    """The models of a stored verifier, by name; a map that it lacks is fresh."""
+    """The models of a stored verifier, by name; a defect head that it lacks is fresh."""
     from torch import nn
 
-    head = verifier.map_head or build_map_head(verifier.model.config.hidden_size)
-    return nn.ModuleDict({"vilt": verifier.model, "map_head": head})
+    head = verifier.defect_head or build_defect_head(WIDTH, TWIN_DEFECTS)
+    return nn.ModuleDict({"vilt": verifier.model, "defects": head})
 
 
 def wrap(models: Any) -> VerifierModel:
@@ -59,7 +55,7 @@ def wrap(models: Any) -> VerifierModel:
     processor = ViltImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, size_divisor=PATCH_SIZE)
     return VerifierModel(
         model=models["vilt"],
-        map_head=models["map_head"],
+        defect_head=models["defects"],
         tokenizer=bert_tokenizer(),
         image_processor=processor,
     )
@@ -87,7 +83,7 @@ def loss_of(models: Any, pictures: Any, recipe: Any) -> Any:
     import torch
     from torch.nn import functional
 
-    from hoi_assets.engines.vilt.forward import pair_features
+    from hoi_assets.engines.vilt.forward import pair_features, read_features
     from hoi_assets.tinyworld.weights.dense import dense_loss
     from hoi_assets.tinyworld.weights.loop import compiled
     from hoi_assets.tinyworld.weights.pairs import TwinSampler
@@ -99,6 +95,8 @@ def loss_of(models: Any, pictures: Any, recipe: Any) -> Any:
         pictures, lie_share=recipe["lie_share"], blank_share=recipe["blank_share"]
     )
     tokenizer, truth = bert_tokenizer(), targets(pictures.rows)
+    # Of the reader's truth on defects the last column says "clean".
+    kinds = truth["defect"][:, :-1]
     features = compiled(pair_features, recipe)
 
     def loss(generator: Any) -> Any:
@@ -108,16 +106,17 @@ def loss_of(models: Any, pictures: Any, recipe: Any) -> Any:
         dense = moved(pictures.dense[pairs.chosen], moves)
         ids, mask = token_ids(tokenizer, pairs.texts)
         pooled, patches = features(models["vilt"], brightened(pixels, generator), ids, mask)
-        cells = cell_logits(models["map_head"], patches)
-        logits = against_fidelity(models["vilt"].classifier(pooled), cells).float()
+        out = read_features(models["vilt"], models["defects"], pooled, patches)
+        logits = out.logits.float()
         wanted = torch.tensor([not spoilt for spoilt in pairs.spoilt]).float()
         fidelity = functional.binary_cross_entropy_with_logits(logits[:, 0], wanted)
         true = torch.tensor([lie is None for lie in pairs.lies]).float()
         has_text = torch.tensor(pairs.has_text).float()
         alignment = functional.binary_cross_entropy_with_logits(logits[:, 1], true, weight=has_text)
         read = reader_loss(models["reader"](pooled), truth, pairs.chosen, pairs.claims)
-        where = dense_loss(cell_logits(models["parts"], patches), cells, dense)
-        return fidelity + alignment + recipe["reader_weight"] * read + where
+        where = dense_loss(cell_logits(models["parts"], patches), out.cells, dense)
+        kind = functional.binary_cross_entropy_with_logits(out.kinds.float(), kinds[pairs.chosen])
+        return fidelity + alignment + recipe["reader_weight"] * read + where + 4 * kind
 
     return loss
 
@@ -138,7 +137,7 @@ def measure(models: Any, pictures: Any, seed: int = 0) -> dict[str, float]:
 
     sampler = TwinSampler(pictures, lie_share=0.5)
     pairs = sampler.with_texts(list(range(len(pictures))), random.Random(seed))
-    logits, cells = _answers(models, pictures, pairs.texts)
+    logits, cells, named = _answers(models, pictures, pairs.texts)
     whole, rows = ~np.array(pairs.spoilt), pictures.rows
     views = np.array([row["shown_as"] for row in rows])
     kinds = np.repeat([row["defects"][0] for row in rows[::2]], 2)
@@ -151,6 +150,9 @@ def measure(models: Any, pictures: Any, seed: int = 0) -> dict[str, float]:
         found[f"{kind}_auc"] = roc_area(whole[among], logits[among, 0])
     spoilt = np.flatnonzero(~whole & (views == views[0]))
     found |= map_quality(cells[spoilt], pictures.dense[spoilt])
+    found["kind_accuracy"] = float(
+        np.mean([TWIN_DEFECTS[named[i]] == rows[i]["defects"][0] for i in spoilt])
+    )
     lies = np.array([lie or "" for lie in pairs.lies])
     found["alignment_auc"] = roc_area(lies == "", logits[:, 1])
     for kind in sorted(set(lies) - {""}):
@@ -160,23 +162,23 @@ def measure(models: Any, pictures: Any, seed: int = 0) -> dict[str, float]:
     return found
 
 
-def _answers(models: Any, pictures: Any, texts: list[str]) -> tuple[Any, Any]:
-    """Logits (N, 2) as an array, and those of the maps (N, 1, S, S)."""
+def _answers(models: Any, pictures: Any, texts: list[str]) -> tuple[Any, Any, Any]:
+    """Logits (N, 2) as an array, those of the maps (N, 1, S, S), and likeliest kinds (N,)."""
     import torch
 
-    from hoi_assets.engines.vilt.forward import verifier_outputs
+    from hoi_assets.engines.vilt.forward import pair_outputs
     from hoi_assets.tinyworld.weights.pictures import as_float
     from hoi_assets.tinyworld.weights.tokenizers import token_ids
 
     ids, mask = token_ids(bert_tokenizer(), texts)
-    logits, cells = [], []
+    answers = []
     with torch.inference_mode():
         for start in range(0, len(texts), 64):
             part = slice(start, start + 64)
             pixels = as_float(pictures.pixels[part])
-            answers = verifier_outputs(
-                models["vilt"], models["map_head"], pixels, ids[part], mask[part]
+            answers.append(
+                pair_outputs(models["vilt"], models["defects"], pixels, ids[part], mask[part])
             )
-            logits.append(answers[0])
-            cells.append(answers[1])
-    return torch.cat(logits).numpy(), torch.cat(cells)
+    logits = torch.cat([out.logits for out in answers]).numpy()
+    kinds = torch.cat([out.kinds for out in answers]).argmax(dim=1).tolist()
+    return logits, torch.cat([out.cells for out in answers]), kinds

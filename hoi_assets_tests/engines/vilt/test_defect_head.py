@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from hoi_assets.engines.vilt.defect_map import (
+from hoi_assets.engines.vilt.defect_head import (
     CELLS_PER_SIDE,
-    MAP_HEAD_FILE,
-    build_map_head,
+    DEFECT_HEAD_FILE,
+    build_defect_head,
     cell_logits,
     evidence,
 )
@@ -19,25 +19,30 @@ from hoi_assets.engines.vilt.verifier import (
     forward_pairs,
     load_verifier,
     save_verifier,
+    score_pairs,
 )
 from hoi_assets.errors import HoiError
 from hoi_assets_tests.engines.small_judges import picture
 
+KINDS = ("extra_finger", "melted_hand")
+
 
 def _with_map(verifier: VerifierModel) -> VerifierModel:
-    head = build_map_head(verifier.model.config.hidden_size)
+    head = build_defect_head(verifier.model.config.hidden_size, KINDS)
+    draws = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        head.weight.normal_(generator=torch.Generator().manual_seed(0))
-    return replace(verifier, map_head=head)
+        for layer in (head["map"], head["kinds"]):
+            layer.weight.normal_(generator=draws)
+    return replace(verifier, defect_head=head)
 
 
 def test_cells_lie_in_their_patch() -> None:
-    head = build_map_head(1)
+    layer = build_defect_head(1, KINDS)["map"]
     with torch.no_grad():
-        head.weight.fill_(1.0)
-        head.bias.copy_(torch.arange(4) / 10)
+        layer.weight.fill_(1.0)
+        layer.bias.copy_(torch.arange(4) / 10)
     patches = torch.arange(9.0).reshape(1, 9, 1)
-    cells = cell_logits(head, patches)[0, 0]
+    cells = cell_logits(layer, patches)[0, 0]
     assert cells.shape == (3 * CELLS_PER_SIDE, 3 * CELLS_PER_SIDE)
     assert torch.allclose(cells[2:4, 4:6], torch.tensor([[5.0, 5.1], [5.2, 5.3]]))
 
@@ -50,7 +55,9 @@ def test_evidence_is_that_of_the_strongest_cells() -> None:
 
 def test_a_fresh_map_leaves_the_scores_as_they_are(vilt_folder: Path) -> None:
     verifier = load_verifier(vilt_folder)
-    fresh = replace(verifier, map_head=build_map_head(verifier.model.config.hidden_size))
+    fresh = replace(
+        verifier, defect_head=build_defect_head(verifier.model.config.hidden_size, KINDS)
+    )
     images, texts = [picture(n) for n in range(3)], ["a red ball"] * 3
     plain, mapped = (forward_pairs(one, images, texts) for one in (verifier, fresh))
     np.testing.assert_array_equal(plain, mapped)
@@ -69,12 +76,28 @@ def test_a_stored_map_comes_back_and_is_part_of_the_digest(
 ) -> None:
     verifier = _with_map(load_verifier(vilt_folder))
     again = load_verifier(save_verifier(verifier, tmp_path / "mapped"))
-    assert torch.equal(again.map_head.weight, verifier.map_head.weight)
+    assert again.defect_head.kind_names == KINDS
+    assert torch.equal(again.defect_head["map"].weight, verifier.defect_head["map"].weight)
     assert again.digest == verifier.digest != load_verifier(vilt_folder).digest
 
 
 def test_a_damaged_map_is_named(vilt_folder: Path, tmp_path: Path) -> None:
     folder = save_verifier(_with_map(load_verifier(vilt_folder)), tmp_path / "mapped")
-    (folder / MAP_HEAD_FILE).write_bytes(b"nothing")
-    with pytest.raises(HoiError, match=MAP_HEAD_FILE):
+    (folder / DEFECT_HEAD_FILE).write_bytes(b"nothing")
+    with pytest.raises(HoiError, match=DEFECT_HEAD_FILE):
         load_verifier(folder)
+
+
+def test_scores_say_where_and_of_which_kind(vilt_folder: Path) -> None:
+    verifier = _with_map(load_verifier(vilt_folder))
+    images, texts = [picture(n) for n in range(3)], ["a red ball"] * 3
+    scores = score_pairs(verifier, images, texts)
+    assert scores.maps is not None and scores.kinds is not None
+    patches = verifier.model.config.image_size // verifier.model.config.patch_size
+    assert scores.maps.shape == (3, CELLS_PER_SIDE * patches, CELLS_PER_SIDE * patches)
+    assert ((scores.maps > 0) & (scores.maps < 1)).all()
+    assert set(scores.kinds) <= set(KINDS)
+    alone = score_pairs(verifier, images[2:], texts[2:], [2])
+    np.testing.assert_array_equal(alone.maps, scores.maps[2:])
+    blind = score_pairs(load_verifier(vilt_folder), images, texts)
+    assert blind.maps is None and blind.kinds is None
