@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from hoi_assets.grammar.captions import caption
 from hoi_assets.grammar.vocabulary import VIEWS
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.tinyworld.scenes.camera import Camera, aim
+from hoi_assets.tinyworld.scenes.false_captions import false_claims_for, with_false_claim
 from hoi_assets.tinyworld.scenes.groups import Group
 from hoi_assets.tinyworld.scenes.hands.grasps import Grasp
 from hoi_assets.tinyworld.scenes.objects.shape import ObjectShape
@@ -311,11 +313,17 @@ def _row(
     grip = world.taxonomy.categories[str(group.category)].grip_phrase
     slots = dict(words) | {"side": side, "grip": grip, "object": shape.kind}
     picture, twin = _webp(pair.picture), _webp(pair.twin)
+    rng = random.Random(int(words["seed"]))
+    lie = rng.choice(false_claims_for(slots))
     return {
         "scene_id": f"{group.split}-{group.first + number:06d}",
         "split": group.split,
         "defect": pair.defect,
         "caption": caption(slots, int(words["seed"])),
+        "false_caption": caption(
+            with_false_claim(slots, lie, rng, world.grips), int(words["seed"])
+        ),
+        "lie": lie,
         "category": group.category,
         **{name: slots[name] for name in ("object", "colour", "material", "skin_tone", "side")},
         "hands": len(grasp.hands),
