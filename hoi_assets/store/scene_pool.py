@@ -264,4 +264,9 @@ def read_parts(png: bytes) -> NDArray[np.uint8]:
 
 def read_mask(png: bytes) -> NDArray[np.bool_]:
     """A stored mask as a boolean array (height, width)."""
-    return np.asarray(Image.open(io.BytesIO(png)).convert("1"))
+    return np.asarray(decode_mask(png))
+
+
+def decode_mask(png: bytes) -> Image.Image:
+    """A stored mask as a picture, black and white."""
+    return Image.open(io.BytesIO(png)).convert("1")

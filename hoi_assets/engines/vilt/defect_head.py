@@ -13,6 +13,9 @@ DEFECT_HEAD_FILE = "defects.safetensors"
 CELLS_PER_SIDE = 2
 # Defects cover at least this share of a picture (150 px of 128 x 128).
 EVIDENCE_SHARE = 0.01
+MAP_WEIGHT, KIND_WEIGHT = 2.0, 4.0
+# Few cells are defective.
+DEFECTIVE_WEIGHT = 3.0
 
 
 def build_defect_head(width: int, kinds: tuple[str, ...]) -> Any:
@@ -71,6 +74,21 @@ def against_fidelity(logits: Any, cells: Any) -> Any:
 
     fidelity, alignment = logits.unbind(dim=1)
     return torch.stack([fidelity - evidence(cells), alignment], dim=1)
+
+
+def defect_loss(cells: Any, kinds: Any, shares: Any, true_kinds: Any) -> Any:
+    """The loss (B,) of what the head says of pairs whose defects are known.
+
+    Args:
+        cells: logits (B, 1, S, S); shares: true share (B, 1, S, S) of each cell that is defective.
+        kinds: logits (B, K); true_kinds: 1 for each kind that is there, else 0, (B, K).
+    """
+    from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+
+    weights = 1 + (DEFECTIVE_WEIGHT - 1) * shares
+    where = cross_entropy(cells.float(), shares, weight=weights, reduction="none").mean((1, 2, 3))
+    which = cross_entropy(kinds.float(), true_kinds, reduction="none").mean(dim=1)
+    return MAP_WEIGHT * where + KIND_WEIGHT * which
 
 
 def head_weights(head: Any) -> dict[str, Any]:

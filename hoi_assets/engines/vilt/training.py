@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from hoi_assets.engines.pair_inputs import text_inputs
+from hoi_assets.engines.vilt.defect_truths import DefectTruths
 from hoi_assets.engines.vilt.verifier import (
     HEADS,
     Thresholds,
@@ -42,7 +43,8 @@ class LabelledPair:
     Attributes:
         pair_id: identifies the image too.
         open: returns the image; called when it is needed.
-        defects: put into the image on purpose.
+        defects: known to be in the image.
+        open_map: returns a picture that is white where the image is defective; None: not known.
         lies: what the text gets wrong.
         groups: further slices to report, e.g. {"shown_as": "vae"}.
     """
@@ -56,6 +58,7 @@ class LabelledPair:
     defects: tuple[str, ...] = ()
     lies: tuple[str, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
+    open_map: Callable[[], Image.Image] | None = None
 
 
 Pairs = Sequence[LabelledPair]
@@ -66,7 +69,8 @@ class TrainedVerifier:
     """A trained verifier, not yet calibrated.
 
     Attributes:
-        log: rows of step, loss, loss_fidelity, loss_alignment, learning_rate, validation_loss,
+        log: rows of step, loss (of both labels), loss_fidelity, loss_alignment, loss_defects (of
+            what is known of defects), learning_rate, validation_loss,
             validation_auc_fidelity, validation_auc_alignment; None where not measured. Row 0 is
             the model before training.
         best_step: the step whose weights were chosen; 0: training did not help.
@@ -180,6 +184,7 @@ class _Run:
         self.work_dir = work_dir
         self.every = max(1, config.train_steps // VALIDATIONS)
         self.pixels: dict[int, Any] = {}
+        self.truths = DefectTruths(train, self.verifier)
         self.fingerprint = digest(
             {
                 "start": verifier.digest,
@@ -209,12 +214,14 @@ class _Run:
         self.models.train()
         with torch.random.fork_rng():
             torch.manual_seed(int(digest([self.config.seed, step])[:15], 16))
-            logits = self.verifier.outputs(pixels.to(device), **words).logits
-        losses = binary_cross_entropy_with_logits(logits, self.labels[rows], reduction="none")
+            out = self.verifier.outputs(pixels.to(device), **words)
+        losses = binary_cross_entropy_with_logits(out.logits, self.labels[rows], reduction="none")
         losses = losses.mean(dim=0)
         fidelity, alignment = losses.tolist()
-        self._require_finite(np.array([fidelity, alignment]), step)
-        losses.mean().backward()
+        defects = self.truths.loss(out, rows)
+        known = 0.0 if defects is None else float(defects.detach())
+        self._require_finite(np.array([fidelity, alignment, known]), step)
+        (losses.mean() if defects is None else losses.mean() + defects).backward()
         torch.nn.utils.clip_grad_norm_(self.models.parameters(), MAX_GRAD_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -225,6 +232,7 @@ class _Run:
             "loss": (fidelity + alignment) / 2,
             "loss_fidelity": fidelity,
             "loss_alignment": alignment,
+            "loss_defects": None if defects is None else known,
             "learning_rate": rate,
         }
         if step % self.every == 0 or step == self.config.train_steps:
@@ -322,6 +330,9 @@ def _labels(pair: LabelledPair) -> tuple[bool, bool]:
 
 
 def _log_row(row: dict[str, Any]) -> dict[str, Any]:
-    names = ("loss", "loss_fidelity", "loss_alignment", "learning_rate", "validation_loss")
+    names = ("loss", "loss_fidelity", "loss_alignment", "loss_defects", "learning_rate")
     areas = [f"validation_auc_{head}" for head in HEADS]
-    return {"step": row["step"], **{name: row.get(name) for name in (*names, *areas)}}
+    return {
+        "step": row["step"],
+        **{name: row.get(name) for name in (*names, "validation_loss", *areas)},
+    }

@@ -282,7 +282,7 @@ def forward_pairs(
         float64 array (N, labels); of a verifier fidelity, alignment, before temperature.
     """
     labels = vilt.model.config.num_labels
-    return _outputs(vilt, images, texts, slots, batch_size).reshape(len(texts), -1)[:, :labels]
+    return _outputs(vilt, images, texts, slots, batch_size)[:, :labels]
 
 
 def _outputs(
@@ -292,7 +292,7 @@ def _outputs(
     slots: Sequence[int] | None,
     batch_size: int,
 ) -> np.ndarray:
-    """Rows of all logits: labels, then cells and kinds of a verifier with a defect head."""
+    """Rows (N, …) of all logits: labels, then cells and kinds of a verifier with a defect head."""
     import torch
 
     def compute(items: list[int]) -> np.ndarray:
@@ -305,6 +305,8 @@ def _outputs(
         return rows.double().cpu().numpy()
 
     require_pairs(images, texts)
+    if not texts:
+        return np.zeros((0, vilt.model.config.num_labels))
     return map_fixed(len(texts), batch_size, compute, slots)
 
 
@@ -339,9 +341,9 @@ def score_pairs(
     """Calibrated probabilities, defect maps and kinds of pairs; see `forward_pairs`."""
     from scipy.special import expit
 
-    rows = _outputs(verifier, images, texts, slots, BATCH_SIZE).reshape(len(texts), -1)
-    found = probabilities(rows[:, : len(HEADS)].reshape(-1, len(HEADS)), verifier.temperature)
-    if verifier.defect_head is None:
+    rows = _outputs(verifier, images, texts, slots, BATCH_SIZE)
+    found = probabilities(rows[:, : len(HEADS)], verifier.temperature)
+    if verifier.defect_head is None or not texts:
         return PairScores(found)
     names = verifier.defect_head.kind_names
     cells, kinds = np.split(rows[:, len(HEADS) :], [-len(names)], axis=1)

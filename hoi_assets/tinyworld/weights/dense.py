@@ -5,10 +5,6 @@ from typing import Any
 
 from hoi_assets.tinyworld.scenes.vocabulary import PARTS
 
-PART_WEIGHT, MAP_WEIGHT = 1.0, 2.0
-# Few cells are defective.
-DEFECT_WEIGHT = 3.0
-
 
 def cell_targets(dense: Any, cells: int) -> tuple[Any, Any]:
     """Truth of a grid of cells from that of pixels.
@@ -28,20 +24,11 @@ def cell_targets(dense: Any, cells: int) -> tuple[Any, Any]:
     return functional.avg_pool2d(parts, size), functional.avg_pool2d(dense[:, 1:].float(), size)
 
 
-def dense_loss(parts: Any, defects: Any, dense: Any) -> Any:
-    """The loss of what a model says of each cell.
+def part_loss(parts: Any, dense: Any) -> Any:
+    """Cross-entropy of part logits (B, parts, S, S) against the cells of uint8 (B, 2, H, W)."""
+    from torch.nn.functional import cross_entropy
 
-    Args:
-        parts: logits (B, parts, S, S); defects: logits (B, 1, S, S).
-        dense: uint8 (B, 2, H, W).
-    """
-    from torch.nn import functional
-
-    shown, spoilt = cell_targets(dense, parts.shape[-1])
-    reading = functional.cross_entropy(parts.float(), shown)
-    weights = 1 + (DEFECT_WEIGHT - 1) * spoilt
-    finding = functional.binary_cross_entropy_with_logits(defects.float(), spoilt, weight=weights)
-    return PART_WEIGHT * reading + MAP_WEIGHT * finding
+    return cross_entropy(parts.float(), cell_targets(dense, parts.shape[-1])[0])
 
 
 def map_quality(defects: Any, dense: Any) -> dict[str, float]:

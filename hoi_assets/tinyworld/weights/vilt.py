@@ -3,7 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.engines.vilt.defect_head import CELLS_PER_SIDE, build_defect_head, cell_logits
+from hoi_assets.engines.vilt.defect_head import (
+    CELLS_PER_SIDE,
+    build_defect_head,
+    cell_logits,
+    defect_loss,
+)
 from hoi_assets.engines.vilt.verifier import HEADS, VerifierModel, save_verifier
 from hoi_assets.tinyworld.scenes.vocabulary import PARTS, TWIN_DEFECTS
 from hoi_assets.tinyworld.weights.tokenizers import MAX_LENGTH, bert_tokenizer
@@ -84,7 +89,7 @@ def loss_of(models: Any, pictures: Any, recipe: Any) -> Any:
     from torch.nn import functional
 
     from hoi_assets.engines.vilt.forward import pair_features, read_features
-    from hoi_assets.tinyworld.weights.dense import dense_loss
+    from hoi_assets.tinyworld.weights.dense import cell_targets, part_loss
     from hoi_assets.tinyworld.weights.loop import compiled
     from hoi_assets.tinyworld.weights.pairs import TwinSampler
     from hoi_assets.tinyworld.weights.pictures import as_float, brightened, draw_moves, moved
@@ -114,9 +119,10 @@ def loss_of(models: Any, pictures: Any, recipe: Any) -> Any:
         has_text = torch.tensor(pairs.has_text).float()
         alignment = functional.binary_cross_entropy_with_logits(logits[:, 1], true, weight=has_text)
         read = reader_loss(models["reader"](pooled), truth, pairs.chosen, pairs.claims)
-        where = dense_loss(cell_logits(models["parts"], patches), out.cells, dense)
-        kind = functional.binary_cross_entropy_with_logits(out.kinds.float(), kinds[pairs.chosen])
-        return fidelity + alignment + recipe["reader_weight"] * read + where + 4 * kind
+        parts = part_loss(cell_logits(models["parts"], patches), dense)
+        shares = cell_targets(dense, out.cells.shape[-1])[1]
+        defects = defect_loss(out.cells, out.kinds, shares, kinds[pairs.chosen]).mean()
+        return fidelity + alignment + recipe["reader_weight"] * read + parts + defects
 
     return loss
 

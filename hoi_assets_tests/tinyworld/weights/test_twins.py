@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
+from hoi_assets.engines.vilt.defect_head import defect_loss
 from hoi_assets.tinyworld.scenes.vocabulary import PARTS
-from hoi_assets.tinyworld.weights.dense import cell_targets, dense_loss, map_quality
+from hoi_assets.tinyworld.weights.dense import cell_targets, map_quality, part_loss
 from hoi_assets.tinyworld.weights.pairs import TwinSampler
 from hoi_assets.tinyworld.weights.pictures import Pictures, read_pictures
 
@@ -57,9 +58,11 @@ def test_the_true_map_has_the_least_loss_and_points_right(shapes_world: Path) ->
     dense = _twins(shapes_world).dense[0:20:2]
     parts, spoilt = cell_targets(dense, 32)
     said, found = 20 * parts - 10, 20 * spoilt - 10
-    right = dense_loss(said, found, dense)
-    assert right < dense_loss(said, -found, dense)
-    assert right < dense_loss(said.flip(1), found, dense)
+    assert part_loss(said, dense) < part_loss(said.flip(1), dense)
+    kinds = torch.zeros(10, 2)
+    right = defect_loss(found, kinds, spoilt, kinds)
+    assert (right < defect_loss(-found, kinds, spoilt, kinds)).all()
+    assert (right < defect_loss(found, kinds + 9, spoilt, kinds)).all()
     assert map_quality(found, dense)["map_points_right"] == 1
     assert map_quality(found, dense)["map_overlap"] > 0.9
     assert map_quality(found.flip(-1), dense)["map_overlap"] < 0.5
