@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hoi_assets.errors import HoiError
 from hoi_assets.grammar.captions import caption
 from hoi_assets.grammar.vocabulary import VIEWS
 from hoi_assets.hashing import digest_pixels
@@ -90,16 +89,18 @@ def render_twins(
 ) -> Iterator[tuple[Twins, dict[str, Any]]]:
     """Render the pairs of one group, in order, each with its row: the columns of `TWIN_SCENES`.
 
-    Where the planned defect does not show from any side, another kind takes its place.
+    Where the planned defect does not show from any side, another kind takes its place; a pair on
+    which none shows is left out.
 
     Raises:
-        HoiError: when no kind shows, or no grasp is found.
+        HoiError: no grasp is found.
     """
     grasp, _, shape = solve_group(world, group)
     for number, planned in enumerate(group.plans):
         words = draw_words(group.rng(2, number))
         pair = _pair(group, number, planned, grasp, shape, words, quality)
-        yield pair, _row(world, group, number, pair, words, grasp, shape)
+        if pair is not None:
+            yield pair, _row(world, group, number, pair, words, grasp, shape)
 
 
 def counts_as_visible(defect_area: float, hand_area: int, size: int = PICTURE_SIZE) -> bool:
@@ -116,7 +117,7 @@ def _pair(
     shape: ObjectShape,
     words: dict[str, Any],
     quality: Quality,
-) -> Twins:
+) -> Twins | None:
     others = [kind for kind in TWIN_DEFECTS if kind != planned]
     order = [words["view"], *(view for view in VIEWS if view != words["view"])]
     for kind in (planned, *group.rng(5, number).permutation(others).tolist()):
@@ -130,10 +131,7 @@ def _pair(
             pair = _smear(kind, scene, rng) if spoilt is None else _spoil(kind, scene, spoilt)
             if pair is not None:
                 return pair
-    raise HoiError(
-        f"twins: no defect shows on {group.grasp_id} ({group.category} with {shape.kind})",
-        "Adjust the category's views in grasps.yaml.",
-    )
+    return None
 
 
 @dataclass(frozen=True)
