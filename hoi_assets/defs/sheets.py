@@ -7,14 +7,27 @@ from hoi_assets.publishing.metadata import Image
 from hoi_assets.store.versions import Store
 
 
-def image_sheet(store: Store, pixels: Iterable[str], captions: Sequence[str], **more: Any) -> Image:
+def image_sheet(
+    store: Store,
+    pixels: Iterable[str],
+    captions: Sequence[str],
+    maps: Sequence[str | None] | None = None,
+    **more: Any,
+) -> Image:
     """A contact sheet of stored images, as WebP.
 
     Args:
         pixels: digests of the images.
+        maps: digests of their defect maps, which are outlined; None: no outline.
         more: `good` and `columns`, see `pictures.contact_sheet`.
     """
+    from hoi_assets.map_overlay import outlined
     from hoi_assets.pictures import contact_sheet, to_webp
 
     images = [store.images.open(one) for one in pixels]
+    if maps is not None:
+        images = [
+            image if one is None else outlined(image, store.images.open(one))
+            for image, one in zip(images, maps, strict=True)
+        ]
     return Image(to_webp(contact_sheet(images, captions, **more)), "image/webp")

@@ -53,9 +53,12 @@ def score_images(
     if verifier is not None:
         pairs = [(row["pixels"], row["prompt"]) for row in rows]
         verdicts = cached_pair_scores(store, settings, pairs, verifier, log)
-        names = ("verifier_fidelity", "verifier_alignment")
         found = [
-            {**dict(zip(names, verdicts[pair], strict=True)), **values}
+            {
+                "verifier_fidelity": verdicts[pair].fidelity,
+                "verifier_alignment": verdicts[pair].alignment,
+                **values,
+            }
             for pair, values in zip(pairs, found, strict=True)
         ]
     return pl.DataFrame(

@@ -1,9 +1,12 @@
 """Verdicts on candidates: accepted, or rejected with the reason and both probabilities."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import polars as pl
 
 from hoi_assets.engines.vilt.pair_scores import cached_pair_scores, load_published_verifier
-from hoi_assets.engines.vilt.verifier import decide
+from hoi_assets.engines.vilt.verifier import LOW_FIDELITY, decide
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
@@ -31,6 +34,19 @@ VERDICT_ROWS = Table(
             "p_alignment", pl.Float64, "probability that it agrees with the prompt", "0..1", True
         ),
         Column("p_pair", pl.Float64, "product of both probabilities", "0..1", nullable=True),
+        Column(
+            "defect_map",
+            pl.String,
+            "digest of a grey picture: how likely each cell is defective; null where the verifier "
+            "has no defect head, as the next two",
+            nullable=True,
+        ),
+        Column(
+            "defect_share", pl.Float64, "share of cells that look defective", "0..1", nullable=True
+        ),
+        Column(
+            "defect_kind", pl.String, "likeliest kind of defect, if there is one", nullable=True
+        ),
         Column("status", pl.String, "accepted, rejected or failed (never drawn)"),
         Column("reason", pl.String, "why it was rejected or failed", nullable=True),
         Column("verifier_version", pl.String, "version of verifier"),
@@ -81,17 +97,32 @@ def verify_candidates(
             record |= {"status": "failed", "reason": row["reason"]}
         else:
             thresholds = thresholds or load_published_verifier(settings, verifier).thresholds
-            fidelity, alignment = scores[row["pixels"], row["prompt"]]
-            ruling = decide(fidelity, alignment, thresholds)
+            score = scores[row["pixels"], row["prompt"]]
+            ruling = decide(score.fidelity, score.alignment, thresholds)
             record |= {
-                "p_fidelity": fidelity,
-                "p_alignment": alignment,
-                "p_pair": fidelity * alignment,
+                "p_fidelity": score.fidelity,
+                "p_alignment": score.alignment,
+                "p_pair": score.fidelity * score.alignment,
+                "defect_map": score.defect_map,
+                "defect_share": score.defect_share,
+                "defect_kind": score.defect_kind,
                 "status": ruling.status,
                 "reason": ruling.reason,
             }
         rows.append(record)
     return VERDICT_ROWS.frame(rows)
+
+
+def verdict_label(row: Mapping[str, Any]) -> str:
+    """A verdict in a few words: accepted, or the reason with the kind of defect.
+
+    >>> verdict_label({"reason": "low_fidelity", "defect_kind": "extra_finger"})
+    'low_fidelity: extra_finger'
+    """
+    if row["reason"] is None:
+        return "accepted"
+    kind = row["defect_kind"] if row["reason"].startswith(LOW_FIDELITY) else None
+    return row["reason"] if kind is None else f"{row['reason']}: {kind}"
 
 
 def summarise_verdicts(verdicts: pl.DataFrame, category: str, goal: int | None) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """What the verifier is trained on: images with a prompt and two labels, fidelity and alignment.
 
-Rendered scenes of the pool carry their labels; manual labels come from a folder with `labels.csv`
+Rendered twins of the pool carry their labels; manual labels come from a folder with `labels.csv`
 (file, prompt, fidelity, alignment, and optionally category; labels are 0 or 1).
 """
 
@@ -26,6 +26,7 @@ from hoi_assets.text import text_problem
 POOL_SPLITS = {"judge_train": "train", "judge_val": "validation", "judge_test": "test"}
 GENERATOR_VIEWS = ("vae", "renoised")
 VIEW_KIND = "view"
+ROWS_PER_TWIN = 3
 
 VERIFIER_PAIR_ROWS = Table(
     "rows",
@@ -39,6 +40,12 @@ VERIFIER_PAIR_ROWS = Table(
         Column("fidelity", pl.Boolean, "the image is free of defects"),
         Column("alignment", pl.Boolean, "the image agrees with the prompt"),
         Column("defects", pl.List(pl.String), "defects put into the scene on purpose"),
+        Column(
+            "defect_map",
+            pl.String,
+            "digest of a picture that is white where the image is defective; null where unknown",
+            nullable=True,
+        ),
         Column("lies", pl.List(pl.String), "what the prompt says wrongly on purpose"),
         Column("shown_as", pl.String, "render, vae (through the VAE) or renoised"),
         Column("scene_id", pl.String, "scene of the pool, or the image's digest"),
@@ -61,7 +68,7 @@ def labels_digest(settings: Settings) -> str:
 def _labels_file(settings: Settings) -> Path:
     labels = settings.verifier.labels_folder
     path = (
-        resolve_path(settings.instance_images.pool) / "scenes.parquet"
+        resolve_path(settings.instance_images.pool) / "twins.parquet"
         if labels is None
         else resolve_path(labels) / LABELS_FILE
     )
@@ -100,39 +107,58 @@ def labelled_pairs(store: Store, settings: Settings, taxonomy: Taxonomy, log: Lo
 def _pool_pairs(
     store: Store, settings: Settings, taxonomy: Taxonomy, log: Log
 ) -> list[dict[str, Any]]:
-    from hoi_assets.store.scene_pool import open_image, read_pool
+    from hoi_assets.store.scene_pool import read_pool
 
     folder = _labels_file(settings).parent
-    scenes = read_pool(folder).filter(pl.col("split").is_in(list(POOL_SPLITS))).sort("scene_id")
-    train = scenes.filter(pl.col("split") == "judge_train")
-    surplus = train.height - settings.verifier.training_pairs
-    if surplus > 0:
-        # By hash, so that the choice does not depend on the order of rendering.
-        order = sorted(train["scene_id"], key=lambda name: seed_of(settings.verifier.seed, name))
-        scenes = scenes.filter(~pl.col("scene_id").is_in(order[:surplus]))
-    rows = []
-    for scene in scenes.iter_rows(named=True):
-        category = scene["category"]
-        rows.append(
-            {
-                "pair_id": digest([scene["scene_id"], scene["caption"]])[:16],
-                "split": POOL_SPLITS[scene["split"]],
-                "pixels": store.images.put(open_image(folder, scene)),
-                "prompt": scene["caption"],
-                "category": category,
-                "fidelity": scene["fidelity"],
-                "alignment": scene["alignment"],
-                "defects": scene["defects"],
-                "lies": scene["lies"],
-                "shown_as": _view(settings, scene["scene_id"]),
-                "scene_id": scene["scene_id"],
-                "grasp_id": scene["grasp_id"],
-                "seen": category in taxonomy.categories
-                and scene["object"] in taxonomy.categories[category].objects,
-            }
-        )
+    rows: list[dict[str, Any]] = []
+    for split, name in POOL_SPLITS.items():
+        twins = read_pool(folder, split).sort("scene_id")
+        if name == "train":
+            # By hash, so that the choice does not depend on the order of rendering.
+            order = sorted(
+                twins["scene_id"], key=lambda name: seed_of(settings.verifier.seed, name)
+            )
+            kept = order[: settings.verifier.training_pairs // ROWS_PER_TWIN]
+            twins = twins.filter(pl.col("scene_id").is_in(kept))
+        for scene in twins.iter_rows(named=True):
+            rows += _twin_pairs(store, settings, taxonomy, scene)
     _replace_pixels(store, settings, rows, log)
     return rows
+
+
+def _twin_pairs(
+    store: Store, settings: Settings, taxonomy: Taxonomy, scene: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The spoilt picture and its twin under the true caption, and the twin under a false one."""
+    from hoi_assets.store.scene_pool import decode_mask, decode_picture
+
+    category = scene["category"]
+    whole, spoilt = (store.images.put(decode_picture(scene[one])) for one in ("twin", "picture"))
+    defect_map = store.images.put(decode_mask(scene["defect_map"]))
+    for pixels, caption, lies in (
+        (whole, scene["caption"], []),
+        (whole, scene["false_caption"], [scene["lie"]]),
+        (spoilt, scene["caption"], []),
+    ):
+        faulty = pixels == spoilt
+        yield {
+            "pair_id": digest([scene["scene_id"], pixels, caption])[:16],
+            "split": POOL_SPLITS[scene["split"]],
+            "pixels": pixels,
+            "prompt": caption,
+            "category": category,
+            "fidelity": not faulty,
+            "alignment": not lies,
+            "defects": [scene["defect"]] if faulty else [],
+            "defect_map": defect_map if faulty else None,
+            "lies": lies,
+            "shown_as": _view(settings, scene["scene_id"]),
+            "scene_id": scene["scene_id"],
+            "grasp_id": scene["grasp_id"],
+            "seen": scene["object"] in taxonomy.categories[category].objects
+            if category in taxonomy.categories
+            else False,
+        }
 
 
 def _view(settings: Settings, scene_id: str) -> str:
@@ -249,6 +275,7 @@ def _manual_pairs(store: Store, settings: Settings) -> Iterator[dict[str, Any]]:
             "fidelity": bool(row["fidelity"]),
             "alignment": bool(row["alignment"]),
             "defects": [],
+            "defect_map": None,
             "lies": [],
             "shown_as": "render",
             "scene_id": pixels[:16],

@@ -18,7 +18,7 @@ from hoi_assets.store.trained import trained
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 
-TRAINING_VERSION = "2"  # part of the training's key: raise it when equal pairs give other weights
+TRAINING_VERSION = "3"  # part of the training's key: raise it when equal pairs give other weights
 VERIFIER_LOG = Table(
     "log",
     "one training step; step 0 is the model before training",
@@ -27,6 +27,12 @@ VERIFIER_LOG = Table(
         Column("loss", pl.Float64, "mean of both heads' losses; null at step 0", nullable=True),
         Column("loss_fidelity", pl.Float64, "cross-entropy; null at step 0", nullable=True),
         Column("loss_alignment", pl.Float64, "cross-entropy; null at step 0", nullable=True),
+        Column(
+            "loss_defects",
+            pl.Float64,
+            "of maps and kinds of defects; null where nothing is known of them",
+            nullable=True,
+        ),
         Column("learning_rate", pl.Float64, "of the step; null at step 0", nullable=True),
         Column("validation_loss", pl.Float64, "null where not measured", nullable=True),
         Column(
@@ -107,7 +113,8 @@ def train_calibrated_verifier(
                 f"verifier_training_pairs has no {split} pair",
                 "label more pictures, or use the pool",
             )
-    labels = pairs.select("pair_id", "pixels", "prompt", "fidelity", "alignment", "split")
+    named = ("pair_id", "pixels", "prompt", "fidelity", "alignment", "split", "defect_map")
+    labels = pairs.select(*named, pl.col("defects").list.join("|"))
     key = digest(
         {
             "fitting": TRAINING_VERSION,
@@ -138,6 +145,7 @@ def _pairs(store: Store, rows: pl.DataFrame) -> list[LabelledPair]:
             alignment=row["alignment"],
             category=row["category"],
             defects=tuple(row["defects"]),
+            open_map=opener(row["defect_map"]) if row["defect_map"] else None,
             lies=tuple(row["lies"]),
             groups={
                 "shown_as": row["shown_as"],

@@ -19,6 +19,7 @@ from hoi_assets.store.tables import Column, Table
 
 PICTURE_SUFFIX = ".webp"
 STORED_TABLE = "scenes.parquet"
+TWINS_TABLE = "twins.parquet"
 
 MASKS = ("hand_mask", "object_mask")
 
@@ -155,6 +156,8 @@ TWIN_SCENES = Table(
         Column("split", pl.String, "what the pair is for; splits share no seed"),
         Column("defect", pl.String, "kind of defect in the spoilt picture"),
         Column("caption", pl.String, "caption that is true of both pictures but for the defect"),
+        Column("false_caption", pl.String, "the same wording with one false claim"),
+        Column("lie", pl.String, "kind of that claim"),
         Column("category", pl.String, "hand pose"),
         Column("object", pl.String, "kind of object"),
         Column("colour", pl.String, "its colour"),
@@ -193,7 +196,8 @@ def read_pool(folder: Path, split: str | None = None) -> pl.DataFrame:
     """All rows of a pool, or of one split, in scene order; columns as in SCENES, or for
     interaction scenes, which lie in a folder of their own, as in INTERACTION_SCENES.
 
-    Reads the stored table and every finished shard of a world.
+    Reads the stored tables and every finished shard of a world. Rows of twins, as in TWIN_SCENES,
+    are read where `split` names one of theirs.
 
     Raises:
         HoiError: when the folder holds no pool, or no row of the split.
@@ -201,8 +205,8 @@ def read_pool(folder: Path, split: str | None = None) -> pl.DataFrame:
     Example:
         >>> read_pool(Path("data/pool"), "instance")  # doctest: +SKIP
     """
-    stored = folder / STORED_TABLE
-    tables = [stored] if stored.is_file() else []
+    names = (STORED_TABLE,) if split is None else (STORED_TABLE, TWINS_TABLE)
+    tables = [folder / name for name in names if (folder / name).is_file()]
     tables += sorted(folder.glob(f"{split or '*'}-?????.parquet"))
     if not tables:
         raise HoiError(
@@ -211,15 +215,16 @@ def read_pool(folder: Path, split: str | None = None) -> pl.DataFrame:
             + (f" --split {split}`" if split else "`")
             + ("" if IN_CHECKOUT else f"; or {restore_remedy(str(folder), 'world')}"),
         )
-    rows = pl.concat([pl.read_parquet(table) for table in tables])
-    if split is not None:
-        rows = rows.filter(pl.col("split") == split)
-        if rows.is_empty():
-            raise HoiError(
-                f"no scenes of split '{split}' in {folder}",
-                "use a split that this pool holds, or render it with --split",
-            )
-    return rows
+    read = [pl.read_parquet(table) for table in tables]
+    if split is None:
+        return pl.concat(read)
+    found = [rows for rows in (one.filter(pl.col("split") == split) for one in read) if len(rows)]
+    if not found:
+        raise HoiError(
+            f"no scenes of split '{split}' in {folder}",
+            "use a split that this pool holds, or render it with --split",
+        )
+    return pl.concat(found)
 
 
 def open_image(folder: Path, row: dict[str, Any]) -> Image.Image:
@@ -259,4 +264,9 @@ def read_parts(png: bytes) -> NDArray[np.uint8]:
 
 def read_mask(png: bytes) -> NDArray[np.bool_]:
     """A stored mask as a boolean array (height, width)."""
-    return np.asarray(Image.open(io.BytesIO(png)).convert("1"))
+    return np.asarray(decode_mask(png))
+
+
+def decode_mask(png: bytes) -> Image.Image:
+    """A stored mask as a picture, black and white."""
+    return Image.open(io.BytesIO(png)).convert("1")

@@ -7,7 +7,8 @@ from hoi_assets.defs.partitions import hand_pose
 from hoi_assets.defs.sheets import image_sheet
 from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, ONE_CATEGORY
 from hoi_assets.engines.vilt.calibration import VERIFIER_QUALITY, VERIFIER_RELIABILITY
-from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY
+from hoi_assets.engines.vilt.verifier import LOW_FIDELITY
+from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY, verdict_label
 from hoi_assets.ppv.verifier_pairs import VERIFIER_PAIR_ROWS
 from hoi_assets.ppv.verifier_training import VERIFIER_LOG, VERIFIER_SUMMARY
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
@@ -53,7 +54,7 @@ TRAINING_PAIRS_SUITE = suite(
     owners=OWNERS,
     kinds={"pytorch", "diffusers"},
     pool=GPU_POOL,
-    code_version="1",
+    code_version="2",
     suite=TRAINING_PAIRS_SUITE,
     tables=[VERIFIER_PAIR_ROWS],
     settings=["verifier", "sampling"],
@@ -117,7 +118,7 @@ VERIFIER_SUITE = suite(
     owners=OWNERS,
     kinds={"pytorch", "transformers"},
     pool=GPU_POOL,
-    code_version="2",
+    code_version="3",
     suite=VERIFIER_SUITE,
     tables=[VERIFIER_SUMMARY, VERIFIER_QUALITY, VERIFIER_RELIABILITY, VERIFIER_LOG],
     settings=["verifier"],
@@ -155,6 +156,7 @@ VERIFIED_PAIRS_SUITE = suite(
         ONE_CATEGORY,
         between("p_fidelity", 0, 1, nullable=True),
         between("p_alignment", 0, 1, nullable=True),
+        between("defect_share", 0, 1, nullable=True),
         unexpected_rows(
             "judged_without_probability",
             "status <> 'failed' and (p_fidelity is null or p_alignment is null)",
@@ -174,7 +176,7 @@ VERIFIED_PAIRS_SUITE = suite(
     owners=OWNERS,
     kinds={"pytorch", "transformers"},
     pool=GPU_POOL,
-    code_version="1",
+    code_version="2",
     suite=VERIFIED_PAIRS_SUITE,
     tables=[VERDICT_ROWS, VERDICT_SUMMARY],
     settings=["candidates"],
@@ -201,7 +203,11 @@ def verified_pairs(context: StageContext, staging: Staging) -> Result:
     sheet = image_sheet(
         context.store,
         shown["pixels"],
-        [row["reason"] or "accepted" for row in shown.iter_rows(named=True)],
+        [verdict_label(row) for row in shown.iter_rows(named=True)],
+        maps=[
+            row["defect_map"] if (row["reason"] or "").startswith(LOW_FIDELITY) else None
+            for row in shown.iter_rows(named=True)
+        ],
         good=[status == "accepted" for status in shown["status"]],
     )
     reasons = table.group_by("status", "reason").len().sort("len", descending=True)

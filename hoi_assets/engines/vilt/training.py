@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from hoi_assets.engines.pair_inputs import text_inputs
+from hoi_assets.engines.vilt.defect_truths import DefectTruths
 from hoi_assets.engines.vilt.verifier import (
     HEADS,
     Thresholds,
     VerifierModel,
     forward_pairs,
-    pair_logits,
     pixel_values,
 )
 from hoi_assets.errors import HoiError
@@ -43,7 +43,8 @@ class LabelledPair:
     Attributes:
         pair_id: identifies the image too.
         open: returns the image; called when it is needed.
-        defects: put into the image on purpose.
+        defects: known to be in the image.
+        open_map: returns a picture that is white where the image is defective; None: not known.
         lies: what the text gets wrong.
         groups: further slices to report, e.g. {"shown_as": "vae"}.
     """
@@ -57,6 +58,7 @@ class LabelledPair:
     defects: tuple[str, ...] = ()
     lies: tuple[str, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
+    open_map: Callable[[], Image.Image] | None = None
 
 
 Pairs = Sequence[LabelledPair]
@@ -67,7 +69,8 @@ class TrainedVerifier:
     """A trained verifier, not yet calibrated.
 
     Attributes:
-        log: rows of step, loss, loss_fidelity, loss_alignment, learning_rate, validation_loss,
+        log: rows of step, loss (of both labels), loss_fidelity, loss_alignment, loss_defects (of
+            what is known of defects), learning_rate, validation_loss,
             validation_auc_fidelity, validation_auc_alignment; None where not measured. Row 0 is
             the model before training.
         best_step: the step whose weights were chosen; 0: training did not help.
@@ -169,17 +172,19 @@ class _Run:
         self.verifier = replace(
             verifier,
             model=copy.deepcopy(verifier.model).float(),
+            defect_head=verifier.defect_head and copy.deepcopy(verifier.defect_head).float(),
             temperature=(1.0, 1.0),
             thresholds=Thresholds(),
         )
-        self.model = self.verifier.model
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate)
+        self.models = torch.nn.ModuleList(self.verifier.modules)
+        self.optimizer = torch.optim.AdamW(self.models.parameters(), lr=config.learning_rate)
         self.train, self.validation = train, validation
         self.labels = torch.from_numpy(labels_of(train)).float().to(verifier.device)
         self.config = config
         self.work_dir = work_dir
         self.every = max(1, config.train_steps // VALIDATIONS)
         self.pixels: dict[int, Any] = {}
+        self.truths = DefectTruths(train, self.verifier)
         self.fingerprint = digest(
             {
                 "start": verifier.digest,
@@ -206,25 +211,28 @@ class _Run:
         rate = self._learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.model.train()
+        self.models.train()
         with torch.random.fork_rng():
             torch.manual_seed(int(digest([self.config.seed, step])[:15], 16))
-            logits = pair_logits(self.model, pixels.to(device), **words)
-        losses = binary_cross_entropy_with_logits(logits, self.labels[rows], reduction="none")
+            out = self.verifier.outputs(pixels.to(device), **words)
+        losses = binary_cross_entropy_with_logits(out.logits, self.labels[rows], reduction="none")
         losses = losses.mean(dim=0)
         fidelity, alignment = losses.tolist()
-        self._require_finite(np.array([fidelity, alignment]), step)
-        losses.mean().backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRAD_NORM)
+        defects = self.truths.loss(out, rows)
+        known = 0.0 if defects is None else float(defects.detach())
+        self._require_finite(np.array([fidelity, alignment, known]), step)
+        (losses.mean() if defects is None else losses.mean() + defects).backward()
+        torch.nn.utils.clip_grad_norm_(self.models.parameters(), MAX_GRAD_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.model.eval()
+        self.models.eval()
         self.step = step
         row = {
             "step": step,
             "loss": (fidelity + alignment) / 2,
             "loss_fidelity": fidelity,
             "loss_alignment": alignment,
+            "loss_defects": None if defects is None else known,
             "learning_rate": rate,
         }
         if step % self.every == 0 or step == self.config.train_steps:
@@ -246,7 +254,7 @@ class _Run:
         }
         if loss < self.best_loss:
             self.best_step, self.best_loss = self.step, loss
-            self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
+            self.best_weights = {k: v.clone() for k, v in self.models.state_dict().items()}
         self.log.append(_log_row({**row, "validation_loss": loss, **areas}))
         self._save()
 
@@ -259,9 +267,10 @@ class _Run:
 
     def finish(self, seconds_per_step: float | None) -> TrainedVerifier:
         """The best weights, as a verifier."""
-        self.model.load_state_dict(self.best_weights)
+        self.models.load_state_dict(self.best_weights)
         # A new object: the old one may have cached its digest.
-        verifier = replace(self.verifier, model=self.model.eval())
+        self.models.eval()
+        verifier = replace(self.verifier)
         return TrainedVerifier(verifier, self.log, self.best_step, seconds_per_step)
 
     def resume(self) -> bool:
@@ -274,7 +283,7 @@ class _Run:
         state = torch.load(path, map_location=self.verifier.device, weights_only=True)
         if state["fingerprint"] != self.fingerprint:
             return False
-        self.model.load_state_dict(state["model"])
+        self.models.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name in ("step", "log", "best_step", "best_loss", "best_weights"):
             setattr(self, name, state[name])
@@ -285,7 +294,7 @@ class _Run:
 
         names = ("fingerprint", "step", "log", "best_step", "best_loss", "best_weights")
         state = {name: getattr(self, name) for name in names}
-        state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state |= {"model": self.models.state_dict(), "optimizer": self.optimizer.state_dict()}
         buffer = io.BytesIO()
         torch.save(state, buffer)
         self.work_dir.mkdir(parents=True, exist_ok=True)
@@ -321,6 +330,9 @@ def _labels(pair: LabelledPair) -> tuple[bool, bool]:
 
 
 def _log_row(row: dict[str, Any]) -> dict[str, Any]:
-    names = ("loss", "loss_fidelity", "loss_alignment", "learning_rate", "validation_loss")
+    names = ("loss", "loss_fidelity", "loss_alignment", "loss_defects", "learning_rate")
     areas = [f"validation_auc_{head}" for head in HEADS]
-    return {"step": row["step"], **{name: row.get(name) for name in (*names, *areas)}}
+    return {
+        "step": row["step"],
+        **{name: row.get(name) for name in (*names, "validation_loss", *areas)},
+    }

@@ -19,12 +19,21 @@ from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
 from hoi_assets.engines.pair_inputs import longer_than, require_pairs, text_inputs
 from hoi_assets.engines.pretrained import (
     content_digest,
+    load_error,
     processor_facts,
     read_model,
     read_processor,
     require_files,
     tokenizer_facts,
+    torch_dtype,
 )
+from hoi_assets.engines.vilt.defect_head import (
+    DEFECT_HEAD_FILE,
+    head_weights,
+    load_defect_head,
+    save_defect_head,
+)
+from hoi_assets.engines.vilt.forward import PairOutputs, pair_outputs
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.settings import ModelRef
@@ -88,18 +97,46 @@ class ViltModel:
             "image": processor_facts(self.image_processor),
         }
 
+    def weights(self) -> dict[str, Any]:
+        """Every tensor by name."""
+        return dict(self.model.state_dict())
+
+    def outputs(self, pixel_values: Any, **words: Any) -> PairOutputs:
+        """What the model says of prepared pairs; differentiable."""
+        return pair_outputs(self.model, None, pixel_values, **words)
+
     @cached_property
     def digest(self) -> str:
         """Hash of weights, tokenizer, preprocessing and the other facts (64 hex digits)."""
-        return content_digest(self.model.state_dict(), self.facts())
+        return content_digest(self.weights(), self.facts())
 
 
 @dataclass(frozen=True)
 class VerifierModel(ViltModel):
-    """A loaded verifier. `temperature` divides the logits of (fidelity, alignment)."""
+    """A loaded verifier.
 
+    Attributes:
+        temperature: divides the logits of (fidelity, alignment).
+        defect_head: says where the defect is and of which kind (`defect_head`); None: it cannot.
+    """
+
+    defect_head: Any = None
     temperature: tuple[float, float] = (1.0, 1.0)
     thresholds: Thresholds = field(default_factory=Thresholds)
+
+    @property
+    def modules(self) -> tuple[Any, ...]:
+        """The defect head too."""
+        return (self.model,) if self.defect_head is None else (self.model, self.defect_head)
+
+    def weights(self) -> dict[str, Any]:
+        """The defect head too."""
+        head = {} if self.defect_head is None else head_weights(self.defect_head)
+        return {**super().weights(), **head}
+
+    def outputs(self, pixel_values: Any, **words: Any) -> PairOutputs:
+        """With map and kinds of defects where there is a defect head."""
+        return pair_outputs(self.model, self.defect_head, pixel_values, **words)
 
     def facts(self) -> dict[str, Any]:
         """Temperature and thresholds too."""
@@ -146,9 +183,11 @@ def _load(ref: ModelRef, device: str) -> VerifierModel:
             f"verifier {ref.source}: {model.config.num_labels} labels, wanted 2 {HEADS}",
             "name a ViLT saved with num_labels=2",
         )
-    move_to_device([model], device)
+    defect_head = _defect_head_of(ref)
+    move_to_device([model] if defect_head is None else [model, defect_head], device)
     verifier = VerifierModel(
         model=model,
+        defect_head=defect_head,
         tokenizer=read_processor(AutoTokenizer, ref),
         image_processor=read_processor(ViltImageProcessorPil, ref),
         device=device,
@@ -157,6 +196,16 @@ def _load(ref: ModelRef, device: str) -> VerifierModel:
     if path is None or not path.is_file():
         return verifier
     return _with_facts(verifier, json.loads(path.read_text(encoding="utf-8")))
+
+
+def _defect_head_of(ref: ModelRef) -> Any:
+    from safetensors import SafetensorError
+
+    try:
+        head = load_defect_head(ref.folder) if ref.folder else None
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise load_error(DEFECT_HEAD_FILE, ref, str(error)) from error
+    return None if head is None else head.to(torch_dtype(ref.dtype))
 
 
 def _with_facts(verifier: VerifierModel, facts: dict[str, Any]) -> VerifierModel:
@@ -177,6 +226,8 @@ def save_verifier(verifier: VerifierModel, folder: Path) -> Path:
     verifier.model.save_pretrained(folder)
     verifier.tokenizer.save_pretrained(folder)
     verifier.image_processor.save_pretrained(folder)
+    if verifier.defect_head is not None:
+        save_defect_head(verifier.defect_head, folder)
     facts = {"temperature": verifier.temperature, "thresholds": asdict(verifier.thresholds)}
     text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
     (folder / VERIFIER_FILE).write_text(text, encoding="utf-8")
@@ -214,35 +265,6 @@ def truncated(vilt: ViltModel, texts: Sequence[str]) -> list[int]:
     return longer_than(vilt.tokenizer, texts, vilt.max_text_tokens)
 
 
-def pair_logits(model: Any, pixel_values: Any, input_ids: Any, attention_mask: Any) -> Any:
-    """Differentiable forward of ViLT without its random patch order.
-
-    transformers' ViLT shuffles the patches by the global generator, in eval mode too. The patch
-    embeddings are therefore made here, in reading order, and handed over as `image_embeds`.
-
-    Args:
-        model: ViltForQuestionAnswering.
-        pixel_values: (B, 3, S, S) with S = `config.image_size`.
-
-    Returns:
-        Logits (B, labels); of a verifier fidelity, alignment.
-    """
-    import torch
-
-    embeddings = model.vilt.embeddings
-    patches = embeddings.patch_embeddings(pixel_values).flatten(2).transpose(1, 2)
-    start = embeddings.cls_token.expand(len(patches), -1, -1)
-    image_embeds = torch.cat([start, patches], dim=1) + embeddings.position_embeddings
-    image_embeds = embeddings.dropout(image_embeds)
-    everywhere = torch.ones(image_embeds.shape[:2], dtype=torch.long, device=image_embeds.device)
-    return model(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        image_embeds=image_embeds,
-        pixel_mask=everywhere,
-    ).logits
-
-
 def forward_pairs(
     vilt: ViltModel,
     images: Sequence[Image.Image],
@@ -259,22 +281,33 @@ def forward_pairs(
     Returns:
         float64 array (N, labels); of a verifier fidelity, alignment, before temperature.
     """
+    labels = vilt.model.config.num_labels
+    return _outputs(vilt, images, texts, slots, batch_size)[:, :labels]
+
+
+def _outputs(
+    vilt: ViltModel,
+    images: Sequence[Image.Image],
+    texts: Sequence[str],
+    slots: Sequence[int] | None,
+    batch_size: int,
+) -> np.ndarray:
+    """Rows (N, …) of all logits: labels, then cells and kinds of a verifier with a defect head."""
     import torch
 
     def compute(items: list[int]) -> np.ndarray:
         words = text_inputs(vilt, [texts[item] for item in items])
         with torch.inference_mode():
-            logits = pair_logits(
-                vilt.model,
-                pixel_values(vilt, [images[item] for item in items]).to(vilt.device),
-                **words,
-            )
-        return logits.double().cpu().numpy()
+            pixels = pixel_values(vilt, [images[item] for item in items])
+            out = vilt.outputs(pixels.to(vilt.device), **words)
+            said = [part for part in (out.logits, out.cells, out.kinds) if part is not None]
+            rows = torch.cat([part.flatten(1) for part in said], dim=1)
+        return rows.double().cpu().numpy()
 
     require_pairs(images, texts)
-    return map_fixed(len(texts), batch_size, compute, slots).reshape(
-        -1, vilt.model.config.num_labels
-    )
+    if not texts:
+        return np.zeros((0, vilt.model.config.num_labels))
+    return map_fixed(len(texts), batch_size, compute, slots)
 
 
 def probabilities(logits: np.ndarray, temperature: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
@@ -284,14 +317,39 @@ def probabilities(logits: np.ndarray, temperature: tuple[float, float] = (1.0, 1
     return expit(logits / np.asarray(temperature))
 
 
+@dataclass(frozen=True)
+class PairScores:
+    """What a verifier says of N pairs.
+
+    Attributes:
+        probabilities: calibrated, (N, 2): fidelity, alignment.
+        maps: probability (N, S, S) that a cell is defective; None without a defect head.
+        kinds: likeliest kind of defect of each, whatever its fidelity; None without a defect head.
+    """
+
+    probabilities: np.ndarray
+    maps: np.ndarray | None = None
+    kinds: tuple[str, ...] | None = None
+
+
 def score_pairs(
     verifier: VerifierModel,
     images: Sequence[Image.Image],
     texts: Sequence[str],
     slots: Sequence[int] | None = None,
-) -> np.ndarray:
-    """Calibrated probabilities (N, 2): fidelity, alignment. See `forward_pairs`."""
-    return probabilities(forward_pairs(verifier, images, texts, slots), verifier.temperature)
+) -> PairScores:
+    """Calibrated probabilities, defect maps and kinds of pairs; see `forward_pairs`."""
+    from scipy.special import expit
+
+    rows = _outputs(verifier, images, texts, slots, BATCH_SIZE)
+    found = probabilities(rows[:, : len(HEADS)], verifier.temperature)
+    if verifier.defect_head is None or not texts:
+        return PairScores(found)
+    names = verifier.defect_head.kind_names
+    cells, kinds = np.split(rows[:, len(HEADS) :], [-len(names)], axis=1)
+    side = round(cells.shape[1] ** 0.5)
+    likeliest = tuple(names[place] for place in kinds.argmax(axis=1))
+    return PairScores(found, expit(cells).reshape(-1, side, side), likeliest)
 
 
 def decide(p_fidelity: float, p_alignment: float, thresholds: Thresholds) -> PairVerdict:

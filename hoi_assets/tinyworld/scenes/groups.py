@@ -26,16 +26,13 @@ SPLIT_SEEDS = {
     "twins": 21,
     "twins_examiner": 22,
 }
-STORED_SPLITS = ("instance", "judge_train", "judge_val", "judge_test", "reference")
+SCENE_SPLITS = ("instance", "reference")
 STREAM_SPLITS = ("pretrain", "examiner")
-TWIN_SPLITS = ("twins", "twins_examiner")
-# Pictures per category, and how many share a grasp.
-STORED_COUNTS = {
-    "instance": (16, 4),
-    "judge_train": (40, 4),
-    "judge_val": (15, 3),
-    "judge_test": (18, 3),
-}
+TWIN_STREAMS = ("twins", "twins_examiner")
+# Pairs per category, and how many share a grasp.
+JUDGE_COUNTS = {"judge_train": (20, 4), "judge_val": (8, 2), "judge_test": (9, 3)}
+TWIN_SPLITS = (*TWIN_STREAMS, *JUDGE_COUNTS)
+INSTANCE_PICTURES, INSTANCE_GROUP = 16, 4
 REFERENCE_PICTURES, REFERENCE_GROUP = 60, 2
 STREAM_GROUP = 5
 TWIN_GROUP = 4
@@ -44,8 +41,6 @@ TWIN_GROUP = 4
 TWIN_PATTERN = (
     *TWIN_DEFECTS, "extra_finger", "penetrating", "extra_finger", "broken_wrist", "extra_finger",
 )  # fmt: skip
-# Four of nine pictures (44%) are spoilt or have a false caption.
-JUDGE_PATTERN = (*("clean", "defect", "clean", "false_caption") * 2, "clean")
 PRETRAIN_DEFECTS, PRETRAIN_FALSE_CAPTIONS, PRETRAIN_ALONE = 0.15, 0.10, 0.08
 EXAMINER_DEFECTS, EXAMINER_ALONE = 0.45, 0.04
 
@@ -79,26 +74,16 @@ class Group:
 
 
 def plan_stored(taxonomy: Taxonomy) -> list[Group]:
-    """The stored pool: per category instance, judge_train, judge_val, judge_test; and reference."""
+    """The stored scenes: instance pictures of each category, and reference pictures."""
     groups = []
-    for split, (count, size) in STORED_COUNTS.items():
-        index = first = spoilt = 0
-        for key, category in taxonomy.categories.items():
-            names = category.objects
-            if split == "judge_test":
-                names = names + category.held_out_objects
-            for start in range(0, count, size):
-                here = min(size, count - start)
-                plans = ("clean",) * here
-                if split != "instance":
-                    # Moved on by one a group, so that no object is always spoilt or never.
-                    plans = tuple(_pattern(first + index + k) for k in range(here))
-                # Objects take turns, so that each is shown about as often.
-                name = names[(start // size) % len(names)]
-                # So do defects, among the groups that show one.
-                defect = DEFECTS[spoilt % len(DEFECTS)]
-                groups.append(Group(split, index, first, key, (name,), defect, plans))
-                index, first, spoilt = index + 1, first + here, spoilt + ("defect" in plans)
+    for number, (key, category) in enumerate(taxonomy.categories.items()):
+        for start in range(0, INSTANCE_PICTURES, INSTANCE_GROUP):
+            place = start // INSTANCE_GROUP
+            # Objects take turns, so that each is shown about as often.
+            name = category.objects[place % len(category.objects)]
+            index = number * (INSTANCE_PICTURES // INSTANCE_GROUP) + place
+            first, plans = index * INSTANCE_GROUP, ("clean",) * INSTANCE_GROUP
+            groups.append(Group("instance", index, first, key, (name,), DEFECTS[0], plans))
     keys = tuple(taxonomy.categories)
     for index in range(REFERENCE_PICTURES // REFERENCE_GROUP):
         key = keys[index % len(keys)]
@@ -106,6 +91,25 @@ def plan_stored(taxonomy: Taxonomy) -> list[Group]:
         shown = taxonomy.categories[key].objects
         first = index * REFERENCE_GROUP
         groups.append(Group("reference", index, first, key, shown, DEFECTS[0], plans))
+    return groups
+
+
+def plan_judges(taxonomy: Taxonomy) -> list[Group]:
+    """The stored pairs of twins that the verifier is trained, calibrated and tested on: as many of
+    each category, kinds of defect in turn; judge_test shows held-out objects too."""
+    groups = []
+    for split, (count, size) in JUDGE_COUNTS.items():
+        index = first = 0
+        for key, category in taxonomy.categories.items():
+            names = category.objects
+            if split == "judge_test":
+                names = names + category.held_out_objects
+            for start in range(0, count, size):
+                here = min(size, count - start)
+                kinds = tuple(TWIN_PATTERN[(first + k) % len(TWIN_PATTERN)] for k in range(here))
+                name = names[(start // size) % len(names)]
+                groups.append(Group(split, index, first, key, (name,), kinds[0], kinds))
+                index, first = index + 1, first + here
     return groups
 
 
@@ -140,10 +144,6 @@ def plan_twins(taxonomy: Taxonomy, split: str, first: int, count: int) -> list[G
         )
         groups.append(Group(split, index, start, key, shown, kinds[0], kinds))
     return groups
-
-
-def _pattern(index: int) -> str:
-    return JUDGE_PATTERN[index % len(JUDGE_PATTERN)]
 
 
 def _stream_group(taxonomy: Taxonomy, split: str, index: int) -> Group:

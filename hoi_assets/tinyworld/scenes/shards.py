@@ -32,12 +32,16 @@ from hoi_assets.store.scene_pool import (
     SCENES,
     STORED_TABLE,
     TWIN_SCENES,
+    TWINS_TABLE,
 )
 from hoi_assets.tinyworld.scenes.groups import (
-    STORED_SPLITS,
+    JUDGE_COUNTS,
+    SCENE_SPLITS,
     STREAM_SPLITS,
     TWIN_SPLITS,
+    TWIN_STREAMS,
     Group,
+    plan_judges,
     plan_stored,
     plan_stream,
     plan_twins,
@@ -91,7 +95,7 @@ def render_stream(
         `<out>/images/<split>-<shard>/`, those of twins in the tables themselves.
     """
     settings = settings or RenderSettings.of(split)
-    streams = (*STREAM_SPLITS, *INTERACTION_SPLITS, *TWIN_SPLITS)
+    streams = (*STREAM_SPLITS, *INTERACTION_SPLITS, *TWIN_STREAMS)
     if split not in streams:
         raise HoiError(
             f"no stream of scenes called '{split}'",
@@ -114,16 +118,22 @@ def render_stream(
 def render_stored(
     out: Path, workers: int = 1, settings: RenderSettings | None = None, log: Log = print
 ) -> Path:
-    """Render the pool that is stored with the project; returns `<out>/scenes.parquet`."""
-    settings = settings or RenderSettings()
-    groups = plan_stored(load_world(settings.taxonomy).taxonomy)
-    shards: dict[str, Work] = {}
-    for split in STORED_SPLITS:
+    """Render the pool that is stored with the project; returns `<out>/scenes.parquet`. The
+    verifier's twins are beside it, in `<out>/twins.parquet`."""
+    taxonomy = (settings or RenderSettings()).taxonomy
+    known, parts = load_world(taxonomy).taxonomy, out / "parts"
+
+    def render(groups: list[Group], split: str) -> list[Path]:
         own = [group for group in groups if group.split == split]
-        for start in range(0, len(own), 30):
-            shards[f"{split}-{start // 30:05d}"] = own[start : start + 30]
-    parts = out / "parts"
-    tables = _render_shards(parts, shards, workers, settings, log)
+        shards: dict[str, Work] = {
+            f"{split}-{start // 30:05d}": own[start : start + 30]
+            for start in range(0, len(own), 30)
+        }
+        quality = RenderSettings.of(split).quality if settings is None else settings.quality
+        return _render_shards(parts, shards, workers, RenderSettings(quality, taxonomy), log)
+
+    tables = [table for split in SCENE_SPLITS for table in render(plan_stored(known), split)]
+    twins = [table for split in JUDGE_COUNTS for table in render(plan_judges(known), split)]
     pictures = out / "images"
     fresh = out / "images.new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -136,6 +146,7 @@ def render_stored(
     shutil.rmtree(pictures, ignore_errors=True)
     fresh.replace(pictures)
     _write_table(rows, out / STORED_TABLE)
+    _write_table(pl.concat([pl.read_parquet(table) for table in twins]), out / TWINS_TABLE)
     shutil.rmtree(parts)
     return out / STORED_TABLE
 

@@ -73,13 +73,19 @@ class PairSampler:
         import torch
 
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
-        chosen, texts, claims, lies = [], [], [], []
-        for _ in range(size):
-            spoilt = bool(self._spoilt) and rng.random() < self.spoilt_share
-            index = rng.choice(self._spoilt if spoilt else self._clean)
+        return self.with_texts(self.choose(size, rng), rng)
+
+    def choose(self, size: int, rng: random.Random) -> list[int]:
+        """Numbers of `size` pictures."""
+        spoilt = [bool(self._spoilt) and rng.random() < self.spoilt_share for _ in range(size)]
+        return [rng.choice(self._spoilt if faulty else self._clean) for faulty in spoilt]
+
+    def with_texts(self, chosen: list[int], rng: random.Random) -> Pairs:
+        """Pairs of the `chosen` pictures and captions drawn from `rng`."""
+        texts, claims, lies = [], [], []
+        for index in chosen:
             slots, lie = self._draw_slots(index, rng)
             seed, silent = rng.randrange(2**31), rng.random() < self.blank_share
-            chosen.append(index)
             texts.append("" if silent else caption(slots, seed))
             claims.append(self._claim(self.pictures.slots(index) if silent else slots))
             lies.append(None if silent else lie)
@@ -102,6 +108,20 @@ class PairSampler:
         category = {grip: key for key, grip in self.pictures.grips.items()}.get(slots["grip"])
         claim = {name: slots[name] for name in ("object", "colour", "side")}
         return {"category": category, **claim}
+
+
+@dataclass(frozen=True)
+class TwinSampler(PairSampler):
+    """Samples twins together, so that a batch shows each defect and the same hand without it.
+
+    Attributes:
+        pictures: of twins; `spoilt_share` has no meaning.
+    """
+
+    def choose(self, size: int, rng: random.Random) -> list[int]:
+        """Numbers of `size` pictures, `size` even."""
+        pairs = [rng.randrange(len(self.pictures) // 2) for _ in range(size // 2)]
+        return [2 * pair + place for pair in pairs for place in (0, 1)]
 
 
 def roc_area(truth: Any, scores: Any) -> float:

@@ -17,7 +17,14 @@ from PIL import Image
 
 from hoi_assets.grammar.captions import caption
 from hoi_assets.hashing import digest
-from hoi_assets.store.scene_pool import MASKS, open_image, read_pool
+from hoi_assets.store.scene_pool import (
+    MASKS,
+    decode_picture,
+    open_image,
+    read_mask,
+    read_parts,
+    read_pool,
+)
 from hoi_assets.tinyworld.scenes.false_captions import false_claims_for, with_false_claim
 from hoi_assets.tinyworld.weights.truth import MIRROR
 from hoi_assets.tinyworld.weights.words import grip_phrases
@@ -25,6 +32,7 @@ from hoi_assets.tinyworld.weights.words import grip_phrases
 SLOTS = ("side", "skin_tone", "colour", "material", "object", "view", "light", "background")
 HELD_OUT_IN_TEN = 1
 SELECTION_FILE = "scenes.json"
+TWIN = "twin"
 # Columns that say left or right.
 SIDED = ("side", "prompt", "caption", "true_caption", "triples", "questions", "plan")
 
@@ -37,28 +45,40 @@ class Pictures:
         rows: as `hoi_assets.store.scene_pool.read_pool` gives them.
         pixels: uint8 tensor (N, 3, H, W).
         grips: grip phrase by category.
+        dense: of twins a uint8 tensor (N, 2, H, W): each pixel's part (a number of `PARTS`), and
+            whether it is defective (1); else None.
     """
 
     rows: list[dict[str, Any]]
     pixels: Any
     grips: dict[str, str]
+    dense: Any = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def are_twins(self) -> bool:
+        """Whether they come in pairs, spoilt at 2n and its twin at 2n + 1, with dense truth."""
+        return self.dense is not None
+
     def take(self, indices: Sequence[int]) -> "Pictures":
         """The pictures at `indices`."""
-        return Pictures([self.rows[i] for i in indices], self.pixels[list(indices)], self.grips)
+        chosen = list(indices)
+        dense = None if self.dense is None else self.dense[chosen]
+        return Pictures([self.rows[i] for i in chosen], self.pixels[chosen], self.grips, dense)
 
     def joined(self, other: "Pictures") -> "Pictures":
-        """These and `other`."""
+        """These and `other`; both with dense truth, or both without."""
         import torch
 
-        return Pictures(self.rows + other.rows, torch.cat([self.pixels, other.pixels]), self.grips)
+        rows, pixels = self.rows + other.rows, torch.cat([self.pixels, other.pixels])
+        dense = None if self.dense is None else torch.cat([self.dense, other.dense])
+        return Pictures(rows, pixels, self.grips, dense)
 
     def shown_as(self, pixels: Any) -> "Pictures":
         """The same rows with other pixels."""
-        return Pictures(self.rows, pixels, self.grips)
+        return Pictures(self.rows, pixels, self.grips, self.dense)
 
     def mirrored(self) -> "Pictures":
         """The pictures seen in a mirror: left hands become right ones, in truth and in words."""
@@ -66,7 +86,8 @@ class Pictures:
             row | {name: _in_a_mirror(row[name]) for name in SIDED if name in row}
             for row in self.rows
         ]
-        return Pictures(rows, self.pixels.flip(-1), self.grips)
+        dense = None if self.dense is None else self.dense.flip(-1)
+        return Pictures(rows, self.pixels.flip(-1), self.grips, dense)
 
     @cached_property
     def held_out(self) -> list[bool]:
@@ -138,20 +159,54 @@ def read_pictures(
     """
     import torch
 
-    rows = read_pool(world, split).sort("scene_id")
-    if selection is not None:
-        path = selection / SELECTION_FILE
-        if path.is_file():
-            chosen = json.loads(path.read_text(encoding="utf-8"))
-            rows = rows.filter(pl.col("scene_id").is_in(chosen))
-        else:
-            selection.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(rows["scene_id"].to_list()), encoding="utf-8")
+    rows = selected_rows(world, split, selection)
+    if TWIN in rows.columns:
+        return read_twins(rows[:limit])
     listed = rows.drop(MASKS, strict=False).to_dicts()[:limit]
     with ThreadPoolExecutor(2) as pool:
         arrays = list(pool.map(lambda row: np.asarray(open_image(world, row)), listed))
     pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
     return Pictures(listed, pixels, grip_phrases())
+
+
+def read_twins(pairs: pl.DataFrame) -> Pictures:
+    """Pictures of rows of a split of twins, with dense truth: the spoilt picture of pair n at 2n,
+    its twin at 2n + 1."""
+    import torch
+
+    rows: list[dict[str, Any]] = []
+    pixels, dense = [], []
+    for pair in pairs.iter_rows(named=True):
+        truth = {name: pair[name] for name in (*SLOTS, "category", "grasp_id", "scene_id")}
+        for shown, parts, key, defects in (
+            ("picture", "parts", "digest", [pair["defect"]]),
+            (TWIN, "twin_parts", "twin_digest", []),
+        ):
+            rows.append(truth | {"digest": pair[key], "defects": defects, "fidelity": not defects})
+            pixels.append(np.asarray(decode_picture(pair[shown])))
+            labels = read_parts(pair[parts])
+            spoilt = read_mask(pair["defect_map"]) if defects else np.zeros_like(labels)
+            dense.append(np.stack([labels, spoilt]))
+    return Pictures(
+        rows,
+        torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(),
+        grip_phrases(),
+        torch.from_numpy(np.stack(dense)),
+    )
+
+
+def selected_rows(world: Path, split: str, selection: Path | None) -> pl.DataFrame:
+    """Rows of a split; where there is a `selection`, those that it remembers."""
+    rows = read_pool(world, split).sort("scene_id")
+    if selection is None:
+        return rows
+    path = selection / SELECTION_FILE
+    if path.is_file():
+        chosen = json.loads(path.read_text(encoding="utf-8"))
+        return rows.filter(pl.col("scene_id").is_in(chosen))
+    selection.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows["scene_id"].to_list()), encoding="utf-8")
+    return rows
 
 
 def as_float(pixels: Any) -> Any:
@@ -178,15 +233,33 @@ def draw_indices(count: int, size: int, generator: Any) -> list[int]:
 
 def jitter(pixels: Any, generator: Any, shift: int = 6) -> Any:
     """Pixels (-1..1) moved by up to `shift` px and changed a little in brightness and contrast."""
+    moves = draw_moves(len(pixels), generator, shift)
+    return brightened(moved(pixels, moves, shift), generator)
+
+
+def draw_moves(count: int, generator: Any, shift: int = 6) -> list[list[int]]:
+    """For each of `count` pictures how far `moved` moves it up and left, 0 to 2 * `shift`."""
+    import torch
+
+    return torch.randint(2 * shift + 1, (count, 2), generator=generator).tolist()
+
+
+def moved(pixels: Any, moves: list[list[int]], shift: int = 6) -> Any:
+    """Pictures (N, C, H, W) moved, their edges continued."""
     import torch
     from torch.nn import functional
 
     size = pixels.shape[-1]
     padded = functional.pad(pixels, (shift,) * 4, mode="replicate")
-    moves = torch.randint(2 * shift + 1, (len(pixels), 2), generator=generator).tolist()
-    moved = torch.stack(
+    return torch.stack(
         [p[:, y : y + size, x : x + size] for p, (y, x) in zip(padded, moves, strict=True)]
     )
+
+
+def brightened(pixels: Any, generator: Any) -> Any:
+    """Pixels (-1..1) changed a little in brightness and contrast."""
+    import torch
+
     gain = 1 + 0.15 * (2 * torch.rand(len(pixels), 1, 1, 1, generator=generator) - 1)
     offset = 0.1 * (2 * torch.rand(len(pixels), 1, 1, 1, generator=generator) - 1)
-    return (moved * gain + offset).clamp(-1, 1)
+    return (pixels * gain + offset).clamp(-1, 1)

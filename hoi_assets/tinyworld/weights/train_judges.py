@@ -31,18 +31,20 @@ def train_clip(run: Run) -> None:
 
 
 def train_vilt(run: Run) -> None:
-    """Fidelity and alignment of pairs."""
+    """Fidelity and alignment of pairs, and where defects are."""
     recipe = run.recipe("vilt")
-    model, origin = run.start(
-        "vilt", lambda: vilt.build(bert_tokenizer()), lambda folder: load_verifier(folder).model
+    models, origin = run.start(
+        "vilt",
+        lambda: vilt.build(bert_tokenizer()),
+        lambda folder: vilt.stored(load_verifier(folder)),
     )
     learnt, held, views = pictures_as_shown(run, recipe)
-    whole = vilt.trainable(model)
+    whole = vilt.trainable(models)
     trained = run.fit(whole, vilt.loss_of(whole, learnt, recipe), recipe)
-    round_to_stored(model)
-    quality = vilt.measure(model.eval(), held)
-    card = make_card(recipe, trained, learnt, held, model, quality, join_notes(origin, views))
-    run.store("vilt", card, lambda folder: vilt.save(model, folder))
+    round_to_stored(models)
+    quality = vilt.measure(models.eval(), held)
+    card = make_card(recipe, trained, learnt, held, models, quality, join_notes(origin, views))
+    run.store("vilt", card, lambda folder: vilt.save(models, folder))
 
 
 def train_image_reward(run: Run) -> None:

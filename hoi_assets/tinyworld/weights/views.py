@@ -1,6 +1,7 @@
 """Renders as the generator would show them: through the VAE, or re-noised and denoised, so that
 judges that learn from renders know generated pictures too. What a picture shows stays."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ BATCH_SIZE = 50
 def with_views(
     pictures: Pictures, pipeline: Any, through_vae: int, renoised: int, folder: Path, log: Log
 ) -> Pictures:
-    """`pictures`, and some of them again as the generator shows them.
+    """`pictures`, and some of them again as the generator shows them; their rows say how in
+    `shown_as` (render, vae or renoised). Twins are shown together.
 
     Args:
         through_vae: how many pictures are added as VAE round trips.
@@ -29,9 +31,7 @@ def with_views(
     """
     from safetensors.torch import load_file, save_file
 
-    total = len(pictures)
-    plain = _spread(total, through_vae, 0)
-    noisy = _spread(total, renoised, 1)
+    plain, noisy = _spread(pictures, through_vae, 0), _spread(pictures, renoised, 1)
     key = digest([pictures.digest, through_vae, renoised, _fingerprint(pipeline)])[:16]
     path = folder / f"views-{key}.safetensors"
     if path.is_file():
@@ -40,13 +40,23 @@ def with_views(
         pixels = _compute(pictures, pipeline, plain, noisy, log)
         folder.mkdir(parents=True, exist_ok=True)
         save_file({"pixels": pixels}, path)
-    return pictures.joined(pictures.take([*plain, *noisy]).shown_as(pixels))
+    shown = pictures.take([*plain, *noisy]).shown_as(pixels)
+    views = ["vae"] * len(plain) + ["renoised"] * len(noisy)
+    return _labelled(pictures, ["render"] * len(pictures)).joined(_labelled(shown, views))
 
 
-def _spread(total: int, count: int, offset: int) -> list[int]:
-    """`count` numbers below `total`, evenly spread."""
-    count = min(count, total)
-    return [(number * total // count + offset) % total for number in range(count)]
+def _labelled(pictures: Pictures, views: list[str]) -> Pictures:
+    rows = [row | {"shown_as": view} for row, view in zip(pictures.rows, views, strict=True)]
+    return replace(pictures, rows=rows)
+
+
+def _spread(pictures: Pictures, count: int, offset: int) -> list[int]:
+    """`count` numbers of pictures, evenly spread; of twins pairs stay together."""
+    together = 2 if pictures.are_twins else 1
+    total = len(pictures) // together
+    count = min(count // together, total)
+    chosen = [(number * total // count + offset) % total for number in range(count)]
+    return [number * together + place for number in chosen for place in range(together)]
 
 
 def _fingerprint(pipeline: Any) -> list[float]:

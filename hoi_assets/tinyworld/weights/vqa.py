@@ -127,7 +127,7 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
     import torch
     from torch.nn import functional
 
-    from hoi_assets.engines.vilt.verifier import pair_logits
+    from hoi_assets.engines.vilt.forward import pair_logits
     from hoi_assets.tinyworld.weights.pictures import as_float, jitter
     from hoi_assets.tinyworld.weights.questions import PARTS, QuestionSampler, shown_parts
     from hoi_assets.tinyworld.weights.truth import plan_loss, plan_targets
@@ -166,7 +166,7 @@ def measure(model: Any, pictures: Any) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from hoi_assets.engines.vilt.verifier import pair_logits
+    from hoi_assets.engines.vilt.forward import pair_logits
     from hoi_assets.tinyworld.weights.pairs import roc_area
     from hoi_assets.tinyworld.weights.pictures import as_float
 

@@ -96,7 +96,10 @@ def test_saved_verifier_loads_with_equal_bits(vilt_folder: Path, tmp_path: Path)
     images, texts = _pairs(3)
     assert again.digest == verifier.digest
     assert again.thresholds == verifier.thresholds
-    assert np.array_equal(score_pairs(again, images, texts), score_pairs(verifier, images, texts))
+    assert np.array_equal(
+        score_pairs(again, images, texts).probabilities,
+        score_pairs(verifier, images, texts).probabilities,
+    )
 
 
 def test_digest_names_weights_temperature_and_thresholds(vilt_folder: Path) -> None:

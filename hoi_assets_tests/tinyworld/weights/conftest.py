@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from hoi_assets.tinyworld.weights.store import write_fresh
-from hoi_assets_tests.tinyworld.weights.shapes import write_plans, write_shapes
+from hoi_assets_tests.tinyworld.weights.shapes import write_plans, write_shapes, write_twins
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,7 @@ def shapes_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     write_shapes(folder, "pretrain", 60)
     write_shapes(folder, "examiner", 60)
+    write_twins(folder, "twins", 60)
     write_plans(folder, "interactions", 60)
     write_plans(folder, "interactions_examiner", 60)
     return folder

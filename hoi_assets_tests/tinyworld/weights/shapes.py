@@ -1,5 +1,6 @@
 """A stand-in for the rendered world: coloured shapes with its rows, drawn in milliseconds."""
 
+import io
 import random
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from hoi_assets.grammar.vocabulary import (
     VIEWS,
 )
 from hoi_assets.hashing import digest_pixels
-from hoi_assets.store.scene_pool import INTERACTION_SCENES, SCENES
+from hoi_assets.store.scene_pool import INTERACTION_SCENES, SCENES, TWIN_SCENES
 from hoi_assets.tinyworld.scenes.false_captions import false_claims_for, with_false_claim
 from hoi_assets.tinyworld.scenes.interactions.stream import plan_interactions
-from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS
+from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS, TWIN_DEFECTS
 from hoi_assets.tinyworld.weights.words import grip_phrases
 
 
@@ -75,6 +76,64 @@ def write_shapes(folder: Path, split: str, count: int) -> None:
             }
         )
     SCENES.frame(rows).write_parquet(folder / f"{split}-00000.parquet")
+
+
+def write_twins(folder: Path, split: str, count: int) -> None:
+    """Write one shard of `count` pairs: a disc for the hand, in the spoilt picture with a square
+    beside it, which is the defect."""
+    rng, grips = random.Random(split), grip_phrases()
+    rows = []
+    for number in range(count):
+        category = rng.choice(list(grips))
+        slots = {
+            "side": rng.choice(("left", "right")),
+            "skin_tone": rng.choice(SKIN_TONES),
+            "colour": rng.choice(COLOURS),
+            "material": rng.choice(MATERIALS),
+            "object": rng.choice(OBJECTS),
+            "view": rng.choice(VIEWS),
+            "light": rng.choice(LIGHTS),
+            "background": rng.choice(BACKGROUNDS),
+        }
+        twin = Image.new("RGB", (128, 128), slots["background"].split()[0])
+        ImageDraw.Draw(twin).ellipse((30, 30, 80, 90), fill=slots["colour"])
+        parts = Image.new("L", (128, 128))
+        ImageDraw.Draw(parts).ellipse((30, 30, 80, 90), fill=1)
+        spoilt, defect = twin.copy(), Image.new("1", (128, 128))
+        corner = rng.randrange(30, 60)
+        square = (corner, corner, corner + 20, corner + 20)
+        ImageDraw.Draw(spoilt).rectangle(square, fill="magenta")
+        ImageDraw.Draw(defect).rectangle(square, fill=1)
+        name = f"{split}-{number:06d}"
+        rows.append(
+            {column: None for column in TWIN_SCENES.schema}
+            | slots
+            | {
+                "scene_id": name,
+                "split": split,
+                "defect": rng.choice(TWIN_DEFECTS),
+                "caption": caption(slots | {"grip": grips[category]}, number),
+                "category": category,
+                "hands": 1,
+                "picture": encoded(spoilt, "WEBP"),
+                "twin": encoded(twin, "WEBP"),
+                "defect_map": encoded(defect, "PNG"),
+                "parts": encoded(parts, "PNG"),
+                "twin_parts": encoded(parts, "PNG"),
+                "seed": number,
+                "grasp_id": f"{split}-{number // 4}",
+                "digest": digest_pixels(spoilt),
+                "twin_digest": digest_pixels(twin),
+            }
+        )
+    TWIN_SCENES.frame(rows).write_parquet(folder / f"{split}-00000.parquet")
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    """The picture's file, lossless."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, lossless=True)
+    return buffer.getvalue()
 
 
 def write_plans(folder: Path, split: str, count: int) -> None:

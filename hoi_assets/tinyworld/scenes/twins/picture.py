@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hoi_assets.errors import HoiError
 from hoi_assets.grammar.captions import caption
 from hoi_assets.grammar.vocabulary import VIEWS
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.tinyworld.scenes.camera import Camera, aim
+from hoi_assets.tinyworld.scenes.false_captions import false_claims_for, with_false_claim
 from hoi_assets.tinyworld.scenes.groups import Group
 from hoi_assets.tinyworld.scenes.hands.grasps import Grasp
 from hoi_assets.tinyworld.scenes.objects.shape import ObjectShape
@@ -88,16 +89,18 @@ def render_twins(
 ) -> Iterator[tuple[Twins, dict[str, Any]]]:
     """Render the pairs of one group, in order, each with its row: the columns of `TWIN_SCENES`.
 
-    Where the planned defect does not show from any side, another kind takes its place.
+    Where the planned defect does not show from any side, another kind takes its place; a pair on
+    which none shows is left out.
 
     Raises:
-        HoiError: when no kind shows, or no grasp is found.
+        HoiError: no grasp is found.
     """
     grasp, _, shape = solve_group(world, group)
     for number, planned in enumerate(group.plans):
         words = draw_words(group.rng(2, number))
         pair = _pair(group, number, planned, grasp, shape, words, quality)
-        yield pair, _row(world, group, number, pair, words, grasp, shape)
+        if pair is not None:
+            yield pair, _row(world, group, number, pair, words, grasp, shape)
 
 
 def counts_as_visible(defect_area: float, hand_area: int, size: int = PICTURE_SIZE) -> bool:
@@ -114,7 +117,7 @@ def _pair(
     shape: ObjectShape,
     words: dict[str, Any],
     quality: Quality,
-) -> Twins:
+) -> Twins | None:
     others = [kind for kind in TWIN_DEFECTS if kind != planned]
     order = [words["view"], *(view for view in VIEWS if view != words["view"])]
     for kind in (planned, *group.rng(5, number).permutation(others).tolist()):
@@ -128,10 +131,7 @@ def _pair(
             pair = _smear(kind, scene, rng) if spoilt is None else _spoil(kind, scene, spoilt)
             if pair is not None:
                 return pair
-    raise HoiError(
-        f"twins: no defect shows on {group.grasp_id} ({group.category} with {shape.kind})",
-        "Adjust the category's views in grasps.yaml.",
-    )
+    return None
 
 
 @dataclass(frozen=True)
@@ -311,11 +311,17 @@ def _row(
     grip = world.taxonomy.categories[str(group.category)].grip_phrase
     slots = dict(words) | {"side": side, "grip": grip, "object": shape.kind}
     picture, twin = _webp(pair.picture), _webp(pair.twin)
+    rng = random.Random(int(words["seed"]))
+    lie = rng.choice(false_claims_for(slots))
     return {
         "scene_id": f"{group.split}-{group.first + number:06d}",
         "split": group.split,
         "defect": pair.defect,
         "caption": caption(slots, int(words["seed"])),
+        "false_caption": caption(
+            with_false_claim(slots, lie, rng, world.grips), int(words["seed"])
+        ),
+        "lie": lie,
         "category": group.category,
         **{name: slots[name] for name in ("object", "colour", "material", "skin_tone", "side")},
         "hands": len(grasp.hands),
