@@ -16,21 +16,38 @@ from PIL import Image
 from hoi_assets.errors import HoiError
 from hoi_assets.grammar.vocabulary import COLOURS
 from hoi_assets.hashing import digest_pixels
-from hoi_assets.store.scene_pool import SCENES, open_image, read_mask, read_pool
+from hoi_assets.store.scene_pool import (
+    SCENES,
+    TWIN_SCENES,
+    decode_picture,
+    open_image,
+    read_mask,
+    read_parts,
+    read_pool,
+)
 from hoi_assets.taxonomy import load_taxonomy
 from hoi_assets.tinyworld.scenes.false_captions import FALSE_CLAIMS
-from hoi_assets.tinyworld.scenes.groups import REFERENCE_PICTURES, STORED_COUNTS
+from hoi_assets.tinyworld.scenes.groups import (
+    INSTANCE_PICTURES,
+    JUDGE_COUNTS,
+    REFERENCE_PICTURES,
+)
 from hoi_assets.tinyworld.scenes.shards import TAXONOMY
-from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS, FINGERS
+from hoi_assets.tinyworld.scenes.vocabulary import FINGERS, PARTS, TWIN_DEFECTS
 
 POOL = TAXONOMY.parent / "pool"
 MAX_POOL_BYTES = 6_000_000
-JUDGES = ("judge_train", "judge_val", "judge_test")
+LEFT_OUT = 3  # pairs of a category's, at most, on which no defect shows
 
 
 @pytest.fixture(scope="module")
 def pool():
     return read_pool(POOL)
+
+
+@pytest.fixture(scope="module")
+def twins():
+    return pl.concat([read_pool(POOL, split) for split in JUDGE_COUNTS])
 
 
 @pytest.fixture(scope="module")
@@ -60,24 +77,34 @@ def test_pool_is_read_without_the_renderer():
     assert done.stdout.strip().endswith("(128, 128)")
 
 
-def test_pool_has_the_promised_columns_splits_and_size(pool, taxonomy):
+def test_pool_has_the_promised_columns_splits_and_size(pool, twins, taxonomy):
     assert dict(pool.schema) == SCENES.schema
+    assert dict(twins.schema) == TWIN_SCENES.schema
     counts = {
         (split, category): n
-        for split, category, n in pool.group_by("split", "category").len().iter_rows()
+        for rows in (pool, twins)
+        for split, category, n in rows.group_by("split", "category").len().iter_rows()
     }
     for category in taxonomy.categories:
-        for split, (count, _) in STORED_COUNTS.items():
-            assert counts[(split, category)] == count
+        assert counts[("instance", category)] == INSTANCE_PICTURES
+        for split, (count, _) in JUDGE_COUNTS.items():
+            assert count - LEFT_OUT <= counts[(split, category)] <= count
     assert (pool["split"] == "reference").sum() == REFERENCE_PICTURES
     stored = sum(path.stat().st_size for path in POOL.rglob("*") if path.is_file())
     assert stored <= MAX_POOL_BYTES
 
 
-def test_splits_share_neither_scene_nor_grasp_nor_picture(pool):
-    assert pool["scene_id"].is_unique().all()
-    for column in ("grasp_id", "digest"):
-        per_split = pool.group_by("split").agg(pl.col(column).unique())
+def test_splits_share_neither_scene_nor_grasp_nor_picture(pool, twins):
+    both = pl.concat(
+        [
+            pool.select("scene_id", "split", "grasp_id", "digest"),
+            twins.select("scene_id", "split", "grasp_id", "digest"),
+            twins.select("scene_id", "split", "grasp_id", pl.col("twin_digest").alias("digest")),
+        ]
+    )
+    assert pool["scene_id"].is_unique().all() and twins["scene_id"].is_unique().all()
+    for column in ("scene_id", "grasp_id", "digest"):
+        per_split = both.group_by("split").agg(pl.col(column).unique())
         sets = [set(values) for values in per_split[column]]
         for one, other in itertools.combinations(sets, 2):
             assert not one & other
@@ -91,25 +118,38 @@ def test_instance_pictures_are_clean_true_and_of_train_objects(pool, taxonomy):
         assert row["object"] in taxonomy.categories[row["category"]].objects
 
 
-def test_held_out_objects_are_tested_only(pool, taxonomy):
+def test_held_out_objects_are_tested_only(pool, twins, taxonomy):
     for key, category in taxonomy.categories.items():
-        rows = pool.filter(pl.col("category") == key)
-        held_out = rows.filter(pl.col("object").is_in(list(category.held_out_objects)))
-        assert set(held_out["split"]) <= {"judge_test"}
-        assert held_out["object"].n_unique() == len(category.held_out_objects)
+        held_out = list(category.held_out_objects)
+        shown = [
+            rows.filter((pl.col("category") == key) & pl.col("object").is_in(held_out))
+            for rows in (pool, twins)
+        ]
+        assert shown[0].is_empty()
+        assert set(shown[1]["split"]) <= {"judge_test"}
+        assert shown[1]["object"].n_unique() == len(held_out)
 
 
-@pytest.mark.parametrize("split", JUDGES)
-def test_judges_see_every_defect_and_lie_about_as_often(pool, split):
-    rows = pool.filter(pl.col("split") == split)
-    bad = 1 - (rows["fidelity"] & rows["alignment"]).mean()
-    assert 0.38 <= bad <= 0.52
-    for column, kinds in (("defects", DEFECTS), ("lies", FALSE_CLAIMS)):
-        counts = rows[column].explode().value_counts().drop_nulls()
-        found = dict(counts.iter_rows())
-        assert set(found) == set(kinds)
-        if split == "judge_train":
-            assert max(found.values()) <= 2 * min(found.values())
+def test_judges_see_every_defect_and_every_false_claim(twins):
+    for split in JUDGE_COUNTS:
+        rows = twins.filter(pl.col("split") == split)
+        assert set(rows["defect"]) == set(TWIN_DEFECTS)
+        assert set(rows["lie"]) == set(FALSE_CLAIMS)
+    assert (twins["caption"] != twins["false_caption"]).all()
+
+
+def test_twins_differ_where_the_map_says_and_parts_are_those_of_the_vocabulary(twins):
+    for row in twins.sample(40, seed=5).iter_rows(named=True):
+        spoilt, whole = decode_picture(row["picture"]), decode_picture(row["twin"])
+        assert digest_pixels(spoilt) == row["digest"]
+        assert digest_pixels(whole) == row["twin_digest"]
+        gap = np.abs(np.asarray(spoilt, dtype=int) - np.asarray(whole, dtype=int)).max(axis=-1)
+        inside = read_mask(row["defect_map"])
+        assert inside.sum() >= 0.06 * row["hand_area"]
+        assert row["defect_area"] >= 150
+        assert gap[inside].mean() > 3 * gap[~inside].mean()
+        for parts in ("parts", "twin_parts"):
+            assert read_parts(row[parts]).max() < len(PARTS)
 
 
 def test_labels_follow_from_defects_and_lies(pool):
@@ -292,7 +332,7 @@ def test_stored_scene_is_drawn_again_with_equal_pixels(pool):
     group = next(
         group
         for group in plan_stored(world.taxonomy)
-        if group.split == "judge_val" and group.category == "platform"
+        if group.split == "instance" and group.category == "platform"
     )
     scene = next(render_group(world, group))
     row = pool.filter(pl.col("scene_id") == scene.row["scene_id"]).row(0, named=True)
