@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hoi_assets.engines.image_spec import ImageSpec, image_key
+from hoi_assets.engines.text_tokens import cached_token_counts, encoder_values, log_cut
 from hoi_assets.progress import Log, track
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
@@ -94,6 +95,22 @@ class CachedImage:
             "status": "accepted" if self.stored.pixels else "failed",
             "reason": self.stored.reason,
         }
+
+
+def prompt_columns(
+    store: Store, settings: Settings, images: Sequence[CachedImage], label: str, log: Log
+) -> list[dict[str, Any]]:
+    """For each SDXL image the columns `sdxl.loading.PROMPT_COLUMNS`; cut prompts are logged.
+
+    Raises:
+        HoiError: a tokenizer of the base model cannot be read.
+    """
+    from hoi_assets.engines.sdxl.loading import TEXT_ENCODERS, sdxl_text_reader
+
+    reader = sdxl_text_reader(settings.models.base)
+    counts = cached_token_counts(store, reader, [one.row.prompt for one in images])
+    log_cut(label, counts, log)
+    return [encoder_values(counts[one.row.prompt], TEXT_ENCODERS) for one in images]
 
 
 def image_id(row: ImageSpec, base_digest: str) -> str:

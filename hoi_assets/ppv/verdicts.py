@@ -2,7 +2,12 @@
 
 import polars as pl
 
-from hoi_assets.engines.vilt.pair_scores import cached_pair_scores, load_published_verifier
+from hoi_assets.engines.text_tokens import PROMPT_CUT, PROMPT_TOKENS, prompt_values
+from hoi_assets.engines.vilt.pair_scores import (
+    cached_pair_scores,
+    count_verifier_tokens,
+    load_published_verifier,
+)
 from hoi_assets.engines.vilt.verifier import decide
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
@@ -17,6 +22,8 @@ VERDICT_ROWS = Table(
         Column("prompt_id", pl.String, "its detailed prompt, 16 hex digits"),
         Column("category", pl.String, "hand-pose category"),
         Column("prompt", pl.String, "the detailed prompt"),
+        PROMPT_TOKENS,
+        PROMPT_CUT,
         Column(
             "pixels", pl.String, "digest of the pixels; null where drawing failed", nullable=True
         ),
@@ -70,6 +77,7 @@ def verify_candidates(
     scores = cached_pair_scores(
         store, settings, list(zip(drawn["pixels"], drawn["prompt"], strict=True)), verifier, log
     )
+    counts = count_verifier_tokens(store, drawn["prompt"], verifier)
     thresholds = None
     rows = []
     for row in candidates.iter_rows(named=True):
@@ -83,7 +91,7 @@ def verify_candidates(
             thresholds = thresholds or load_published_verifier(settings, verifier).thresholds
             fidelity, alignment = scores[row["pixels"], row["prompt"]]
             ruling = decide(fidelity, alignment, thresholds)
-            record |= {
+            record |= prompt_values(counts[row["prompt"]]) | {
                 "p_fidelity": fidelity,
                 "p_alignment": alignment,
                 "p_pair": fidelity * alignment,

@@ -1,10 +1,18 @@
 """The verifier's scores of (image, prompt) pairs, each computed once per verifier."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from hoi_assets.engines.vilt.verifier import load_verifier, score_key, score_pairs, truncated
+from hoi_assets.engines.text_tokens import TokenCount, cached_token_counts
+from hoi_assets.engines.vilt.verifier import (
+    load_verifier,
+    score_key,
+    score_pairs,
+    truncated,
+    vilt_text_reader,
+)
 from hoi_assets.progress import Log
-from hoi_assets.settings import Settings
+from hoi_assets.settings import ModelRef, Settings
 from hoi_assets.store.versions import Published, Store
 
 KIND = "verifier_score"
@@ -47,6 +55,15 @@ def cached_pair_scores(
         )
         log(f"verifier: {start + len(chunk)}/{len(todo)} pairs scored")
     return {pair: (known[key][0], known[key][1]) for pair, key in keys.items()}
+
+
+def count_verifier_tokens(
+    store: Store, prompts: Iterable[str], verifier: Published
+) -> dict[str, TokenCount]:
+    """What the published verifier reads of each prompt, by prompt."""
+    ref = ModelRef(source=str(verifier.file("model")))
+    counts = cached_token_counts(store, vilt_text_reader(ref, verifier.version), prompts)
+    return {prompt: own["vilt"] for prompt, own in counts.items()}
 
 
 def load_published_verifier(settings: Settings, verifier: Published) -> Any:
