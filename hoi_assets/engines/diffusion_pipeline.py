@@ -187,8 +187,7 @@ def check_files(folder: Path, parts: Sequence[str]) -> None:
     wanted = [folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"]
     for part in parts:
         if part.startswith("tokenizer"):
-            if not any((folder / part / name).is_file() for name in TOKENIZER_FILES):
-                wanted.append(folder / part / TOKENIZER_FILES[0])
+            wanted.append(_tokenizer_file(folder / part))
         else:
             wanted.append(folder / part / "config.json")
             if not list((folder / part).glob("*.safetensors")):
@@ -210,6 +209,12 @@ def check_files(folder: Path, parts: Sequence[str]) -> None:
                 f"{path} ({path.stat().st_size} bytes) is truncated or not safetensors: {error}",
                 _remedy(folder),
             ) from None
+
+
+def _tokenizer_file(folder: Path) -> Path:
+    """The file of a tokenizer; the first name where there is none."""
+    files = [folder / name for name in TOKENIZER_FILES]
+    return next((file for file in files if file.is_file()), files[0])
 
 
 def read_index(ref: ModelRef) -> dict[str, Any]:
@@ -242,7 +247,11 @@ def read_tokenizer(ref: ModelRef, part: str) -> Any:
     """
     import transformers
 
-    where = str(weights_folder(ref) or ref.source)
+    folder = weights_folder(ref)
+    where = str(folder or ref.source)
+    # The library makes an empty tokenizer of a folder without files.
+    if folder is not None and not (file := _tokenizer_file(folder / part)).is_file():
+        raise HoiError(f"model file missing: {file}", _remedy(folder))
     with naming_errors(f"{where}/{part}", where):
         cls = getattr(transformers, read_index(ref)[part][1])
         return cls.from_pretrained(where, subfolder=part, **_place(ref))

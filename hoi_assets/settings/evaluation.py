@@ -48,7 +48,7 @@ class Gates(Section):
         0.0,
         ge=0,
         le=1,
-        description="Share of texts that no encoder read to the end from which a gate warns.",
+        description="A gate warns where a larger share of texts was read only in part.",
     )
     max_cut_share: float = Field(
         0.5,
