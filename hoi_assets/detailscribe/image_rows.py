@@ -152,6 +152,8 @@ def image_rows_frame(
     reader = sd3_text_reader(benchmark_model(settings))
     counts = cached_token_counts(store, reader, [text for text in texts if text is not None])
     log_cut("prompts", counts, log)
+    negatives = [row["negative_prompt"] for row in rows if row["negative_prompt"]]
+    log_cut("negative prompts", cached_token_counts(store, reader, negatives), log)
     return IMAGE_ROWS.frame(
         row | encoder_values(None if text is None else counts[text], TEXT_ENCODERS)
         for row, text in zip(rows, texts, strict=True)

@@ -187,6 +187,7 @@ def test_object_beyond_the_limit_is_told_in_the_candidate_and_in_its_verdict(wor
     assert table["prompt_cut"].to_list()[:2] == [False, True]
     assert table["cut_by"].to_list()[:2] == [None, "text_encoder, text_encoder_2"]
     assert any("longer than the 32 tokens that text_encoder reads" in one for one in world.logged)
+    assert not any("negative" in one for one in world.logged)
 
     lost = table.with_columns(
         pixels=pl.when(pl.col("prompt_id") == "c").then(None).otherwise("pixels"),
@@ -224,3 +225,11 @@ def test_evaluation_images_say_what_was_read_of_the_drawn_prompt(world: World) -
     tokens = {row["method"]: row["text_encoder_tokens"] for row in table.to_dicts()}
     assert tokens["dreambooth"] > tokens["base"] == tokens["finetuned"]
     assert table["prompt_cut"].any()
+
+
+def test_negative_prompt_that_is_cut_is_logged(world: World) -> None:
+    long = world.settings.sampling.model_copy(update={"negative_prompt": LONG})
+    settings = world.with_candidates(per_prompt=1).model_copy(update={"sampling": long})
+    table = world.propose(settings, None)
+    assert "negative prompts of hook: 1 of 1 texts are longer" in "\n".join(world.logged)
+    assert not table["prompt_cut"].any()
