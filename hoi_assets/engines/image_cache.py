@@ -5,6 +5,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hoi_assets.engines.image_spec import ImageSpec, image_key
+from hoi_assets.engines.text_tokens import (
+    TokenCount,
+    cached_token_counts,
+    encoder_values,
+    log_cut,
+)
 from hoi_assets.progress import Log, track
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
@@ -94,6 +100,37 @@ class CachedImage:
             "status": "accepted" if self.stored.pixels else "failed",
             "reason": self.stored.reason,
         }
+
+
+def count_prompts(
+    store: Store, settings: Settings, prompts: Iterable[str], label: str, log: Log
+) -> dict[str, dict[str, TokenCount]]:
+    """What the base model's text encoders read of each prompt; cut ones are logged.
+
+    Raises:
+        HoiError: a tokenizer of the base model cannot be read.
+    """
+    from hoi_assets.engines.sdxl.loading import sdxl_text_reader
+
+    counts = cached_token_counts(store, sdxl_text_reader(settings.models.base), prompts)
+    log_cut(label, counts, log)
+    return counts
+
+
+def prompt_columns(
+    store: Store, settings: Settings, images: Sequence[CachedImage], label: str, log: Log
+) -> list[dict[str, Any]]:
+    """For each SDXL image the columns `sdxl.loading.PROMPT_COLUMNS`.
+
+    Raises:
+        HoiError: as `count_prompts`.
+    """
+    from hoi_assets.engines.sdxl.loading import TEXT_ENCODERS
+
+    counts = count_prompts(store, settings, [one.row.prompt for one in images], label, log)
+    negatives = [one.row.negative_prompt for one in images if one.row.negative_prompt]
+    count_prompts(store, settings, negatives, f"negative {label}", log)
+    return [encoder_values(counts[one.row.prompt], TEXT_ENCODERS) for one in images]
 
 
 def image_id(row: ImageSpec, base_digest: str) -> str:

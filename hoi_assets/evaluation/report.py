@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from hoi_assets.evaluation.report_cut import describe_cut_texts
 from hoi_assets.evaluation.report_detailscribe import (
     describe_interacting_scores,
     describe_scenarios,
@@ -77,6 +78,7 @@ def build_report(
     environment.filters["figure"] = _figure
     html = environment.get_template("report.html.j2").render(
         profile=settings.profile,
+        cut=describe_cut_texts(parents),
         categories=describe_categories(store, parents),
         examples=choose_examples(store, parents),
         verifier=describe_verifier(parents),

@@ -37,7 +37,8 @@ def describe_scenarios(store: Store, parents: Parents) -> list[dict[str, Any]]:
         drawn = published.table("rows").filter(pl.col("pixels").is_not_null())
         if scenario in baselines:
             others = baselines[scenario].table("rows").filter("selected")
-            drawn = pl.concat([drawn, others.filter(pl.col("pixels").is_not_null())])
+            others = others.filter(pl.col("pixels").is_not_null())
+            drawn = pl.concat([drawn, others], how="diagonal_relaxed")
         findings = critiques[scenario].table("findings") if scenario in critiques else None
         rows = []
         for row_id in drawn["row_id"].unique(maintain_order=True).head(ROWS_PER_SCENARIO):

@@ -95,7 +95,7 @@ def choose_examples(store: Store, parents: Parents) -> dict[str, list[dict[str, 
     tables = [one.table("rows") for one in find_partitions(parents, "verified_pairs").values()]
     if not tables:
         return {}
-    rows = pl.concat(tables).filter(pl.col("p_pair").is_not_null())
+    rows = pl.concat(tables, how="diagonal_relaxed").filter(pl.col("p_pair").is_not_null())
     best = rows.filter(pl.col("status") == "accepted").sort("p_pair", "image_id", descending=True)
     worst = rows.filter(pl.col("status") == "rejected").sort("reason", "p_pair", "image_id")
     spread = worst.gather_every(max(1, worst.height // EXAMPLES)).head(EXAMPLES)

@@ -124,6 +124,27 @@ def test_trace_tells_the_way_of_an_image_of_either_pipeline(
     assert steps["baseline_images"] == [*before, "baseline_images", "made from"]
 
 
+def test_trace_tells_which_encoders_cut_the_prompt(
+    empty_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = publish_one_row_each(empty_home)
+    told = {"text_encoder_tokens": 90, "cut_by": "text_encoder", "prompt_cut": True}
+    for asset in DRAWN_IN:
+        partition = SCENARIO if asset in BENCHMARK_IN else CATEGORY
+        table = store.require(asset, partition).table("rows")
+        publish(
+            store,
+            asset,
+            partition,
+            table.with_columns(**{name: pl.lit(value) for name, value in told.items()}),
+        )
+        capsys.readouterr()
+        assert main(["trace", image_id(asset), "--json"]) == OK
+        found = json.loads(capsys.readouterr().out)
+        (drawn,) = [one["facts"] for one in found if one["step"].startswith("drawn")]
+        assert told.items() <= drawn.items()
+
+
 def test_summary_shows_a_score_of_one_image_without_an_interval(
     empty_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

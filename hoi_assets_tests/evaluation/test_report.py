@@ -183,3 +183,33 @@ def test_versions_link_to_their_data_docs_without_external_references(store: Sto
     assert page.summary["external_references"].item() == 0
     page = build_report(store, load_settings(), ppv(store), {"hoi_scorecards": "https://x.org/"})
     assert page.summary["external_references"].item() == 1
+
+
+def test_texts_that_were_cut_are_one_line_per_encoder_and_nothing_where_all_were_read(
+    store: Store,
+) -> None:
+    columns = {"text_encoder_tokens": [9, 90], "text_encoder_2_tokens": [9, 80]}
+    whole = {"rows": pl.DataFrame(columns | {"cut_by": [None, None], "prompt_cut": [False] * 2})}
+    images = publish(store, "candidate_images", "hook", **whole)
+    parents: dict[str, Any] = ppv(store) | {"candidate_images": {"hook": images}}
+    assert "read only in part" not in build_report(store, load_settings(), parents).html
+
+    cut = pl.DataFrame(columns | {"cut_by": [None, "text_encoder_2"], "prompt_cut": [False] * 2})
+    images = publish(store, "candidate_images", "hook", rows=cut)
+    scores = SCORES.frame(
+        {**dict.fromkeys(SCORES.schema), "metric": metric, "prompt_tokens": 9, "prompt_cut": is_cut}
+        for metric, is_cut in (("clip_score", False), ("image_reward", True))
+    )
+    card = parents["hoi_scorecards"]
+    judged = {name: card.table(name) for name in ("scorecard", "comparisons", "metric_agreement")}
+    parents |= {
+        "candidate_images": {"hook": images},
+        "hoi_scorecards": publish(store, "hoi_scorecards", scores=scores, **judged),
+    }
+    (line,) = [
+        line
+        for line in build_report(store, load_settings(), parents).html.splitlines()
+        if "read only in part" in line
+    ]
+    assert "SDXL text_encoder_2 1 of 2 (50%); hoi image_reward 1 of 1 (100%)." in line
+    assert "clip_score" not in line and "text_encoder 1" not in line

@@ -46,7 +46,7 @@ REPORT_SUITE = suite(
     owners=OWNERS,
     kinds={"html"},
     automation_condition=follow_in_one_run,
-    code_version="3",
+    code_version="4",
     suite=REPORT_SUITE,
     tables=[REPORT_SUMMARY],
 )
