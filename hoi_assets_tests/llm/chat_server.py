@@ -75,8 +75,10 @@ class Server:
                 with lock:
                     server.fetched.append(self.path)
                 found = server.files.get(self.path, Answer(status=404))
-                answer = found if isinstance(found, Answer) else Answer()
-                self.send(answer, found if isinstance(found, bytes) else b"")
+                if isinstance(found, bytes):
+                    self.send(Answer(), found)
+                else:
+                    self.send(found, (found.body or "").encode())
 
             def send(self, answer: Answer, body: bytes) -> None:
                 try:

@@ -65,15 +65,14 @@ def test_every_row_survives_a_storm_of_ten_minutes_with_few_requests(
 def test_one_busy_answer_lets_all_calls_pause_as_long_as_it_asks(serve: Serve) -> None:
     asked_s = 0.6
     server = serve(
-        lambda request, number: busy(str(asked_s)) if number == 4 else Answer(RED, delay_s=0.02)
+        lambda request, number: busy(str(asked_s)) if number == 4 else Answer(RED, delay_s=0.1)
     )
     # Below the cap of this scaled pace.
     assert asked_s < PACE.longest_asked_s
-    assert at_once(server, 30).codes == ["ok"] * 30
-    refused_at = server.times[4]
-    in_pause = [t for t in server.times if 0.2 < t - refused_at < asked_s]
-    later = [t for t in server.times if t - refused_at >= asked_s]
-    assert not in_pause and len(later) >= 10
+    assert at_once(server, 60).codes == ["ok"] * 60
+    # Without a shared pause, eight at a time, most would have been asked meanwhile.
+    later = [t for t in server.times if t - server.times[4] >= asked_s]
+    assert len(later) >= 30
 
 
 def test_the_pause_is_shared_by_all_sections_that_use_the_endpoint(serve: Serve) -> None:

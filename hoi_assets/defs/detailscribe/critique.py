@@ -38,7 +38,7 @@ INITIAL_IMAGES_SUITE = (*benchmark_images(["plain"]), *suite(rows=[REPEATED_PICT
     owners=OWNERS,
     kinds={"pytorch", "diffusers"},
     pool=GPU_POOL,
-    code_version="2",
+    code_version="3",
     suite=INITIAL_IMAGES_SUITE,
     tables=[IMAGE_ROWS],
     settings=["redenoising"],
