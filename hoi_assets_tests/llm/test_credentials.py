@@ -11,9 +11,11 @@ import pytest
 
 from hoi_assets.defs.ppv.prompts import base_prompt_taxonomy, detailed_prompts
 from hoi_assets.defs.resources import PlatformResource
+from hoi_assets.detailscribe.baselines.rewriter import EndpointRewriter, rewrite_prompts
 from hoi_assets.errors import HoiError
 from hoi_assets.llm.retry import EndpointError
 from hoi_assets.publishing.asset import bind
+from hoi_assets.settings import Rewriter as RewriterSettings
 from hoi_assets.store.ledger import Ledger
 from hoi_assets_tests.llm.chat_server import KEY, Answer
 from hoi_assets_tests.llm.colours import Serve, ask, good
@@ -141,13 +143,16 @@ def test_an_endpoint_that_is_no_url_is_refused_without_its_password(serve: Serve
 def test_a_key_that_the_model_repeats_in_its_answer_is_not_stored(
     serve: Serve, tmp_path: Path
 ) -> None:
-    text = json.dumps({"colour": f"red {KEY}", "certain": True})
-    ledger = Ledger(tmp_path / "ledger.sqlite")
+    text = json.dumps({"prompt": f"A hand holds {KEY}."})
     server = serve(lambda request, number: Answer(text, model=f"m {KEY}"))
-    asked = ask(server.url, 1, ledger, max_attempts=2)
-    assert asked.codes == ["unusable_reply"]
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    rewriter = EndpointRewriter(RewriterSettings(endpoint=server.url, model="m"))
+    logged: list[str] = []
+    rewritten = rewrite_prompts(["A hand."], rewriter, ledger, logged.append)
+    assert rewritten["A hand."].value == "A hand holds ***."
+    assert any("was requested" in line for line in logged)
     ledger.close()
-    assert KEY not in repr(asked) and KEY.encode() not in all_bytes(tmp_path)
+    assert KEY not in repr((rewritten, logged)) and KEY.encode() not in all_bytes(tmp_path)
 
 
 def test_a_placeholder_as_key_does_not_touch_replies(

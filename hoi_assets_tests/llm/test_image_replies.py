@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.llm.image_endpoint import EndpointImage, ImageClient, crop_and_resize
+from hoi_assets.settings import ImageEndpoint
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.llm.chat_server import KEY, Answer, Server
 from hoi_assets_tests.llm.colours import Serve
@@ -173,8 +175,37 @@ def test_a_filtered_prompt_is_not_paid_for_or_asked_again(serve: Serve, store: S
     assert one(server, store, usd_per_image=PRICE) == first and len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "key"),
+    [
+        ("http://127.0.0.1:8000/v1", "040fcea693be958c"),
+        ("https://user:pw@api.example.com/v1/", "c4aaf2dedb15e36b"),
+        ("http://h", "8438c693c5927ce6"),
+    ],
+)
+def test_pictures_paid_for_earlier_keep_their_keys(store: Store, endpoint: str, key: str) -> None:
+    options = ImageEndpoint(endpoint=endpoint, model="m")
+    assert ImageClient(options, store.images).key("a mug") == key
+
+
 @pytest.mark.parametrize("colour", ["red", "white", "#123456"])
 def test_a_picture_of_one_colour_has_no_deviation(serve: Serve, store: Store, colour: str) -> None:
     flat = sent(encoded(Image.new("RGB", (64, 64), colour)))
     server = serve(lambda request, number: Answer(flat))
     assert one(server, store).pixel_std == 0.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": "large"},
+        {"size": "0x0"},
+        {"size": "1024×1024"},
+        {"size": "99999x99999"},
+        {"usd_per_image": -1},
+        {"usd_per_million_input_tokens": 1.0},
+    ],
+)
+def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ImageEndpoint(endpoint="http://127.0.0.1/v1", model="m", **wrong)

@@ -1,6 +1,6 @@
 """A busy endpoint is left alone by everybody, for as long as it asks, and no row is lost.
 
-Intervals are scaled: `PACE` makes a storm of 10 minutes last a second and a half.
+Intervals are scaled: `PACE` makes a storm of 10 minutes last a second.
 """
 
 import threading
@@ -17,7 +17,7 @@ from hoi_assets.llm.throttle import Pace, Throttle
 from hoi_assets_tests.llm.chat_server import Answer, Request, Server
 from hoi_assets_tests.llm.colours import RED, Asked, Serve, ask, good
 
-SCALE = 400
+SCALE = 600
 REAL = Pace()
 PACE = Pace(
     first_pause_s=REAL.first_pause_s / SCALE,
@@ -44,8 +44,9 @@ def at_once(server: Server, count: int, **more: int) -> Asked:
     return ask(server.url, count, concurrency=8, max_attempts=1, timeout_s=30, **more)
 
 
-@pytest.mark.parametrize("retry_after", [None, "0", "later", "-3"])
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("retry_after", "status"), [(None, 429), ("0", 429), ("later", 429), (None, 503)]
+)
 def test_every_row_survives_a_storm_of_ten_minutes_with_few_requests(
     serve: Serve, retry_after: str | None, status: int
 ) -> None:
@@ -63,7 +64,7 @@ def test_every_row_survives_a_storm_of_ten_minutes_with_few_requests(
 
 
 def test_one_busy_answer_lets_all_calls_pause_as_long_as_it_asks(serve: Serve) -> None:
-    asked_s = 0.6
+    asked_s = 0.4
     server = serve(
         lambda request, number: busy(str(asked_s)) if number == 4 else Answer(RED, delay_s=0.1)
     )
@@ -76,7 +77,7 @@ def test_one_busy_answer_lets_all_calls_pause_as_long_as_it_asks(serve: Serve) -
 
 
 def test_the_pause_is_shared_by_all_sections_that_use_the_endpoint(serve: Serve) -> None:
-    server = serve(lambda request, number: busy("0.6") if number == 0 else good(request, number))
+    server = serve(lambda request, number: busy("0.4") if number == 0 else good(request, number))
     first = threading.Thread(target=ask, args=(server.url, 1))
     first.start()
     while not server.requests:
@@ -85,7 +86,7 @@ def test_the_pause_is_shared_by_all_sections_that_use_the_endpoint(serve: Serve)
     ask(server.url, 1, model="another")
     first.join()
     assert len(server.times) == 3
-    assert min(server.times[1:]) - server.times[0] >= 0.6
+    assert min(server.times[1:]) - server.times[0] >= 0.4
 
 
 @pytest.mark.parametrize(
