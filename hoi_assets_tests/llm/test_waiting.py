@@ -116,7 +116,9 @@ def test_retry_after_is_read_in_both_forms(headers: dict[str, str], seconds: flo
     assert asked_pause_s(headers) == seconds
 
 
-def test_retry_after_as_a_date_is_waited_for(serve: Serve) -> None:
+def test_retry_after_as_a_date_is_waited_for(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "PACE", REAL)
+
     def dated(request: Request, number: int) -> Answer:
         if number:
             return good(request, number)
