@@ -72,6 +72,15 @@ def as_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
+def channel_deviation(picture: Image.Image) -> float:
+    """The largest standard deviation of a colour channel, 0 to 255, to three decimals.
+
+    About 0 is a blank picture, whatever its colour.
+    """
+    values = np.asarray(picture.convert("RGB"))
+    return round(float(values.std(axis=(0, 1)).max()), 3)
+
+
 def contact_sheet(
     images: Sequence[Image.Image],
     labels: Sequence[str] | None = None,

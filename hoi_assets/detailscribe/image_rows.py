@@ -107,7 +107,7 @@ IMAGE_ROWS = Table(
         Column(
             "pixel_std",
             pl.Float64,
-            "standard deviation of the pixel values, 0 to 255; about 0: a blank image",
+            "largest standard deviation of a colour channel, 0 to 255; about 0: a blank image",
             nullable=True,
         ),
         Column(

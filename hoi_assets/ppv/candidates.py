@@ -49,7 +49,11 @@ CANDIDATE_ROWS = Table(
             "pixels", pl.String, "digest of the pixels; null where drawing failed", nullable=True
         ),
         Column(
-            "pixel_std", pl.Float64, "standard deviation of the pixels", "0..255", nullable=True
+            "pixel_std",
+            pl.Float64,
+            "largest standard deviation of a colour channel",
+            "0..255",
+            nullable=True,
         ),
         Column("status", pl.String, "accepted (drawn) or failed"),
         Column("reason", pl.String, "`code: detail` where it failed", nullable=True),
