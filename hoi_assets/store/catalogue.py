@@ -40,6 +40,7 @@ OFFLINE: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
+DAMAGED = "Corrupt database file"
 LOCK_DOWN = "USE hoi; SET enable_external_access = false; SET lock_configuration = true"
 
 
@@ -72,6 +73,7 @@ def rebuild(store: Store) -> Path:
 
     Raises:
         HoiError: two tables of different assets would have the same name.
+        Damaged: a version's files are not those that were published.
         DiskFull: no space left; the former catalogue stays.
 
     Example:
@@ -118,9 +120,13 @@ def query(store: Store, sql: str) -> "pl.DataFrame":
 
     path = _fresh(store)
     try:
-        with _reading(path) as connection:
-            _check_reads(connection, sql)
-            return connection.sql(sql).pl()
+        try:
+            return _answer(path, sql)
+        except duckdb.Error as error:
+            if DAMAGED not in str(error):
+                raise
+            # DuckDB's own checksums: the catalogue is derived, so build it anew.
+            return _answer(rebuild(store), sql)
     except duckdb.Error as error:
         if "read-only mode" in str(error):
             raise _refusal(sql) from error
@@ -133,6 +139,12 @@ def query(store: Store, sql: str) -> "pl.DataFrame":
             f"SQL: the answer has a column of a type that tables here lack: {error}",
             "cast that column, e.g. `cast(x as varchar)`",
         ) from error
+
+
+def _answer(path: Path, sql: str) -> "pl.DataFrame":
+    with _reading(path) as connection:
+        _check_reads(connection, sql)
+        return connection.sql(sql).pl()
 
 
 def _fresh(store: Store) -> Path:
@@ -224,7 +236,7 @@ def _tables(store: Store) -> dict[str, dict[str, list[tuple[Published, Path]]]]:
         lambda: defaultdict(list)
     )
     for published in store.all_current():
-        for path in sorted(published.path.glob("*.parquet")):
+        for path in published.tables():
             found[published.asset][path.stem].append((published, path))
     return found
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hoi_assets.errors import HoiError
 from hoi_assets.store.disk import writing
-from hoi_assets.store.places import places
+from hoi_assets.store.places import manifest_file, places
 from hoi_assets.store.published import Published
 from hoi_assets.store.versions import Store
 
@@ -81,6 +81,7 @@ def _remove(store: Store, asset: str, partition: str | None, path: Path) -> bool
         doomed = store.staging / f"{uuid.uuid4().hex}.pruned"
         path.replace(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
+        manifest_file(path).unlink(missing_ok=True)
         return True
 
 

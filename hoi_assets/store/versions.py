@@ -2,6 +2,7 @@
 
 Layout below `home`:
     assets/<asset>/<partition or "_">/versions/<version>/...   the files of one version, read-only
+    assets/<asset>/<partition or "_">/manifests/<version>.json the digest of each of its files
     assets/<asset>/<partition or "_">/current.json             which version is in force
     assets/<asset>/<partition or "_">/publications.jsonl       every publication, oldest first
     quarantine/<asset>/<partition or "_">/<version>/           content/ and evidence.json
@@ -18,20 +19,23 @@ from pathlib import Path
 from typing import Any
 
 from hoi_assets.errors import HoiError
-from hoi_assets.hashing import canonical_json, files_below
+from hoi_assets.hashing import canonical_json, file_digests, files_below
 from hoi_assets.store import locks, quarantine
 from hoi_assets.store.disk import append_line, replace_bytes, sync, writing
 from hoi_assets.store.images import ImageStore
+from hoi_assets.store.integrity import write_manifest
 from hoi_assets.store.ledger import Ledger
 from hoi_assets.store.places import (
     UNPARTITIONED,
     check_names,
+    manifest_file,
     place_folder,
     place_name,
     places,
     quarantine_folder,
+    version_folder,
 )
-from hoi_assets.store.published import Published, content_version
+from hoi_assets.store.published import Published, content_name, content_version
 from hoi_assets.store.staging import Staging, parquet_bytes, remove_abandoned
 
 __all__ = ["Published", "Staging", "Store", "content_version", "parquet_bytes", "place_name"]
@@ -112,9 +116,10 @@ class Store:
                 f"{place_name(staging.asset, staging.partition)}: nothing was staged",
                 "write at least one table or file before publishing, and publish once",
             )
-        version = staging.version()
+        digests = file_digests(staging.path)
+        version = content_name(digests)
         folder = self.place(staging.asset, staging.partition)
-        target = folder / "versions" / version
+        target = version_folder(self.home, staging.asset, staging.partition, version)
         published = Published(
             asset=staging.asset,
             partition=staging.partition,
@@ -129,6 +134,7 @@ class Store:
             self.images.flush()
             _seal(staging.path, files)
             target.parent.mkdir(parents=True, exist_ok=True)
+            write_manifest(manifest_file(target), digests, self.staging)
             if target.exists() and content_version(target) != version:
                 quarantine.set_aside(self.home, target, staging.asset, staging.partition)
             if not target.exists():

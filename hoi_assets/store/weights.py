@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hoi_assets.errors import HoiError
-from hoi_assets.hashing import digest, digest_file
+from hoi_assets.hashing import digest, digest_file_cached
 from hoi_assets.settings import ModelRef, restore_remedy
 
 DIGESTED_SUFFIXES = (".safetensors", ".json", ".txt")
@@ -14,8 +14,6 @@ DIGESTED_SUFFIXES = (".safetensors", ".json", ".txt")
 SAMPLED_FROM_BYTES = 64 << 20
 SAMPLED_BLOCKS = 16
 BLOCK_BYTES = 64 << 10
-
-_file_digests: dict[tuple[str, int, int], str] = {}
 
 
 def weights_folder(ref: ModelRef) -> Path | None:
@@ -48,7 +46,7 @@ def model_digest(ref: ModelRef) -> str:
     Raises:
         HoiError: as `weights_folder`.
     """
-    return _model_digest(ref, _file_digest)
+    return _model_digest(ref, digest_file_cached)
 
 
 def model_fingerprint(ref: ModelRef) -> str:
@@ -73,18 +71,10 @@ def _model_digest(ref: ModelRef, digest_of: Callable[[Path], str]) -> str:
     return digest({"contents": contents, "dtype": ref.dtype})
 
 
-def _file_digest(path: Path) -> str:
-    stat = path.stat()
-    key = (str(path), stat.st_size, stat.st_mtime_ns)
-    if key not in _file_digests:
-        _file_digests[key] = digest_file(path)
-    return _file_digests[key]
-
-
 def _file_fingerprint(path: Path) -> str:
     size = path.stat().st_size
     if size < SAMPLED_FROM_BYTES:
-        return _file_digest(path)
+        return digest_file_cached(path)
     found = hashlib.sha256(f"{size} bytes\n".encode())
     with path.open("rb") as file:
         for block in range(SAMPLED_BLOCKS):
