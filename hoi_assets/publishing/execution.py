@@ -136,6 +136,7 @@ def _compute(
 ) -> Execution:
     """Call the asset's function, audit, publish."""
     _note(context, "started")
+    _say_what_is_left_out(stage, context)
     with context.store.stage(stage.name, context.partition) as out:
         try:
             result = stage(context, out)
@@ -144,6 +145,17 @@ def _compute(
                 raise DiskFull(out.path) from error
             raise
         return _audit(graph, stage, context, inputs, lineage, out, result)
+
+
+def _say_what_is_left_out(stage: Stage, context: StageContext) -> None:
+    """A fan-in reads the partitions that there are; name those published that are gone."""
+    for dep, keys in context.parent_keys.items():
+        gone = [key for key in context.store.partitions(dep) if key not in keys]
+        if gone and isinstance(context.parents[dep], dict):
+            context.log(
+                f"{stage.name}: {dep} left out of partitions that are gone: {', '.join(gone)} "
+                "(`hoi prune --orphans` removes them)"
+            )
 
 
 def _audit_again(

@@ -20,13 +20,21 @@ def weights_folder(ref: ModelRef) -> Path | None:
     """The local folder of `ref`; None for a hub repository.
 
     Raises:
-        HoiError: no such folder, or a hub repository without a pinned revision.
+        HoiError: no such folder; a hub repository without a pinned revision, or one that is hidden
+            by a folder of the same name in the working folder.
     """
     if ref.revision is not None:
         if not re.fullmatch(r"[0-9a-f]{40}", ref.revision):
             raise HoiError(
                 f"model {ref.source!r} has revision {ref.revision!r}, which is not a commit",
                 "pin `revision` to the 40 hexadecimal digits of a commit, so that it cannot change",
+            )
+        if Path(ref.source).exists():
+            # The libraries would load that folder in its place.
+            raise HoiError(
+                f"model {ref.source!r} is a hub repository, but {Path.cwd() / ref.source} exists",
+                "run from another folder; or to use that one, name it by its whole path and leave "
+                "out `revision`",
             )
         return None
     folder = ref.folder

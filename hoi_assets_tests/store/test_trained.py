@@ -129,3 +129,16 @@ def test_missing_weights_name_folder_and_remedy(tmp_path: Path) -> None:
 def test_hub_model_needs_a_commit_as_revision() -> None:
     with pytest.raises(HoiError, match="not a commit"):
         model_digest(ModelRef(source="someone/model", revision="main"))
+
+
+def test_hub_model_is_not_taken_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = ModelRef(source="someone/model", revision="0" * 40)
+    before = model_digest(ref)
+    (tmp_path / "someone" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HoiError, match="is a hub repository, but"):
+        model_digest(ref)
+    monkeypatch.chdir(tmp_path / "someone")
+    assert model_digest(ref) == before
