@@ -7,8 +7,9 @@ import io
 import math
 import struct
 import zlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 import polars as pl
@@ -18,15 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Given = ParamSpec("Given")
 INK, SOFT, LINE, PAPER = "#1c2430", "#667085", "#dde2ea", "#ffffff"
-BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-)
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
+PURPLE, ORANGE, SKY = "#CC79A7", "#E69F00", "#56B4E9"
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 # Okabe and Ito's green and vermilion, darkened for thin lines; also those of the report.
@@ -141,6 +137,20 @@ def to_webp(image: Image.Image, max_bytes: int = MAX_PICTURE_BYTES) -> bytes:
     raise ValueError(f"no legible picture of {image.size} fits into {max_bytes} bytes")
 
 
+def _in_default_style(draw: Callable[Given, bytes]) -> Callable[Given, bytes]:
+    """Plots get into versions: no user's `matplotlibrc` may show in them."""
+
+    @wraps(draw)
+    def drawn(*args: Given.args, **kwargs: Given.kwargs) -> bytes:
+        from matplotlib import style
+
+        with style.context("default", after_reset=True):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+@_in_default_style
 def loss_curve(log: pl.DataFrame) -> bytes:
     """PNG of a training log.
 
@@ -188,6 +198,7 @@ def loss_curve(log: pl.DataFrame) -> bytes:
     return _png(figure)
 
 
+@_in_default_style
 def reliability_diagram(bins: pl.DataFrame) -> bytes:
     """PNG: observed frequency against predicted probability, one panel per head.
 
@@ -221,6 +232,7 @@ def reliability_diagram(bins: pl.DataFrame) -> bytes:
     return _png(figure)
 
 
+@_in_default_style
 def heat_map(cells: pl.DataFrame, rows: str, columns: str, values: str) -> bytes:
     """PNG of a matrix with its numbers; a missing cell stays white.
 
@@ -267,6 +279,7 @@ def heat_map(cells: pl.DataFrame, rows: str, columns: str, values: str) -> bytes
     return _png(figure)
 
 
+@_in_default_style
 def scorecard_plot(card: pl.DataFrame, max_panels: int = 12) -> bytes:
     """PNG: a panel per metric, a row per suite and slice (categories left out), a mark per method
     with its interval.

@@ -13,6 +13,8 @@ from hoi_assets.cli.output import print_json, warn
 from hoi_assets.cli.project import (
     AssetStatus,
     Project,
+    known_partitions,
+    open_store,
     partition_names,
     text_table,
     use_dagster_home,
@@ -43,14 +45,14 @@ def run(
     Ends with 1 where a partition is blocked.
     """
     from hoi_assets.cli.summary import print_summary, summarise_home
-    from hoi_assets.settings import home_folder
-    from hoi_assets.store.versions import Store
 
     project = Project()
     chosen = project.chosen(partitions or (), all_partitions)
     result = project.run(chosen, only, force)
     print(f"\n{result.table}\n")
-    print_summary(summarise_home(Store(home_folder()), *project.by_kind(chosen)))
+    store = open_store()
+    found = summarise_home(store, *project.by_kind(chosen), known_partitions(store))
+    print_summary(found)
     if result.blocked:
         warn(
             f"blocked: {', '.join(result.blocked)}. What was published before stays in force.\n"
@@ -64,21 +66,19 @@ def summary(
     as_json: Annotated[
         bool,
         json_option(
-            "an object with categories, scenarios, scores and costs (lists of objects), and places "
-            "(paths by name)"
+            "an object with profile (its name), categories, scenarios, scores, costs and orphaned "
+            "(lists of objects), and places (paths by name)"
         ),
     ] = False,
     profile: Profile = None,
 ) -> None:
     """Counts, reasons and scores of what is published."""
     from hoi_assets.cli.summary import print_summary, summarise_home
-    from hoi_assets.settings import home_folder
-    from hoi_assets.store.versions import Store
 
-    store = Store(home_folder())
+    store = open_store()
     made = {*store.partitions("detailed_prompts"), *store.partitions("interacting_prompts")}
     categories, scenarios = ([key for key in own if key in made] for own in partition_names())
-    found = summarise_home(store, categories, scenarios)
+    found = summarise_home(store, categories, scenarios, known_partitions(store))
     if as_json:
         print_json(found)
     else:

@@ -21,7 +21,7 @@ OK, USER_ERROR = ExitCode.OK, ExitCode.USER_ERROR
 CATEGORY, SCENARIO = "hook", "functional"
 STEP_KEYS = {"step", "facts"}
 STALE_KEYS = {"total", "fresh", "runs_by_default", "assets"}
-SUMMARY_KEYS = {"categories", "scenarios", "scores", "costs", "places"}
+SUMMARY_KEYS = {"profile", "categories", "scenarios", "scores", "costs", "orphaned", "places"}
 
 
 def image_id(asset: str) -> str:
@@ -74,7 +74,7 @@ TABLE = [
     (["replay", image_id("candidate_images")], USER_ERROR, USER_ERROR, set()),
     (["sql", "select asset, version from publications"], OK, OK, {"asset", "version"}),
     (["sql", "select sum(seed) as seed from candidate_images"], USER_ERROR, OK, {"seed"}),
-    (["prune", "--dry-run"], OK, OK, {"versions", "count", "dry_run"}),
+    (["prune", "--dry-run"], OK, OK, {"versions", "count", "orphaned", "dry_run"}),
     (["rate", "status"], OK, OK, {"study", "raters"}),
     (["rate", "status", "cups"], USER_ERROR, USER_ERROR, set()),
 ]
