@@ -37,14 +37,16 @@ FILES = {
 TIME = "2025-01-02T03:04:05+00:00"
 
 
-def fill_home(home: Path, rows: int, keys: Sequence[str] | None = None) -> Project:
-    """Publish every asset of the tiny profile.
+def fill_home(
+    home: Path, rows: int, keys: Sequence[str] | None = None, profile: str = "tiny"
+) -> Project:
+    """Publish every asset of the profile.
 
     Args:
         rows: of each table; with one row, every column that may be null is.
         keys: categories and scenarios; all where not given.
     """
-    project = load_project("tiny", home)
+    project = load_project(profile, home)
     store, settings = project.platform.store, project.platform.settings
     for stage in project.graph.stages:
         for key in stage.partition_keys:
