@@ -30,6 +30,7 @@ GOOD, BAD = "#00796b", "#b3541e"
 
 GAP_PX, BORDER_PX, LABEL_LINES, LABEL_PX = 8, 4, 3, 12
 PLOT_DPI = 110
+LEGEND_ROW_INCHES = 0.22
 # What Pillow raises for files that are truncated or damaged.
 BROKEN = (
     OSError,
@@ -326,8 +327,7 @@ def scorecard_plot(card: pl.DataFrame, max_panels: int = 12) -> bytes:
         axes.set_ylim(len(places) - 0.5, -0.5)
         axes.set_title(metric.replace("_", " "), fontsize=10, color=INK)
     if methods:
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, ncols=len(methods), loc="outside lower center", frameon=False)
+        _legend_below(figure, panels[0])
     return _png(figure)
 
 
@@ -410,6 +410,20 @@ def _figure(
             side.set_color(LINE)
         made.append(axes)
     return figure, made
+
+
+def _legend_below(figure: "Figure", axes: "Axes") -> None:
+    """The legend of `axes` below all panels, in as many rows as its names need."""
+    handles, names = axes.get_legend_handles_labels()
+    for rows in range(1, len(names) + 1):
+        columns = math.ceil(len(names) / rows)
+        legend = figure.legend(
+            handles, names, ncols=columns, loc="outside lower center", frameon=False
+        )
+        if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
+            figure.set_figheight(figure.get_figheight() + (rows - 1) * LEGEND_ROW_INCHES)
+            return
+        legend.remove()
 
 
 def _png(figure: "Figure") -> bytes:

@@ -129,6 +129,23 @@ def test_scorecard_has_a_panel_per_metric_and_bears_missing_intervals() -> None:
     assert opened(scorecard_plot(card.clear())).width > 100
 
 
+@pytest.mark.parametrize("metrics", [1, 4])
+def test_legend_of_many_methods_stays_inside_the_picture(metrics: int) -> None:
+    rows = [
+        {
+            **{"suite": "interacting", "slice_kind": "all", "slice": "all"},
+            **{"metric": f"metric_{metric}", "method": f"a_method_with_a_name_{method}"},
+            **{"mean": 0.5, "ci_low": 0.4, "ci_high": 0.6},
+        }
+        for metric in range(metrics)
+        for method in range(12)
+    ]
+    grey = np.asarray(opened(scorecard_plot(pl.DataFrame(rows))).convert("L"))
+    # Ink that touches an edge would be a name or mark that was cut.
+    for edge in (grey[:, :4], grey[:, -4:], grey[-4:]):
+        assert edge.min() == 255
+
+
 def test_same_numbers_give_the_same_bytes() -> None:
     log = pl.DataFrame({"step": [1, 2, 3], "loss": [3.0, 2.0, 1.0]})
     assert loss_curve(log) == loss_curve(log)
