@@ -6,6 +6,7 @@ from PIL import Image, ImageFilter
 THRESHOLD = 128
 # Light within dark, so that it shows on any ground.
 LINE, HALO = (255, 90, 30), (20, 20, 20)
+OPAQUE = (255,)
 LINE_SHARE = 1 / 90
 
 
@@ -19,13 +20,19 @@ def outlined(image: Image.Image, defect_map: Image.Image, side: int = 256) -> Im
         RGB; only enlarged where no cell reaches one half.
     """
     shown = image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+    layer = outline_layer(defect_map, side)
+    shown.paste(layer, mask=layer.getchannel("A"))
+    return shown
+
+
+def outline_layer(defect_map: Image.Image, side: int = 256) -> Image.Image:
+    """The outline alone: RGBA of `side` pixels, transparent elsewhere."""
     smooth = defect_map.convert("L").resize((side, side), Image.Resampling.BILINEAR)
     inside = smooth.point(lambda value: 255 if value >= THRESHOLD else 0)
     width = max(1, round(side * LINE_SHARE))
-    line = _ring(inside, width)
-    pixels = np.array(shown)
-    pixels[_ring(inside, 2 * width)] = HALO
-    pixels[line] = LINE
+    pixels = np.zeros((side, side, 4), np.uint8)
+    pixels[_ring(inside, 2 * width)] = HALO + OPAQUE
+    pixels[_ring(inside, width)] = LINE + OPAQUE
     return Image.fromarray(pixels)
 
 

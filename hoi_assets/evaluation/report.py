@@ -3,6 +3,8 @@
 Each section stands alone: the page shows what is published of PPV, of DetailScribe, or both.
 """
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,24 +13,42 @@ from typing import Any
 
 import polars as pl
 
+from hoi_assets.evaluation.report_answers import Answer
 from hoi_assets.evaluation.report_cut import describe_cut_texts
+from hoi_assets.evaluation.report_dataset_answers import answer_dataset, answer_rejected, spell
 from hoi_assets.evaluation.report_detailscribe import (
     describe_interacting_scores,
     describe_scenarios,
 )
+from hoi_assets.evaluation.report_examiner import examine_candidates
+from hoi_assets.evaluation.report_gallery import describe_gallery
+from hoi_assets.evaluation.report_method_answers import answer_finetuning, answer_refinement
 from hoi_assets.evaluation.report_parts import Parents, find_version, first_row
 from hoi_assets.evaluation.report_ppv import (
-    choose_examples,
     describe_categories,
     describe_finetuning,
     describe_hoi_scores,
     describe_verifier,
 )
+from hoi_assets.evaluation.report_verdicts import read_verdicts
+from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Published, Store
 
 TEMPLATES = Path(__file__).parent / "templates"
+PAGE, SCRIPT = "report.html.j2", "report.js.j2"
+PARTS = (
+    "report.css.j2",
+    "report_answers.html.j2",
+    "report_figure.html.j2",
+    "report_gallery.html.j2",
+)
+# The page asks for nothing, and runs no script but its own, whatever a prompt says.
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+    "base-uri 'none'; form-action 'none'"
+)
 SCORECARDS = ("hoi_scorecards", "interacting_scorecards")
 # What a browser would fetch, or a link to another site; relative links are neither.
 EXTERNAL_REFERENCE = re.compile(r'src="(?!data:)|href="(?:[a-z][a-z0-9+.-]*:)?//')
@@ -57,6 +77,7 @@ def build_report(
     settings: Settings,
     parents: Parents,
     data_docs: Mapping[str, str] | None = None,
+    log: Log = print,
 ) -> Page:
     """Render the page from the versions in force.
 
@@ -75,12 +96,18 @@ def build_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure"] = _figure
-    html = environment.get_template("report.html.j2").render(
+    environment.filters |= {"figure": _figure, "spell": spell}
+    script = environment.get_template(SCRIPT).render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    verdicts = read_verdicts(parents)
+    html = environment.get_template(PAGE).render(
         profile=settings.profile,
         cut=describe_cut_texts(parents),
+        policy=POLICY.format(digest=digest),
+        script=script,
+        answers=_answer(store, settings, parents, verdicts, log),
+        gallery=describe_gallery(store, verdicts),
         categories=describe_categories(store, parents),
-        examples=choose_examples(store, parents),
         verifier=describe_verifier(parents),
         dataset=first_row(find_version(parents, "hoi_dataset"), "summary"),
         tuning=describe_finetuning(parents),
@@ -97,6 +124,20 @@ def build_report(
         "external_references": len(EXTERNAL_REFERENCE.findall(html)),
     }
     return Page(html=html, summary=REPORT_SUMMARY.frame([summary]))
+
+
+def _answer(
+    store: Store, settings: Settings, parents: Parents, verdicts: pl.DataFrame, log: Log
+) -> list[Answer]:
+    """The answers at the top; one that nothing published can give is left out."""
+    examined = examine_candidates(store, settings, parents, verdicts, log)
+    answers = (
+        answer_dataset(parents, verdicts, examined),
+        answer_rejected(store, parents, verdicts),
+        answer_finetuning(parents),
+        answer_refinement(parents),
+    )
+    return [answer for answer in answers if answer is not None]
 
 
 def _figure(value: Any) -> str:

@@ -10,6 +10,9 @@ from hoi_assets.store.versions import Published, Store
 if TYPE_CHECKING:
     from PIL import Image
 
+# Longest side of an inline picture.
+MOST_PX = 512
+
 # By asset, its version in force, or its versions by partition; None or absent without one.
 Parents = Mapping[str, "Published | dict[str, Published] | None"]
 
@@ -33,7 +36,7 @@ def first_row(published: Published | None, table: str) -> dict[str, Any]:
 
 def with_images(store: Store, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows, each with its image as `src`: a WebP data URI."""
-    return [row | {"src": _webp_uri(store.images.open(row["pixels"]))} for row in rows]
+    return [row | {"src": webp_uri(store.images.open(row["pixels"]))} for row in rows]
 
 
 def png_uri(data: bytes) -> str:
@@ -41,7 +44,11 @@ def png_uri(data: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
 
 
-def _webp_uri(image: "Image.Image") -> str:
+def webp_uri(image: "Image.Image", most_px: int = MOST_PX) -> str:
+    """A WebP file as data URI, scaled down to `most_px` a side; transparency is kept."""
+    small = image.copy()
+    small.thumbnail((most_px, most_px))
     buffer = io.BytesIO()
-    image.save(buffer, format="WEBP", quality=82, method=4)
+    lossless = small.mode == "RGBA"
+    small.save(buffer, format="WEBP", quality=82, method=4, lossless=lossless)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,9 +1,10 @@
-"""The report's sections on PPV: hand poses, verdicts, verifier, dataset, fine-tuning, scores."""
+"""The report's sections on PPV: hand poses, verifier, dataset, fine-tuning, scores."""
 
 from typing import Any
 
 import polars as pl
 
+from hoi_assets.engines.vilt.verifier_statement import published_statement
 from hoi_assets.evaluation.report_parts import (
     Parents,
     find_partitions,
@@ -15,7 +16,6 @@ from hoi_assets.evaluation.report_parts import (
 from hoi_assets.store.versions import Published, Store
 
 IMAGES_PER_CATEGORY = 6
-EXAMPLES = 12
 METRICS = (
     "examiner_all",
     "examiner_defect_free",
@@ -78,7 +78,6 @@ def describe_categories(store: Store, parents: Parents) -> list[dict[str, Any]]:
                 "instance_images": with_images(
                     store, _accepted(instances.get(key)).head(IMAGES_PER_CATEGORY).to_dicts()
                 ),
-                "candidate_images": with_images(store, drawn.head(IMAGES_PER_CATEGORY).to_dicts()),
             }
         )
     return shown
@@ -90,21 +89,6 @@ def _accepted(published: Published | None) -> pl.DataFrame:
     return published.table("rows").filter(pl.col("status") == "accepted")
 
 
-def choose_examples(store: Store, parents: Parents) -> dict[str, list[dict[str, Any]]]:
-    """The most certain accepted pairs, and rejected ones across all reasons; empty without any."""
-    tables = [one.table("rows") for one in find_partitions(parents, "verified_pairs").values()]
-    if not tables:
-        return {}
-    rows = pl.concat(tables, how="diagonal_relaxed").filter(pl.col("p_pair").is_not_null())
-    best = rows.filter(pl.col("status") == "accepted").sort("p_pair", "image_id", descending=True)
-    worst = rows.filter(pl.col("status") == "rejected").sort("reason", "p_pair", "image_id")
-    spread = worst.gather_every(max(1, worst.height // EXAMPLES)).head(EXAMPLES)
-    return {
-        "accepted": with_images(store, best.head(EXAMPLES).to_dicts()),
-        "rejected": with_images(store, spread.to_dicts()),
-    }
-
-
 def describe_verifier(parents: Parents) -> dict[str, Any]:
     """Quality on the test split, with the reliability diagram; empty without a verifier."""
     from hoi_assets.pictures import reliability_diagram
@@ -114,6 +98,7 @@ def describe_verifier(parents: Parents) -> dict[str, Any]:
         return {}
     return {
         "summary": first_row(verifier, "summary"),
+        "statement": published_statement(verifier),
         "quality": verifier.table("quality").to_dicts(),
         "reliability": png_uri(reliability_diagram(verifier.table("reliability"))),
     }

@@ -128,9 +128,15 @@ def dataset_card(
     duplicates: int,
     missing: Sequence[str],
     versions: Mapping[str, str],
+    statements: Mapping[str, str],
     sources: Mapping[str, str],
 ) -> str:
-    """The dataset card (README.md): YAML header, counts, provenance, licences, known limits."""
+    """The dataset card (README.md): YAML header, what the verifier can tell, counts, provenance,
+    licences, known limits.
+
+    Args:
+        statements: by version of `verifier`, what it can and cannot tell.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -160,7 +166,7 @@ def dataset_card(
         duplicates=duplicates,
         missing=list(missing),
         versions=dict(sorted(versions.items())),
-        verifier_versions=sorted({row["verifier_version"] for row in rows}),
+        statements=dict(statements),
         sources=dict(sources),
         config=config,
     )

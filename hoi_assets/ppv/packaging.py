@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
+from hoi_assets.engines.vilt.verifier_statement import statements_by_version
 from hoi_assets.errors import HoiError
 from hoi_assets.ppv.dataset_files import DATASET_COLUMNS, dataset_card, write_dataset_files
 from hoi_assets.ppv.image_duplicates import find_duplicate_images
@@ -120,6 +121,7 @@ def package_dataset(
         duplicates=len(duplicates),
         missing=missing,
         versions=versions,
+        statements=statements_by_version(store, (row["verifier_version"] for row in accepted)),
         sources=sources or {},
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

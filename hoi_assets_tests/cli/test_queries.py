@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from hoi_assets.cli.exit_codes import ExitCode
@@ -139,19 +140,17 @@ def test_trace_tells_the_way_of_an_image_of_either_pipeline(
 def test_trace_tells_which_encoders_cut_the_prompt(
     empty_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = publish_one_row_each(empty_home)
+    store = fill_home(empty_home, 1, [CATEGORY, SCENARIO]).platform.store
     told = {"text_encoder_tokens": 90, "cut_by": "text_encoder", "prompt_cut": True}
     for asset in DRAWN_IN:
         partition = SCENARIO if asset in BENCHMARK_IN else CATEGORY
         table = store.require(asset, partition).table("rows")
-        publish(
-            store,
-            asset,
-            partition,
-            table.with_columns(**{name: pl.lit(value) for name, value in told.items()}),
-        )
+        cut = table.with_columns(**{name: pl.lit(value) for name, value in told.items()})
+        with store.stage(asset, partition) as out:
+            out.write_table("rows", cut)
+            store.publish(out, {}, None)
         capsys.readouterr()
-        assert main(["trace", image_id(asset), "--json"]) == OK
+        assert main(["trace", id_in(asset), "--json"]) == OK
         found = json.loads(capsys.readouterr().out)
         (drawn,) = [one["facts"] for one in found if one["step"].startswith("drawn")]
         assert told.items() <= drawn.items()

@@ -3,7 +3,7 @@
 from hoi_assets.defs.automation import follow_last
 from hoi_assets.defs.groups import EVALUATION, OWNERS
 from hoi_assets.evaluation.report import REPORT_SUMMARY
-from hoi_assets.publishing.asset import published_asset
+from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.data_docs import index_link
 from hoi_assets.publishing.expectations import between, row_count, suite
@@ -45,6 +45,7 @@ REPORT_SUITE = suite(
     group_name=EVALUATION,
     owners=OWNERS,
     kinds={"html"},
+    pool=GPU_POOL,
     automation_condition=follow_last(
         "hoi_dataset",
         "finetuned_model",
@@ -52,13 +53,14 @@ REPORT_SUITE = suite(
         "interacting_scorecards",
         per_partition="hoi_evaluation_images",
     ),
-    code_version="4",
+    code_version="5",
     suite=REPORT_SUITE,
     tables=[REPORT_SUMMARY],
+    models=["examiner"],
 )
 def evaluation_report(context: StageContext, staging: Staging) -> Result:
-    """One self-contained HTML page: the stages with pictures, verdicts with reasons, scores with
-    intervals, category by method heat map. Sections appear as their assets exist."""
+    """One self-contained HTML page: four questions answered, a gallery of verdicts, then stages,
+    verifier and scores in detail. Sections appear as their assets exist."""
     from hoi_assets.evaluation.report import build_report
 
     places = [
@@ -67,7 +69,7 @@ def evaluation_report(context: StageContext, staging: Staging) -> Result:
         for key in (found if isinstance(found, dict) else [None])
     ]
     data_docs = {place: index_link(place) for place in places}
-    page = build_report(context.store, context.settings, context.parents, data_docs)
+    page = build_report(context.store, context.settings, context.parents, data_docs, context.log)
     staging.write_text(REPORT, page.html)
     staging.write_table("summary", page.summary)
     return Result(metadata={"report": Page(REPORT), **page.summary.row(0, named=True)})

@@ -65,7 +65,7 @@ DATASET_SUITE = suite(
     owners=OWNERS,
     kinds={"huggingface"},
     automation_condition=follow_changed_parents,
-    code_version="1",
+    code_version="2",
     suite=DATASET_SUITE,
     tables=[DATASET_ROWS, DATASET_SUMMARY],
     settings=["dataset"],
@@ -74,13 +74,15 @@ DATASET_SUITE = suite(
 def hoi_dataset(context: StageContext, staging: Staging) -> Result:
     """The accepted pairs of all categories whose gates pass, near-duplicates removed, split by base
     prompt, with a dataset card; opens with `datasets.load_dataset(folder)`."""
+    from hoi_assets.engines.vilt.verifier_statement import statements_by_version
     from hoi_assets.ppv.packaging import package_dataset
 
+    verdicts = context.partitions("verified_pairs")
     table, summary = package_dataset(
         context.store,
         context.settings.dataset,
         context.taxonomy,
-        verdicts=context.partitions("verified_pairs"),
+        verdicts=verdicts,
         prompts=context.partitions("detailed_prompts"),
         missing=context.missing("verified_pairs"),
         folder=staging.path / "dataset",
@@ -92,8 +94,13 @@ def hoi_dataset(context: StageContext, staging: Staging) -> Result:
     accepted = table.filter(pl.col("status") == "accepted")
     shown = accepted.sample(n=min(SHOWN_PAIRS, accepted.height), seed=0)
     sheet = image_sheet(context.store, shown["pixels"], shown["prompt"].to_list())
+    versions = {name for one in verdicts.values() for name in one.table("rows")["verifier_version"]}
+    statements = statements_by_version(context.store, versions)
     return Result(
         metadata={
+            "what_the_verifier_can_tell": Markdown(
+                "\n\n".join(f"`verifier` {name}: {said}" for name, said in statements.items())
+            ),
             **summary.row(0, named=True),
             "open": Markdown("```python\ndatasets.load_dataset('<path>/dataset')\n```"),
             "contact_sheet": sheet,
