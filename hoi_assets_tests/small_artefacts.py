@@ -66,7 +66,7 @@ def lora(out: Path, sdxl: Path) -> dict[str, str]:
 
 def plots() -> list[str]:
     """Plots of the report."""
-    from hoi_assets.pictures import loss_curve, reliability_diagram
+    from hoi_assets.charts import loss_curve, reliability_diagram
 
     log = pl.DataFrame({"step": [1, 2, 3], "loss": [1234.5, 0.2, 0.1]})
     bins = {"head": ["fidelity"], "confidence": [0.4], "frequency": [0.5], "n": [9]}

@@ -64,7 +64,7 @@ def _list_problems(findings: pl.DataFrame | None, row_id: str) -> list[str] | No
 
 def describe_interacting_scores(parents: Parents) -> dict[str, Any]:
     """Rows of `interacting_scorecards` with a plot; empty without a scorecard."""
-    from hoi_assets.pictures import scorecard_plot
+    from hoi_assets.charts import scorecard_plot
 
     scorecards = find_version(parents, "interacting_scorecards")
     if scorecards is None:

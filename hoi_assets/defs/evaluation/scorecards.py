@@ -141,7 +141,7 @@ def interacting_scorecards(context: StageContext, staging: Staging) -> Result:
 def _write(
     context: StageContext, staging: Staging, scores: SuiteScores, metadata: dict[str, Any]
 ) -> Result:
-    from hoi_assets.pictures import scorecard_plot
+    from hoi_assets.charts import scorecard_plot
 
     for name, table in scores.tables.items():
         staging.write_table(name, table)

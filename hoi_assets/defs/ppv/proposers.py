@@ -122,7 +122,7 @@ CATEGORY_LORAS_SUITE = suite(
 def category_loras(context: StageContext, staging: Staging) -> Result:
     """A DreamBooth LoRA of SDXL's UNet for the category, with prior preservation, in diffusers'
     layout: `pipe.load_lora_weights(folder)` opens it."""
-    from hoi_assets.pictures import loss_curve
+    from hoi_assets.charts import loss_curve
     from hoi_assets.ppv.proposer import train_proposer
 
     proposer = train_proposer(

@@ -127,8 +127,8 @@ VERIFIER_SUITE = suite(
 def verifier(context: StageContext, staging: Staging) -> Result:
     """ViLT with a fidelity and an alignment head; thresholds chosen on the validation split for a
     stated precision, calibrated, measured on scenes it never saw."""
+    from hoi_assets.charts import loss_curve, reliability_diagram
     from hoi_assets.engines.vilt.verifier_statement import target_met_on_test, verifier_statement
-    from hoi_assets.pictures import loss_curve, reliability_diagram
     from hoi_assets.ppv.verifier_training import train_calibrated_verifier
 
     pairs = context.parent("verifier_training_pairs").table("rows")
