@@ -105,6 +105,7 @@ def execute(graph: Graph, stage: Stage, context: StageContext) -> Execution:
                 outcome = _compute(graph, stage, context, inputs, lineage)
             elif current.inputs == inputs:
                 current.verify()
+                store.keep_manifest(current)
                 _note(context, "unchanged")
                 metadata = evidence.metadata_of(*place, current.version)
                 outcome = Execution(current, True, kept, metadata, lineage)

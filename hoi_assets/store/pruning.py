@@ -2,12 +2,13 @@
 
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hoi_assets.errors import HoiError
 from hoi_assets.store.disk import writing
+from hoi_assets.store.lineage import lineage
 from hoi_assets.store.places import folder_name, manifest_file, places
 from hoi_assets.store.published import Published
 from hoi_assets.store.versions import Store
@@ -77,17 +78,18 @@ def _kept(store: Store, keep: int, gone: Collection[Place]) -> set[Path]:
     bearing: dict[str, set[Path]] = {}
     pending: list[Path] = []
     for asset, partition in places(store.home):
+        if (asset, partition) in gone:
+            continue
         history = store.history(asset, partition)
         for published in history:
             publications.setdefault(published.path, []).append(published)
             bearing.setdefault(published.version, set()).add(published.path)
-        if (asset, partition) in gone:
-            continue
         pending += list(dict.fromkeys(published.path for published in history[::-1]))[:keep]
         current = store.current(asset, partition)
         if current is not None:
             pending.append(current.path)
-    kept: set[Path] = set()
+    roots = [publications[path][-1] for path in pending if path in publications]
+    kept = _of_gone(store, roots, gone) if gone else set()
     while pending:
         path = pending.pop()
         if path in kept:
@@ -98,6 +100,16 @@ def _kept(store: Store, keep: int, gone: Collection[Place]) -> set[Path]:
             for text in _strings([published.inputs, published.parents]):
                 pending += bearing.get(text, ())
     return kept
+
+
+def _of_gone(store: Store, roots: Sequence[Published], gone: Collection[Place]) -> set[Path]:
+    """Versions of places that are gone from which the roots were made."""
+    return {
+        ancestor.path
+        for root in roots
+        for ancestor in lineage(store, root.asset, root.partition, root.version)
+        if (ancestor.asset, ancestor.partition) in gone
+    }
 
 
 def _remove(store: Store, asset: str, partition: str | None, path: Path) -> bool:

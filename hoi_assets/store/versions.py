@@ -180,6 +180,13 @@ class Store:
             )
         return published
 
+    def keep_manifest(self, published: Published) -> None:
+        """Write the manifest of a version of an earlier release, which the caller has verified, so
+        that later damage can be named by file."""
+        path = manifest_file(published.path)
+        if not path.exists():
+            write_manifest(path, file_digests(published.path), self.staging)
+
     def quarantine(self, staging: Staging, evidence: dict[str, Any]) -> Path:
         """Set the staged content aside with the evidence against it; nothing reads it downstream.
 
