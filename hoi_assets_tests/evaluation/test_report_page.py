@@ -12,6 +12,7 @@ import pytest
 
 from hoi_assets.evaluation.report import TEMPLATES, build_report
 from hoi_assets.evaluation.report_gallery import describe_gallery
+from hoi_assets.evaluation.report_pairs import describe_pairs
 from hoi_assets.evaluation.report_verdicts import GALLERY_IMAGES, READ, read_verdicts
 from hoi_assets.ppv.verdicts import verdict_label
 from hoi_assets.settings import load_settings
@@ -23,6 +24,7 @@ from hoi_assets_tests.evaluation.report_parents import (
     verdict,
     verifier_tables,
 )
+from hoi_assets_tests.rating.conftest import picture
 
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)> url(http://x) {{ 7 }}"
 
@@ -113,8 +115,6 @@ def test_gallery_has_a_limit_and_every_verdict_a_place(store: Store) -> None:
 
 
 def test_large_pictures_are_scaled_down(store: Store) -> None:
-    from hoi_assets_tests.rating.conftest import picture
-
     rows = [verdict(store, 0, pixels=store.images.put(picture(0, 1024)))]
     parents = {"verified_pairs": {"hook": publish_verdicts(store, rows)}}
     assert len(page_of(store, parents)) < 200_000
@@ -136,3 +136,29 @@ def test_page_reads_without_its_script(store: Store) -> None:
     # What needs the script is hidden until it runs.
     assert re.findall(r"<(form|button)[^>]*>", plain) == ["button", "form", "button"]
     assert all("hidden" in tag for tag in re.findall(r"<(?:form|button)[^>]*>", plain))
+
+
+def test_methods_are_shown_side_by_side_for_the_same_prompt_and_noise(store: Store) -> None:
+    drawn = [
+        {
+            "suite": suite,
+            "method": method,
+            "category": "hook",
+            "evaluation_prompt_id": f"{suite}{prompt}",
+            "prompt": f"hand {prompt}",
+            "seed": seed,
+            "pixels": store.images.put(picture(10 * prompt + seed)),
+        }
+        for suite in ("hoi", "general")
+        for prompt in range(4)
+        for seed in range(2)
+        for method in ("finetuned", "base")
+        if (prompt, method) != (0, "base")  # the first prompt has one method only
+    ]
+    images = publish(store, "hoi_evaluation_images", "hook", rows=drawn)
+    pairs = describe_pairs(store, {"hoi_evaluation_images": {"hook": images}})
+    assert [pair["prompt"] for pair in pairs] == ["hand 1", "hand 2"]
+    for pair in pairs:
+        assert [shown["method"] for shown in pair["pictures"]] == ["base", "finetuned"]
+        # One seed: these pictures depend on prompt and seed alone.
+        assert len({shown["src"] for shown in pair["pictures"]}) == 1
