@@ -3,11 +3,16 @@
 import hashlib
 import json
 import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import Image
+
+SETTLED_AFTER_NS = 50_000_000
+_digests: dict[str, tuple[tuple[int, ...], str]] = {}
 
 
 def canonical_json(value: Any) -> str:
@@ -45,6 +50,26 @@ def digest_file(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_file_cached(path: Path) -> str:
+    """`digest_file`, computed again by this process only when the file's state on disk changed.
+
+    Example:
+        >>> digest_file_cached(Path("data/taxonomy/grasps.yaml"))  # doctest: +SKIP
+        '5f1c...'
+    """
+    found = path.stat()
+    # The time of change too: a program can set the time of modification back.
+    state = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    known = _digests.get(str(path))
+    if known is not None and known[0] == state:
+        return known[1]
+    value = digest_file(path)
+    # Written just now, it may change again within one tick of the file system's clock.
+    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > SETTLED_AFTER_NS:
+        _digests[str(path)] = (state, value)
+    return value
 
 
 def files_below(folder: Path) -> list[tuple[str, Path]]:
@@ -85,8 +110,28 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
+def file_digests(folder: Path) -> dict[str, str]:
+    """The digest of every file below, by its relative name, sorted; see `digest_file_cached`.
+
+    Example:
+        >>> file_digests(Path("data/models/tiny/clip"))  # doctest: +SKIP
+        {'config.json': '5f1c...', ...}
+    """
+    return {name: digest_file_cached(path) for name, path in files_below(folder)}
+
+
+def digest_files(digests: Mapping[str, str]) -> str:
+    """SHA-256 over the sorted names and digests of files: 64 hex digits.
+
+    Example:
+        >>> digest_files({"a": "5f1c", "b": "9a40"})[:16]
+        '8b3d63f041f0284f'
+    """
+    return digest([[name, digests[name]] for name in sorted(digests)])
+
+
 def digest_folder(folder: Path) -> str:
-    """SHA-256 over the sorted relative names and digests of all files below: 64 hex digits.
+    """`digest_files` of all files below a folder: 64 hex digits.
 
     Independent of the folder's own name, of times, modes and empty sub-folders.
 
@@ -94,7 +139,7 @@ def digest_folder(folder: Path) -> str:
         >>> digest_folder(Path("data/models/tiny/clip"))  # doctest: +SKIP
         '9a40...'
     """
-    return digest([[name, digest_file(path)] for name, path in files_below(folder)])
+    return digest_files(file_digests(folder))
 
 
 def digest_pixels(image: "Image.Image") -> str:

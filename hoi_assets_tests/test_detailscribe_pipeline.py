@@ -21,6 +21,7 @@ from hoi_assets.defs.project import Project, load_project
 from hoi_assets.detailscribe.benchmark import read_benchmark
 from hoi_assets.detailscribe.benchmark_images import (
     LATENTS,
+    LATENTS_DIGEST,
     draw_benchmark_images,
     draw_variants,
     plain_row,
@@ -29,6 +30,7 @@ from hoi_assets.detailscribe.flat_form import from_flat
 from hoi_assets.detailscribe.initial_images import split_refinable
 from hoi_assets.detailscribe.prompt_extension import word_count
 from hoi_assets.engines.image_cache import generation_seconds
+from hoi_assets.engines.pretrained import content_digest
 from hoi_assets.engines.sd3.redenoising import Redenoising
 from hoi_assets.errors import HoiError
 from hoi_assets.evaluation.benchmark_scores import (
@@ -37,6 +39,7 @@ from hoi_assets.evaluation.benchmark_scores import (
     list_candidates,
 )
 from hoi_assets.store.versions import Store
+from hoi_assets_tests.damage import damage
 from hoi_assets_tests.engines.small_sd3 import make_sd3
 from hoi_assets_tests.llm.chat_server import Answer, Request, Server
 from hoi_assets_tests.pipeline_fixture import settings_of, write_profile
@@ -235,10 +238,15 @@ def test_variants_go_on_from_the_kept_latents_and_have_the_same_bits_without_the
     rows = [plain_row(settings, str(place), f"a red mug {place}", place) for place in range(2)]
     first = Store(tmp_path / "first")
     draw_benchmark_images(first, settings, rows, "initial", str, keep_latents=True)
-    without, other = (shutil.copytree(first.home, tmp_path / name) for name in ("none", "other"))
+    without, damaged, other = (
+        shutil.copytree(first.home, tmp_path / name) for name in ("none", "damaged", "other")
+    )
     shutil.rmtree(without / LATENTS)
+    for file in (damaged / LATENTS).rglob("*.safetensors"):
+        damage(file)
     for file in (other / LATENTS).rglob("*.safetensors"):
-        save_file({step: one * 0 for step, one in load_file(file).items()}, file)
+        nothing = {step: one * 0 for step, one in load_file(file).items()}
+        save_file(nothing, file, metadata={LATENTS_DIGEST: content_digest(nothing, {})})
 
     def variants(home: Path) -> list[list[str | None]]:
         refinements = [Redenoising(row, f"{row.prompt}, on a table") for row in rows]
@@ -246,7 +254,7 @@ def test_variants_go_on_from_the_kept_latents_and_have_the_same_bits_without_the
         return [[one.known.pixels for one in own] for own in drawn]
 
     kept = variants(first.home)
-    assert variants(without) == kept
+    assert variants(without) == variants(damaged) == kept
     # Switch step 0 starts from noise; the others from what lies there.
     assert [
         [a == b for a, b in zip(*pair, strict=True)]

@@ -6,6 +6,7 @@ import typer
 
 from hoi_assets.cli.options import Profile, json_option
 from hoi_assets.cli.output import print_json
+from hoi_assets.cli.project import known_partitions, open_store, open_store_of_any_profile
 
 PANEL = "Stored data"
 SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_CHARACTERS = 200, 50, 120
@@ -24,11 +25,10 @@ def sql(
     """Query the catalogue, read-only, in DuckDB's SQL. `show tables` lists what there is."""
     import polars as pl
 
-    from hoi_assets.settings import home_folder
     from hoi_assets.store import catalogue
-    from hoi_assets.store.versions import Store
 
-    found = catalogue.query(Store(home_folder()), query)
+    store = open_store_of_any_profile()
+    found = catalogue.query(store, query, known_partitions(store))
     if as_json:
         print_json(found.to_dicts())
         return
@@ -47,20 +47,40 @@ def prune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only list what would be removed.")
     ] = False,
+    with_orphans: Annotated[
+        bool,
+        typer.Option(
+            "--orphans", help="Remove what belongs to categories that the taxonomy no longer has."
+        ),
+    ] = False,
     as_json: Annotated[
-        bool, json_option("an object with versions (paths of folders), count and dry_run")
+        bool,
+        json_option(
+            "an object with versions (paths of folders), count, orphaned (partitions) and dry_run"
+        ),
     ] = False,
     profile: Profile = None,
 ) -> None:
     """Remove old versions that nothing in force needs."""
-    from hoi_assets.settings import home_folder
+    from hoi_assets.store.orphans import orphans
     from hoi_assets.store.pruning import prune as remove_versions
-    from hoi_assets.store.versions import Store
 
-    removed = remove_versions(Store(home_folder()), keep=keep, dry_run=dry_run)
+    store = open_store()
+    known = known_partitions(store) if with_orphans else None
+    orphaned = sorted({partition for _, partition in orphans(store, known or ())} if known else ())
+    removed = remove_versions(store, keep=keep, dry_run=dry_run, known=known)
     if as_json:
-        print_json({"versions": removed, "count": len(removed), "dry_run": dry_run})
+        print_json(
+            {
+                "versions": removed,
+                "count": len(removed),
+                "orphaned": orphaned,
+                "dry_run": dry_run,
+            }
+        )
         return
     for path in removed:
         print(path)
+    if with_orphans:
+        print(f"not in the taxonomy any more: {', '.join(orphaned) or 'none'}")
     print(f"{len(removed)} versions {'would go' if dry_run else 'removed'}")

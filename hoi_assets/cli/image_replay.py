@@ -50,7 +50,10 @@ def replay_image(store: Store, settings: Settings, image_id: str) -> Replay:
     found = find_image(store, image_id)
     row = found.row
     if row["pixels"] is None:
-        raise HoiError(f"image {image_id} was never drawn: {row['reason']}", "choose another")
+        raise HoiError(
+            f"image {image_id} was never drawn: {row['reason'] or 'reason unknown'}",
+            "choose another",
+        )
     if row.get("method") == ENDPOINT:
         raise HoiError(
             f"image {image_id} is of an image endpoint ({row['why']}) and cannot be drawn again",

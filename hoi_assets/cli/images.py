@@ -8,6 +8,7 @@ import typer
 from hoi_assets.cli.exit_codes import ExitCode
 from hoi_assets.cli.options import Profile, json_option
 from hoi_assets.cli.output import print_json
+from hoi_assets.cli.project import open_store, open_store_of_any_profile
 
 PANEL = "One image"
 
@@ -28,10 +29,8 @@ def trace(
 ) -> None:
     """One image's way from prompt to verdict."""
     from hoi_assets.cli.image_trace import trace_image
-    from hoi_assets.settings import home_folder
-    from hoi_assets.store.versions import Store
 
-    steps = trace_image(Store(home_folder()), image_id)
+    steps = trace_image(open_store_of_any_profile(), image_id)
     if as_json:
         print_json([{"step": title, "facts": facts} for title, facts in steps])
         return
@@ -57,10 +56,9 @@ def replay(
 ) -> None:
     """Draw one image again, alone; ends with 1 where the pixels differ."""
     from hoi_assets.cli.image_replay import replay_image
-    from hoi_assets.settings import home_folder, load_settings
-    from hoi_assets.store.versions import Store
+    from hoi_assets.settings import load_settings
 
-    found = replay_image(Store(home_folder()), load_settings(), image_id)
+    found = replay_image(open_store(), load_settings(), image_id)
     if out:
         found.image.save(out)
     if as_json:

@@ -19,6 +19,8 @@ from hoi_assets.cli import (
 from hoi_assets.cli.exit_codes import EPILOGUE, ExitCode
 from hoi_assets.cli.output import warn
 from hoi_assets.errors import HoiError
+from hoi_assets.settings.locations import home_folder
+from hoi_assets.store.disk import DiskFull, is_full
 
 PROGRAM = "hoi"
 
@@ -56,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # In one line, and without pydantic's prefix.
         what = " ".join(error.format_message().split()).replace("Value error, ", "")
         warn(f"error: {what}\n  {_usage(getattr(error, 'ctx', None))}")
+        return ExitCode.USER_ERROR
+    except Exception as error:
+        if not is_full(error):
+            raise
+        warn(f"error: {DiskFull(home_folder())}")
         return ExitCode.USER_ERROR
     if code == ExitCode.INTERRUPTED:  # typer's answer to Ctrl+C
         warn("interrupted: what was finished is stored; run again to resume")

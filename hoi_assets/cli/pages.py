@@ -26,6 +26,8 @@ def pages_app(home: Path) -> Any:
     from starlette.routing import Route
 
     from hoi_assets.publishing.data_docs import build_index
+    from hoi_assets.store.integrity import Damaged
+    from hoi_assets.store.published import check_served
 
     home = home.resolve()
 
@@ -39,6 +41,10 @@ def pages_app(home: Path) -> Any:
                 build_index(home)
         if not inside or not path.is_file():
             raise HTTPException(404, "no such page; Data Docs are at /data_docs/index.html")
+        try:
+            check_served(home, path)
+        except Damaged as error:
+            raise HTTPException(500, str(error)) from error
         return FileResponse(path)
 
     async def start(request: Request) -> Response:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from hoi_assets.defs.project import Project as Pipelines
     from hoi_assets.publishing.staleness import Status
+    from hoi_assets.store.versions import Store
 
 Only = Literal["all", "stale", "failed", "missing"]  # = warm_loop.Only
 FRESH = "fresh"
@@ -164,11 +165,51 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     return aligned(rows)
 
 
+def open_store() -> "Store":
+    """The store of the environment's home.
+
+    Raises:
+        HoiError: the home belongs to another profile than the environment's, or cannot be a home.
+    """
+    from hoi_assets.settings import home_folder, load_settings
+    from hoi_assets.store.versions import Store
+
+    return Store(home_folder(), load_settings().profile)
+
+
+def open_store_of_any_profile() -> "Store":
+    """As `open_store`, for what reads stored data alone: where no profile is named, a home of any
+    is opened.
+
+    Raises:
+        HoiError: as `open_store`.
+    """
+    from hoi_assets.settings import home_folder, load_settings
+    from hoi_assets.store.home import profile_of
+    from hoi_assets.store.versions import Store
+
+    home = home_folder()
+    of_another = profile_of(home) not in (None, load_settings().profile)
+    if of_another and not os.environ.get("HOI_PROFILE"):
+        return Store(home)
+    return open_store()
+
+
+def known_partitions(store: "Store") -> tuple[str, ...] | None:
+    """All categories and scenarios of the store's profile; None where it was opened without one."""
+    return None if store.profile is None else tuple(key for own in partition_names() for key in own)
+
+
 def use_dagster_home() -> Path:
-    """Set DAGSTER_HOME to `<home>/dagster`, with this repository's config, unless the user did."""
+    """Set DAGSTER_HOME to `<home>/dagster`, with this repository's config, unless the user did.
+
+    Raises:
+        HoiError: as `open_store`, or the home cannot be written.
+    """
     from hoi_assets.defs.resources import prepare_dagster_home
     from hoi_assets.settings import home_folder
 
+    open_store().require_writable()
     if not os.environ.get("DAGSTER_HOME"):
         os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(home_folder()))
     return Path(os.environ["DAGSTER_HOME"])

@@ -13,13 +13,17 @@ from hoi_assets.cli.output import print_json, warn
 from hoi_assets.cli.project import (
     AssetStatus,
     Project,
+    known_partitions,
+    open_store,
     partition_names,
     text_table,
     use_dagster_home,
 )
+from hoi_assets.cli.ui_address import Address, announce, check_free, claim, last_address
 from hoi_assets.errors import HoiError
 
 BUSY_MACHINE_S = 300
+MAX_PORT = 65535
 REASON_WIDTH = 200
 PANEL = "Pipelines"
 
@@ -43,14 +47,15 @@ def run(
     Ends with 1 where a partition is blocked.
     """
     from hoi_assets.cli.summary import print_summary, summarise_home
-    from hoi_assets.settings import home_folder
-    from hoi_assets.store.versions import Store
 
     project = Project()
     chosen = project.chosen(partitions or (), all_partitions)
+    _link_to_pages()
     result = project.run(chosen, only, force)
     print(f"\n{result.table}\n")
-    print_summary(summarise_home(Store(home_folder()), *project.by_kind(chosen)))
+    store = open_store()
+    found = summarise_home(store, *project.by_kind(chosen), known_partitions(store))
+    print_summary(found)
     if result.blocked:
         warn(
             f"blocked: {', '.join(result.blocked)}. What was published before stays in force.\n"
@@ -64,21 +69,19 @@ def summary(
     as_json: Annotated[
         bool,
         json_option(
-            "an object with categories, scenarios, scores and costs (lists of objects), and places "
-            "(paths by name)"
+            "an object with profile (its name), categories, scenarios, scores, costs and orphaned "
+            "(lists of objects), and places (paths by name)"
         ),
     ] = False,
     profile: Profile = None,
 ) -> None:
     """Counts, reasons and scores of what is published."""
     from hoi_assets.cli.summary import print_summary, summarise_home
-    from hoi_assets.settings import home_folder
-    from hoi_assets.store.versions import Store
 
-    store = Store(home_folder())
+    store = open_store()
     made = {*store.partitions("detailed_prompts"), *store.partitions("interacting_prompts")}
     categories, scenarios = ([key for key in own if key in made] for own in partition_names())
-    found = summarise_home(store, categories, scenarios)
+    found = summarise_home(store, categories, scenarios, known_partitions(store))
     if as_json:
         print_json(found)
     else:
@@ -120,11 +123,14 @@ def stale(
         ]
         print(text_table([("asset", "partition", "state", "why"), *rows]))
     print(f"{fresh} of {len(found)} are fresh")
-    others = [s for s in found if not s.fresh and s.partition and s.partition not in default]
-    if fresh < len(found):
-        print(f"  `hoi run --only stale` runs the profile's partitions: {', '.join(default)}")
+    left = [status.partition for status in found if not status.fresh]
+    others = [key for key in left if key is not None and key not in default]
+    own = len(left) - len(others)
+    if own:
+        print(f"  `hoi run --only stale` makes {own}, of the profile's: {', '.join(default)}")
     if others:
-        print(f"  {len(others)} are of other partitions: name these, or add --all")
+        keys = ", ".join(dict.fromkeys(others))
+        print(f"  `hoi run --only stale --all` makes the other {len(others)} too: {keys}")
 
 
 @commands.command(rich_help_panel=PANEL)
@@ -154,18 +160,25 @@ def backfill(
 
 @commands.command(rich_help_panel=PANEL)
 def ui(
-    port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=MAX_PORT, help="Port of the UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     pages_port: Annotated[
-        int, typer.Option(help="Port of Data Docs and reports, which the UI links to.")
+        int,
+        typer.Option(
+            min=1, max=MAX_PORT, help="Port of Data Docs and reports, which the UI links to."
+        ),
     ] = 3001,
     profile: Profile = None,
 ) -> None:
     """Dagster's UI and daemon on loopback; beside them Data Docs and reports."""
     from hoi_assets.settings import ROOT, home_folder
 
-    use_dagster_home()
-    os.environ.setdefault("HOI_PAGES_URL", f"http://{host}:{pages_port}")
+    dagster_home = use_dagster_home()
+    claim(dagster_home)
+    check_free(host, port, "--port")
+    check_free(host, pages_port, "--pages-port")
+    pages_url = os.environ.setdefault("HOI_PAGES_URL", f"http://{host}:{pages_port}")
+    announce(dagster_home, Address(f"http://{host}:{port}", pages_url, os.getpid()))
     pages = [sys.executable, "-m", "hoi_assets.cli.pages", str(home_folder()), host]
     subprocess.Popen([*pages, str(pages_port)])
     # A training can keep every core busy for longer than Dagster waits for its own processes.
@@ -174,6 +187,13 @@ def ui(
     command += ["--host", host, "--port", str(port)]
     sys.stdout.flush()
     os.execv(sys.executable, command)
+
+
+def _link_to_pages() -> None:
+    """Let what the UI shows of this run link to where `hoi ui` serves pages."""
+    address = last_address(use_dagster_home())
+    if address is not None:
+        os.environ.setdefault("HOI_PAGES_URL", address.pages_url)
 
 
 def _as_json(status: AssetStatus) -> dict[str, object]:

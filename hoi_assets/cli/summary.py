@@ -1,6 +1,7 @@
 """What is published, in short: counts per category and scenario, reasons, scores, costs, places."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import polars as pl
@@ -8,6 +9,8 @@ import polars as pl
 from hoi_assets.engines.image_cache import generation_seconds
 from hoi_assets.evaluation.benchmark_scores import average_costs
 from hoi_assets.settings import IN_CHECKOUT
+from hoi_assets.store.home import profile_of
+from hoi_assets.store.orphans import orphans
 from hoi_assets.store.versions import Store
 
 LOG_WIDTH = 120
@@ -25,20 +28,34 @@ SHOWN_METRICS = (
 
 
 def summarise_home(
-    store: Store, categories: Sequence[str], scenarios: Sequence[str]
+    store: Store,
+    categories: Sequence[str],
+    scenarios: Sequence[str],
+    known: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Counts per category and scenario, scores, costs per method, and paths, as JSON-able data.
+    """The home's profile, counts per category and scenario, scores, costs per method, and paths, as
+    JSON-able data.
 
     Args:
         categories, scenarios: counts are None where nothing is published.
+        known: partitions that there are; what is stored for others is listed as orphaned.
     """
     return {
+        "profile": profile_of(store.home) or store.profile,
         "categories": [_category(store, category) for category in categories],
         "scenarios": [_scenario(store, scenario) for scenario in scenarios],
         "scores": _scores(store),
         "costs": _costs(store),
+        "orphaned": _orphaned(store, known),
         "places": _places(store),
     }
+
+
+def _orphaned(store: Store, known: Collection[str] | None) -> list[dict[str, Any]]:
+    assets: dict[str, list[str]] = {}
+    for asset, partition in [] if known is None else orphans(store, known):
+        assets.setdefault(partition, []).append(asset)
+    return [{"partition": name, "assets": assets[name]} for name in sorted(assets)]
 
 
 def _category(store: Store, category: str) -> dict[str, Any]:
@@ -126,6 +143,7 @@ def print_summary(found: dict[str, Any]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=LOG_WIDTH)  # a log has room for whole names
+    console.print(f"profile: {found['profile']}", soft_wrap=True)
     counts = Table("category", "prompts", "candidates", "accepted", "rejected by reason")
     for row in found["categories"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in row["rejected"].items())
@@ -157,10 +175,17 @@ def print_summary(found: dict[str, Any]) -> None:
             seconds = None if row["seconds"] is None else f"{row['seconds']:.1f}"
             spent.add_row(row["method"], f"{row['denoiser_evaluations']:.0f}", _cell(seconds))
         console.print(spent)
+    for row in found["orphaned"]:
+        console.print(
+            f"orphaned: {row['partition']} is not in the taxonomy any more; nothing reads its "
+            f"{len(row['assets'])} assets, and `hoi prune --orphans` removes them",
+            soft_wrap=True,
+        )
     for name, place in found["places"].items():
         console.print(f"{name}: {place}", soft_wrap=True)
     if "dataset" in found["places"]:
-        opened = f'datasets.load_dataset("{found["places"]["dataset"]}")'
+        path = json.dumps(found["places"]["dataset"], ensure_ascii=False)
+        opened = f"datasets.load_dataset({path})"
         console.print(f"open the dataset: {opened}", soft_wrap=True)
     command = "make ui" if IN_CHECKOUT else "hoi ui"
     console.print(f"look at it in the browser: {command}, then http://127.0.0.1:3000")

@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr
 
 from hoi_assets.settings import ROOT, Settings, home_folder, load_settings
 from hoi_assets.store.disk import writing
+from hoi_assets.store.home import check_path
 from hoi_assets.store.versions import Store
 
 BYTES_PER_GB = 10**9
@@ -32,7 +33,7 @@ class Platform:
 
     @cached_property
     def store(self) -> Store:
-        return Store(self.home or home_folder())
+        return Store(self.home or home_folder(), self.settings.profile)
 
 
 class PlatformResource(dg.ConfigurableResource):
@@ -72,7 +73,12 @@ def prepare_dagster_home(home: Path) -> Path:
     """`<home>/dagster`, holding a copy of our `dagster.yaml`; to be used as DAGSTER_HOME.
 
     Dagster writes its databases and logs beside that file, so that all of it stays below `home`.
+
+    Raises:
+        HoiError: a path that cannot be a home, or no permission.
+        DiskFull: no space left.
     """
+    check_path(home)
     folder = home / "dagster"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,14 @@ FLAT_SHARE = share(
     "pixels is not null and pixel_std < ${gates.min_pixel_std}",
     "${gates.max_failed_share}",
 )
+# A model's limit is part of a published metric, so a cut text is a caveat of its scores: a warning.
+CUT_TEXTS = share("cut_text_share", "prompt_cut", "${gates.warn_cut_share}", blocking=False)
+# An image does not show what its caption's end names. Single ones are a warning too; where most are
+# such, prompts and model do not fit each other.
+CUT_PROMPTS = (
+    CUT_TEXTS,
+    share("mostly_cut_share", "prompt_cut", "${gates.max_cut_share}"),
+)
 REPEATED_PICTURES = duplicates("pixels", "${gates.max_duplicate_share}")
 ACCEPTED_WITHOUT_PIXELS = unexpected_rows(
     "accepted_without_pixels", "status = 'accepted' and pixels is null"
@@ -78,6 +86,7 @@ def benchmark_images(methods: Sequence[str], optional: Sequence[str] = ()) -> Su
             FAILED_SHARE,
             ACCEPTED_WITHOUT_PIXELS,
             FLAT_SHARE,
+            CUT_PROMPTS,
             ONE_SELECTED,
         ]
     )

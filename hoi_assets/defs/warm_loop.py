@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import dagster as dg
 
-from hoi_assets.defs.dagster_private import was_interrupted
+from hoi_assets.defs.dagster_private import execute_under, repository_of, was_interrupted
 from hoi_assets.defs.project import Project
 from hoi_assets.defs.runs import DRIVER_TAG, process_tags, report_dead_runs
 from hoi_assets.progress import Log
@@ -171,6 +171,7 @@ class _Loop:
         self.project = project
         self.instance = instance
         self.tags = tags
+        self.repository = repository_of(instance, tags[DRIVER_TAG])
         self.only = only
         self.force = force
         self.log = log
@@ -241,12 +242,13 @@ class _Loop:
     def _execute(self, job: str, names: Sequence[str], key: str | None, where: str) -> Done:
         start = time.monotonic()
         with logged_to(partial(_prefixed, self.log, where)):
-            result = self.project.pipelines.resolve_job_def(job).execute_in_process(
+            result = execute_under(
+                self.repository,
+                self.project.pipelines.resolve_job_def(job),
+                self.instance,
+                assets=[dg.AssetKey(name) for name in names],
                 partition_key=key,
-                instance=self.instance,
-                raise_on_error=False,
-                tags=dict(self.tags),
-                asset_selection=[dg.AssetKey(name) for name in names],
+                tags=self.tags,
                 # The terminal is `log`'s; the run's log in the UI has every line regardless.
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             )

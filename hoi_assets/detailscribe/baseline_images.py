@@ -11,11 +11,11 @@ from hoi_assets.detailscribe.baselines.more_seeds import draw_more_seeds, select
 from hoi_assets.detailscribe.baselines.refined_prompt import draw_refined_prompts
 from hoi_assets.detailscribe.baselines.rewritten_prompt import draw_rewritten_prompts
 from hoi_assets.detailscribe.image_rows import (
-    IMAGE_ROWS,
     MULTI_SEED,
     MULTI_SEED_CLIP,
     REFINE,
     REWRITE,
+    image_rows_frame,
 )
 from hoi_assets.detailscribe.initial_images import split_refinable
 from hoi_assets.detailscribe.selection import ComponentsByRow, select_by_critic
@@ -54,14 +54,13 @@ def draw_baseline_images(
     refinable, corrected, failed = split_refinable(initial, critiques, components, methods)
     seeds = draw_more_seeds(store, settings, refinable, log)
     rewritten, not_rewritten = draw_rewritten_prompts(store, settings, refinable, components, log)
-    return IMAGE_ROWS.frame(
-        [
-            *select_by_critic(store, settings, seeds, components, log),
-            *select_by_clip_score(store, settings, seeds, log),
-            *select_by_critic(store, settings, rewritten, components, log),
-            *not_rewritten,
-            *draw_refined_prompts(store, settings, refinable, components, corrected, log),
-            *failed,
-            *from_endpoint,
-        ]
-    )
+    records = [
+        *select_by_critic(store, settings, seeds, components, log),
+        *select_by_clip_score(store, settings, seeds, log),
+        *select_by_critic(store, settings, rewritten, components, log),
+        *not_rewritten,
+        *draw_refined_prompts(store, settings, refinable, components, corrected, log),
+        *failed,
+        *from_endpoint,
+    ]
+    return image_rows_frame(store, settings, records, log)

@@ -1,7 +1,7 @@
 """Images of the benchmark model (Stable Diffusion 3), found in the image cache or drawn now.
 
 Latents at the switch steps are stored beside the images, so that `refined_images` branches where
-`initial_images` left off. They are a cache: missing ones are computed again.
+`initial_images` left off. They are a cache: missing and damaged ones are computed again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any
 
 from hoi_assets.engines.image_cache import CachedImage, NewImage, get_or_generate
 from hoi_assets.engines.image_spec import ImageSpec, image_key
+from hoi_assets.engines.pretrained import content_digest
 from hoi_assets.engines.sd3.compute import initial_image_spec, variant_evaluations
 from hoi_assets.engines.sd3.redenoising import (
     Redenoising,
@@ -28,6 +29,7 @@ from hoi_assets.taxonomy import ID_LENGTH
 
 LATENTS = "latents"
 LATENTS_MODE = 0o644
+LATENTS_DIGEST = "digest"  # in a file's metadata, of its tensors
 
 
 @dataclass(frozen=True)
@@ -198,18 +200,22 @@ def _store_latents(store: Store, key: str, latents: Mapping[int, Any], batch_siz
     if not latents:
         return
     path = _latents_path(store, key, batch_size)
-    data = save({str(steps): one.contiguous() for steps, one in latents.items()})
+    tensors = {str(steps): one.contiguous() for steps, one in latents.items()}
+    data = save(tensors, metadata={LATENTS_DIGEST: content_digest(tensors, {})})
     replace_bytes(path, data, store.staging, durable=False, mode=LATENTS_MODE)
 
 
 def _load_latents(store: Store, one: Redenoising, base: str, batch_size: int) -> Redenoising:
     """The refinement with the latents that are stored, possibly none."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     path = _latents_path(store, image_key(one.row, base), batch_size)
     try:
-        found = load_file(path) if path.is_file() else {}
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            written = (file.metadata() or {}).get(LATENTS_DIGEST)
     except (SafetensorError, OSError):
-        found = {}  # a truncated file counts as missing
+        found, written = {}, None
+    if written != content_digest(found, {}):
+        found = {}  # absent or damaged: the steps are computed again
     return replace(one, latents={int(steps): latents for steps, latents in found.items()})

@@ -21,6 +21,7 @@ from hoi_assets.detailscribe.prompt_extension import (
     find_extension_problem,
     word_count,
 )
+from hoi_assets.engines.text_tokens import TokenCount
 from hoi_assets.hashing import digest
 from hoi_assets.llm.reply import Reply
 from hoi_assets.llm.shown_image import ShownImage
@@ -62,6 +63,20 @@ CRITIQUE_FINDINGS = Table(
             nullable=True,
         ),
         *(replace(column, nullable=True) for column in COMPONENT_COLUMNS),
+        Column(
+            "question_tokens",
+            pl.Int64,
+            "length of the question for the VQA critic, special tokens included; null for an "
+            "endpoint's finding",
+            "tokens",
+            nullable=True,
+        ),
+        Column(
+            "question_cut",
+            pl.Boolean,
+            "whether the critic read only its beginning; null as above",
+            nullable=True,
+        ),
         Column("satisfied", pl.Boolean, "whether the image shows the component"),
         Column("confidence", pl.Float64, "the critic's confidence in `satisfied`, 0 to 1"),
         Column("problem", pl.String, "what is wrong in the image", nullable=True),
@@ -223,9 +238,25 @@ def critiques_frame(critiques: Sequence[Critique]) -> pl.DataFrame:
     )
 
 
-def findings_frame(critiques: Sequence[Critique]) -> pl.DataFrame:
-    """A frame of CRITIQUE_FINDINGS: of each critique in order of impact."""
+def findings_frame(
+    critiques: Sequence[Critique], counts: Mapping[str, TokenCount] | None = None
+) -> pl.DataFrame:
+    """A frame of CRITIQUE_FINDINGS: of each critique in order of impact.
+
+    Args:
+        counts: by question how much of it the critic read; None where that is unknown.
+    """
     no_component = dict.fromkeys(Component.model_fields)
+
+    def read(finding: ComponentFinding, critique: Critique) -> dict[str, Any]:
+        number = finding.component
+        question = None if number is None else critique.components[number].question
+        found = (counts or {}).get(question or "")
+        return {
+            "question_tokens": found and found.tokens,
+            "question_cut": found and found.cut,
+        }
+
     return CRITIQUE_FINDINGS.frame(
         {
             **(
@@ -234,6 +265,7 @@ def findings_frame(critiques: Sequence[Critique]) -> pl.DataFrame:
                 else critique.components[finding.component].model_dump()
             ),
             **vars(finding),
+            **read(finding, critique),
             "row_id": critique.row_id,
             "rank": rank,
         }

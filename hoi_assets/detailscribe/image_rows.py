@@ -3,19 +3,23 @@
 A benchmark row has one candidate or more per method, and one of them is selected.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from hoi_assets.detailscribe.benchmark_images import CachedVariant
+from hoi_assets.detailscribe.benchmark_images import CachedVariant, benchmark_model
 from hoi_assets.detailscribe.columns import STATUS_COLUMNS
 from hoi_assets.engines.image_cache import CachedImage
 from hoi_assets.engines.image_spec import ImageSpec
 from hoi_assets.engines.sd3.compute import denoiser_evaluations
+from hoi_assets.engines.sd3.loading import PROMPT_COLUMNS, TEXT_ENCODERS, sd3_text_reader
+from hoi_assets.engines.text_tokens import cached_token_counts, encoder_values, log_cut
+from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
+from hoi_assets.store.versions import Store
 
 # Values of the column `method`.
 PLAIN, DETAILSCRIBE, CRAFT = "plain", "detailscribe", "craft"
@@ -44,6 +48,7 @@ IMAGE_ROWS = Table(
             f"prompt that the steps after the switch used; {_OF_VARIANTS}",
             nullable=True,
         ),
+        *PROMPT_COLUMNS,
         Column(
             "switch_step",
             pl.Int64,
@@ -102,7 +107,7 @@ IMAGE_ROWS = Table(
         Column(
             "pixel_std",
             pl.Float64,
-            "standard deviation of the pixel values, 0 to 255; about 0: a blank image",
+            "largest standard deviation of a colour channel, 0 to 255; about 0: a blank image",
             nullable=True,
         ),
         Column(
@@ -124,6 +129,35 @@ IMAGE_ROWS = Table(
     ),
     key=("row_id", "method", "candidate"),
 )
+
+
+def image_rows_frame(
+    store: Store, settings: Settings, records: Iterable[Record], log: Log
+) -> pl.DataFrame:
+    """A frame of IMAGE_ROWS, with what each text encoder read of the prompt.
+
+    Counted is the corrected prompt where there is one; it begins with the drawn prompt.
+
+    Args:
+        records: rows of IMAGE_ROWS; their PROMPT_COLUMNS are filled in here.
+
+    Raises:
+        HoiError: a tokenizer of the benchmark model cannot be read.
+    """
+    rows = list(records)
+    texts = [
+        None if row["base_digest"] is None else row["corrected_prompt"] or row["drawn_prompt"]
+        for row in rows
+    ]
+    reader = sd3_text_reader(benchmark_model(settings))
+    counts = cached_token_counts(store, reader, [text for text in texts if text is not None])
+    log_cut("prompts", counts, log)
+    negatives = [row["negative_prompt"] for row in rows if row["negative_prompt"]]
+    log_cut("negative prompts", cached_token_counts(store, reader, negatives), log)
+    return IMAGE_ROWS.frame(
+        row | encoder_values(None if text is None else counts[text], TEXT_ENCODERS)
+        for row, text in zip(rows, texts, strict=True)
+    )
 
 
 def image_columns(known: CachedImage) -> Record:

@@ -9,12 +9,12 @@ import polars as pl
 from hoi_assets.detailscribe.benchmark_images import draw_benchmark_images, plain_row
 from hoi_assets.detailscribe.critique import Critique, failed_critique
 from hoi_assets.detailscribe.image_rows import (
-    IMAGE_ROWS,
     PLAIN,
     Record,
     candidate_row,
     failed_row,
     image_columns,
+    image_rows_frame,
 )
 from hoi_assets.detailscribe.selection import ComponentsByRow, critique_candidates
 from hoi_assets.progress import Log
@@ -41,10 +41,11 @@ def draw_initial_images(
     scenario = benchmark_rows[0]["scenario"] if benchmark_rows else "no prompts"
     label = f"initial images of {scenario}"
     images = draw_benchmark_images(store, settings, rows, label, log, keep_latents=True)
-    return IMAGE_ROWS.frame(
+    records = [
         candidate_row(one, PLAIN, 0, image_columns(known)) | {"selected": True}
         for one, known in zip(benchmark_rows, images, strict=True)
-    )
+    ]
+    return image_rows_frame(store, settings, records, log)
 
 
 def critique_initial_images(

@@ -14,9 +14,9 @@ from hoi_assets.detailscribe.craft_rounds import draw_craft_rounds
 from hoi_assets.detailscribe.image_rows import (
     CRAFT,
     DETAILSCRIBE,
-    IMAGE_ROWS,
     Record,
     candidate_row,
+    image_rows_frame,
     redrawable_row,
     variant_columns,
 )
@@ -49,13 +49,12 @@ def draw_refined_images(
     refinable, corrected, failed = split_refinable(
         initial, critiques, components, (DETAILSCRIBE, CRAFT)
     )
-    return IMAGE_ROWS.frame(
-        [
-            *_draw_switch_step_variants(store, settings, refinable, components, corrected, log),
-            *draw_craft_rounds(store, settings, refinable, components, log),
-            *failed,
-        ]
-    )
+    records = [
+        *_draw_switch_step_variants(store, settings, refinable, components, corrected, log),
+        *draw_craft_rounds(store, settings, refinable, components, log),
+        *failed,
+    ]
+    return image_rows_frame(store, settings, records, log)
 
 
 def _draw_switch_step_variants(

@@ -15,7 +15,8 @@ from hoi_assets.detailscribe.critique import (
     build_critique,
     rank_findings,
 )
-from hoi_assets.engines.vilt.answers import cached_answers
+from hoi_assets.engines.text_tokens import TokenCount
+from hoi_assets.engines.vilt.answers import cached_answers, count_question_tokens
 from hoi_assets.llm.reply import Reply
 from hoi_assets.progress import Log
 from hoi_assets.settings import Critic as CriticSettings
@@ -46,6 +47,17 @@ def critique_by_vqa(
         )
         for request in requests
     ]
+
+
+def count_critic_tokens(
+    store: Store, settings: Settings, critiques: Sequence[Critique]
+) -> dict[str, TokenCount]:
+    """By question what the VQA critic reads of it; {} where an endpoint is the critic."""
+    ref = settings.models.critic
+    if settings.critic.endpoint is not None or ref is None:
+        return {}
+    questions = [part.question for critique in critiques for part in critique.components]
+    return count_question_tokens(store, ref, questions)
 
 
 def critique_from_answers(

@@ -34,11 +34,14 @@ from hoi_assets.engines.pretrained import (
     require_files,
     tokenizer_facts,
 )
+from hoi_assets.engines.text_tokens import TextEncoder, TextReader
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
+from hoi_assets.store.weights import model_digest
 
 BATCH_SIZE = 16
 MAX_QUESTION_TOKENS = 35  # as BLIP was trained on questions
+QUESTION_END = "?"
 YES = "yes"
 
 _POSSESSIVES = frozenset({"my", "your", "his", "her", "its", "our", "their"})
@@ -81,8 +84,7 @@ class BlipVqaModel:
     @property
     def max_text_tokens(self) -> int:
         """Questions are cut beyond this many tokens."""
-        positions = int(self.model.config.text_config.max_position_embeddings)
-        return min(MAX_QUESTION_TOKENS, positions)
+        return _question_limit(self.model.config)
 
     @cached_property
     def digest(self) -> str:
@@ -101,6 +103,23 @@ def load_blip_vqa(source: Source, device: str = "cpu") -> BlipVqaModel:
         HoiError: missing or misshapen weights, or a tokenizer without the word yes.
     """
     return load_cached("blip_vqa", source, device, _load)
+
+
+def blip_text_reader(ref: ModelRef) -> TextReader:
+    """What a BLIP-VQA reads of the noun phrases that it is asked about."""
+
+    def load() -> tuple[TextEncoder]:
+        from transformers import AutoTokenizer, BlipConfig
+
+        limit = _question_limit(read_processor(BlipConfig, ref))
+        tokenizer = read_processor(AutoTokenizer, ref)
+        return (TextEncoder("blip_vqa", tokenizer, limit, suffix=QUESTION_END),)
+
+    return TextReader("blip_vqa", model_digest(ref), load)
+
+
+def _question_limit(config: Any) -> int:
+    return min(MAX_QUESTION_TOKENS, int(config.text_config.max_position_embeddings))
 
 
 def _load(ref: ModelRef, device: str) -> BlipVqaModel:
@@ -145,7 +164,7 @@ def blip_vqa_scores(
     if len(images) != len(phrases):
         raise ValueError(f"{len(images)} images for the phrases of {len(phrases)}")
     owners, places, asked = flatten_pairs(phrases, slots)
-    questions = [f"{phrase}?" for phrase in asked]
+    questions = [f"{phrase}{QUESTION_END}" for phrase in asked]
     tokens = _tokens(blip, questions)
     p_yes = np.zeros(len(questions))
     # By length, since padding would be attended to: transformers 5.23 drops the mask on the way.

@@ -17,6 +17,7 @@ from hoi_assets.engines.pair_inputs import (
     longer_than,
     require_pairs,
     text_inputs,
+    text_limit,
 )
 from hoi_assets.engines.pretrained import (
     content_digest,
@@ -26,8 +27,10 @@ from hoi_assets.engines.pretrained import (
     require_files,
     tokenizer_facts,
 )
+from hoi_assets.engines.text_tokens import TextEncoder, TextReader
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
+from hoi_assets.store.weights import model_digest
 
 BATCH_SIZE = 32
 CLIP_PREFIX = "A photo depicts "
@@ -51,8 +54,7 @@ class ClipModel:
     @property
     def max_text_tokens(self) -> int:
         """Texts are padded to this many tokens, prefix included, and cut beyond."""
-        positions = int(self.model.config.text_config.max_position_embeddings)
-        return min(int(self.tokenizer.model_max_length), positions)
+        return text_limit(self.tokenizer, self.model.config.text_config)
 
     @cached_property
     def digest(self) -> str:
@@ -96,6 +98,19 @@ def _load(ref: ModelRef, device: str) -> ClipModel:
         image_processor=read_processor(CLIPImageProcessorPil, ref),
         device=device,
     )
+
+
+def clip_text_reader(ref: ModelRef) -> TextReader:
+    """What a CLIP reads of the prompts that it scores."""
+
+    def load() -> tuple[TextEncoder]:
+        from transformers import AutoTokenizer, CLIPConfig
+
+        tokenizer = read_processor(AutoTokenizer, ref)
+        limit = text_limit(tokenizer, read_processor(CLIPConfig, ref).text_config)
+        return (TextEncoder("clip", tokenizer, limit, prefix=CLIP_PREFIX),)
+
+    return TextReader("clip", model_digest(ref), load)
 
 
 def clip_scores(

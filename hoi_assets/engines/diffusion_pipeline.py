@@ -187,8 +187,7 @@ def check_files(folder: Path, parts: Sequence[str]) -> None:
     wanted = [folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"]
     for part in parts:
         if part.startswith("tokenizer"):
-            if not any((folder / part / name).is_file() for name in TOKENIZER_FILES):
-                wanted.append(folder / part / TOKENIZER_FILES[0])
+            wanted.append(_tokenizer_file(folder / part))
         else:
             wanted.append(folder / part / "config.json")
             if not list((folder / part).glob("*.safetensors")):
@@ -212,14 +211,62 @@ def check_files(folder: Path, parts: Sequence[str]) -> None:
             ) from None
 
 
+def _tokenizer_file(folder: Path) -> Path:
+    """The file of a tokenizer; the first name where there is none."""
+    files = [folder / name for name in TOKENIZER_FILES]
+    return next((file for file in files if file.is_file()), files[0])
+
+
+def read_index(ref: ModelRef) -> dict[str, Any]:
+    """The pipeline's `model_index.json`: by part its library and class.
+
+    Raises:
+        HoiError: it cannot be read.
+    """
+    folder = weights_folder(ref)
+    where, name = str(folder or ref.source), "model_index.json"
+    with naming_errors(f"{where}/{name}", where):
+        if folder is None:
+            from huggingface_hub import hf_hub_download
+
+            path = Path(hf_hub_download(ref.source, name, revision=ref.revision))
+        else:
+            path = folder / name
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def read_tokenizer(ref: ModelRef, part: str) -> Any:
+    """A tokenizer of the pipeline, of the class that the pipeline itself loads it with.
+
+    Args:
+        part: as in diffusers, e.g. `tokenizer_2`.
+
+    Raises:
+        HoiError: it cannot be read.
+    """
+    import transformers
+
+    folder = weights_folder(ref)
+    where = str(folder or ref.source)
+    # The library makes an empty tokenizer of a folder without files.
+    if folder is not None and not (file := _tokenizer_file(folder / part)).is_file():
+        raise HoiError(f"model file missing: {file}", _remedy(folder))
+    with naming_errors(f"{where}/{part}", where):
+        cls = getattr(transformers, read_index(ref)[part][1])
+        return cls.from_pretrained(where, subfolder=part, **_place(ref))
+
+
+def _place(ref: ModelRef) -> dict[str, Any]:
+    return {"local_files_only": True} if ref.revision is None else {"revision": ref.revision}
+
+
 def read_options(ref: ModelRef) -> dict[str, Any]:
     """Arguments of `from_pretrained` for `ref`: its dtype, safetensors only, pinned or local."""
     import torch
 
     options: dict[str, Any] = {"dtype": getattr(torch, ref.dtype), "use_safetensors": True}
-    if ref.revision is None:
-        return options | {"local_files_only": True}
-    return options | {"revision": ref.revision}
+    return options | _place(ref)
 
 
 def read_part(cls: Any, where: str, name: str, options: dict[str, Any]) -> Any:

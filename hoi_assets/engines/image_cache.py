@@ -1,10 +1,16 @@
 """Generates only images that are not in the store: every image is found by its key."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hoi_assets.engines.image_spec import ImageSpec, image_key
+from hoi_assets.engines.text_tokens import (
+    TokenCount,
+    cached_token_counts,
+    encoder_values,
+    log_cut,
+)
 from hoi_assets.progress import Log, track
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
@@ -16,6 +22,8 @@ if TYPE_CHECKING:
 KIND = "image"
 # A kind of its own: a version must not hold wall time, or equal inputs would give other hashes.
 SECONDS_KIND = "image_seconds"
+# By the pixels' digest. Records of earlier releases hold a `pixel_std` over all channels at once.
+DEVIATION_KIND = "image_channel_deviation"
 ENVIRONMENT = ("batch_size", "dtype", "device", "threads", "cpu_capability")
 
 
@@ -43,7 +51,8 @@ class StoredImage:
 
     Attributes:
         pixels: digest of the pixels; None where generating it failed.
-        pixel_std: standard deviation of the pixel values (0..255); about 0 is a blank image.
+        pixel_std: largest standard deviation of a colour channel (0..255); about 0 is a blank
+            image.
         environment: batch size, dtype, device, threads, CPU capability, and the slot.
         reason: why there is no image.
     """
@@ -94,6 +103,37 @@ class CachedImage:
             "status": "accepted" if self.stored.pixels else "failed",
             "reason": self.stored.reason,
         }
+
+
+def count_prompts(
+    store: Store, settings: Settings, prompts: Iterable[str], label: str, log: Log
+) -> dict[str, dict[str, TokenCount]]:
+    """What the base model's text encoders read of each prompt; cut ones are logged.
+
+    Raises:
+        HoiError: a tokenizer of the base model cannot be read.
+    """
+    from hoi_assets.engines.sdxl.loading import sdxl_text_reader
+
+    counts = cached_token_counts(store, sdxl_text_reader(settings.models.base), prompts)
+    log_cut(label, counts, log)
+    return counts
+
+
+def prompt_columns(
+    store: Store, settings: Settings, images: Sequence[CachedImage], label: str, log: Log
+) -> list[dict[str, Any]]:
+    """For each SDXL image the columns `sdxl.loading.PROMPT_COLUMNS`.
+
+    Raises:
+        HoiError: as `count_prompts`.
+    """
+    from hoi_assets.engines.sdxl.loading import TEXT_ENCODERS
+
+    counts = count_prompts(store, settings, [one.row.prompt for one in images], label, log)
+    negatives = [one.row.negative_prompt for one in images if one.row.negative_prompt]
+    count_prompts(store, settings, negatives, f"negative {label}", log)
+    return [encoder_values(counts[one.row.prompt], TEXT_ENCODERS) for one in images]
 
 
 def image_id(row: ImageSpec, base_digest: str) -> str:
@@ -169,18 +209,37 @@ def get_or_generate(
         made |= fresh
     else:
         log(f"{label}: all {rows or len(wanted)} found in the cache")
-    return {key: failed[key] if key in failed else StoredImage(**made[key]) for key in wanted}
+    drawn = {key: made[key] for key in wanted if key not in failed}
+    deviations = _channel_deviations(store, {value["pixels"] for value in drawn.values()})
+    images = {
+        key: StoredImage(value["pixels"], deviations[value["pixels"]], value["environment"])
+        for key, value in drawn.items()
+    }
+    return {key: failed[key] if key in failed else images[key] for key in wanted}
+
+
+def _channel_deviations(store: Store, digests: Set[str]) -> dict[str, float]:
+    """Largest standard deviation of a colour channel (0..255) of stored images, by digest."""
+    from hoi_assets.pictures import channel_deviation
+
+    known: dict[str, float] = store.ledger.get(DEVIATION_KIND, digests)
+    todo = sorted(digests - known.keys())
+    if not todo:
+        return known
+    fresh = {digest: channel_deviation(store.images.open(digest)) for digest in todo}
+    return known | store.ledger.put(DEVIATION_KIND, fresh)
 
 
 def _store_all(
     store: Store, images: Iterator[NewImage], total: int, save_every: int, label: str, log: Log
 ) -> tuple[dict[str, Any], dict[str, StoredImage]]:
-    import numpy as np
+    from hoi_assets.pictures import channel_deviation
 
     fresh: dict[str, Any] = {}
     failed: dict[str, StoredImage] = {}
     batch: dict[str, Any] = {}
     seconds: dict[str, float] = {}
+    deviations: dict[str, float] = {}
     for one in track(images, label, total=total, log=log):
         if one.image is None:
             failed[one.key] = _failed_image(one.slot, one.reason or "not drawn")
@@ -188,16 +247,16 @@ def _store_all(
         facts = {name: one.environment[name] for name in ENVIRONMENT}
         if one.seconds is not None:
             seconds[one.key[:ID_LENGTH]] = round(one.seconds, 3)
-        batch[one.key] = {
-            "pixels": store.images.put(one.image),
-            "pixel_std": round(float(np.asarray(one.image).std()), 3),
-            "environment": {"slot": one.slot, **facts},
-        }
+        pixels = store.images.put(one.image)
+        deviations[pixels] = channel_deviation(one.image)
+        batch[one.key] = {"pixels": pixels, "environment": {"slot": one.slot, **facts}}
         if len(batch) >= save_every:
             store.ledger.put(SECONDS_KIND, seconds)
+            store.ledger.put(DEVIATION_KIND, deviations)
             fresh |= store.ledger.put(KIND, batch)
-            batch, seconds = {}, {}
+            batch, seconds, deviations = {}, {}, {}
     store.ledger.put(SECONDS_KIND, seconds)
+    store.ledger.put(DEVIATION_KIND, deviations)
     fresh |= store.ledger.put(KIND, batch)
     lost = set(store.images.missing(value["pixels"] for value in fresh.values()))
     for key, value in fresh.items():

@@ -31,8 +31,10 @@ from hoi_assets.engines.pretrained import (
     tokenizer_facts,
     torch_dtype,
 )
+from hoi_assets.engines.text_tokens import TextEncoder, TextReader
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
+from hoi_assets.store.weights import model_digest
 
 BATCH_SIZE = 32
 
@@ -112,6 +114,24 @@ def load_image_reward(source: Source, device: str = "cpu") -> ImageRewardModel:
         HoiError: missing or misshapen weights.
     """
     return load_cached("image_reward", source, device, _load)
+
+
+def image_reward_text_reader(ref: ModelRef) -> TextReader:
+    """What an ImageReward reads of the prompts that it scores."""
+
+    def load() -> tuple[TextEncoder]:
+        from transformers import AutoTokenizer
+
+        folder = ref.folder
+        if folder is None or (folder / PUBLISHED_CHECKPOINT).is_file():
+            published = read_processor(AutoTokenizer, PUBLISHED_TOKENIZER)
+            return (TextEncoder("image_reward", published, PUBLISHED_TEXT_TOKENS),)
+        require_files(ref, ("tokenizer_config.json", IMAGE_REWARD_FILE))
+        facts = json.loads((folder / IMAGE_REWARD_FILE).read_text(encoding="utf-8"))
+        limit = int(facts["max_text_tokens"])
+        return (TextEncoder("image_reward", read_processor(AutoTokenizer, ref), limit),)
+
+    return TextReader("image_reward", model_digest(ref), load)
 
 
 def _load(ref: ModelRef, device: str) -> ImageRewardModel:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from hoi_assets.engines.text_tokens import count_tokens
+
 
 @dataclass(frozen=True)
 class PairScores:
@@ -64,5 +66,9 @@ def image_inputs(model: PairModel, images: Sequence[Image.Image], dtype: Any) ->
 
 def longer_than(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[int]:
     """Indices of the texts of more than `max_tokens` tokens, special tokens included."""
-    ids = tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
-    return [index for index, row in enumerate(ids) if len(row) > max_tokens]
+    return [index for index, n in enumerate(count_tokens(tokenizer, texts)) if n > max_tokens]
+
+
+def text_limit(tokenizer: Any, config: Any) -> int:
+    """Most tokens of a text that a model reads, by its tokenizer and its text model's config."""
+    return min(int(tokenizer.model_max_length), int(config.max_position_embeddings))

@@ -81,9 +81,15 @@ def read_model(cls: Any, ref: ModelRef, allow_missing: Sequence[str] = (), **arg
 def read_processor(cls: Any, ref: ModelRef, **arguments: Any) -> Any:
     """A tokenizer or image processor of the model, with HoiError where it cannot be read."""
     try:
-        return cls.from_pretrained(_location(ref), revision=ref.revision, **arguments)
+        loaded = cls.from_pretrained(_location(ref), revision=ref.revision, **arguments)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise load_error(cls, ref, str(error)) from error
+    # Tokenizers keep how they were loaded and `save_pretrained` writes it. HF_HUB_OFFLINE sets
+    # this to true; what is saved must not depend on it.
+    kept = getattr(loaded, "init_kwargs", {})
+    if "local_files_only" in kept:
+        kept["local_files_only"] = False
+    return loaded
 
 
 def _location(ref: ModelRef) -> str:

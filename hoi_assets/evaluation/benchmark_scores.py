@@ -10,6 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from hoi_assets.engines.text_tokens import PROMPT_CUT, PROMPT_TOKENS, prompt_values
+from hoi_assets.evaluation.read_prompts import count_read_tokens
 from hoi_assets.evaluation.run_metrics import CARRIED, score_rows
 from hoi_assets.evaluation.scorecards import SCORES
 from hoi_assets.progress import Log
@@ -47,6 +49,8 @@ CANDIDATE_SCORES = Table(
         Column("why", pl.String, "why it was selected; null elsewhere", nullable=True),
         _SCORED["metric"],
         _SCORED["value"],
+        PROMPT_TOKENS,
+        PROMPT_CUT,
     ),
     key=("method", "evaluation_prompt_id", "candidate", "metric"),
 )
@@ -62,7 +66,8 @@ def list_candidates(
         questions, phrases: by row_id of the benchmark, the components' questions and their noun
             phrases; a row without is not scored.
     """
-    drawn = pl.concat(images).filter(
+    # Versions of different editions may lack each other's columns.
+    drawn = pl.concat(images, how="diagonal_relaxed").filter(
         (pl.col("status") == "accepted") & pl.col("row_id").is_in(list(questions))
     )
     return [
@@ -92,15 +97,18 @@ def score_candidates(
     """
     places = [(row["pixels"], row["evaluation_prompt_id"]) for row in rows]
     distinct = {place: dict(row) for place, row in zip(places, rows, strict=True)}
-    values = score_rows(store, settings, list(distinct.values()), log)
-    found = dict(zip(distinct, values, strict=True))
+    wanted = list(distinct.values())
+    found = dict(zip(distinct, score_rows(store, settings, wanted, log), strict=True))
+    read = dict(zip(distinct, count_read_tokens(store, settings, wanted), strict=True))
     if settings.critic.endpoint is not None:
         for place, row in zip(places, rows, strict=True):
             if row["satisfied"] is not None and row["questions"]:
                 found[place]["component_accuracy"] = row["satisfied"] / len(row["questions"])
     return pl.DataFrame(
         [
-            {name: row[name] for name in CANDIDATE} | {"metric": metric, "value": value}
+            {name: row[name] for name in CANDIDATE}
+            | {"metric": metric, "value": value}
+            | prompt_values(read[place].get(metric))
             for place, row in zip(places, rows, strict=True)
             for metric, value in found[place].items()
         ],

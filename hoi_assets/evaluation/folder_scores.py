@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from hoi_assets.engines.text_tokens import PROMPT_CUT, PROMPT_TOKENS, prompt_values
 from hoi_assets.errors import HoiError
 from hoi_assets.evaluation.columns import CI_HIGH, CI_LOW, METRIC, PROMPTS
 from hoi_assets.evaluation.folder_reading import FolderImage
+from hoi_assets.evaluation.read_prompts import count_read_tokens
 from hoi_assets.evaluation.run_metrics import Describe, Rows, score_rows
 from hoi_assets.hashing import digest, digest_pixels
 from hoi_assets.picture_files import open_picture
@@ -46,6 +48,8 @@ FOLDER_SCORES = Table(
         Column("pixels", pl.String, "digest of the pixels; null if unreadable", nullable=True),
         Column("metric", pl.String, "name of the metric; null if not scored", nullable=True),
         Column("value", pl.Float64, "the score; null where it could not be had", nullable=True),
+        PROMPT_TOKENS,
+        PROMPT_CUT,
         Column(
             "percentile",
             pl.Float64,
@@ -162,6 +166,7 @@ def score_pictures(
     if ask is not None:
         found = [own | more for own, more in zip(found, ask(store, rows), strict=True)]
     by_pair = dict(zip(pairs, found, strict=True))
+    read = dict(zip(pairs, count_read_tokens(store, settings, rows), strict=True))
     lines = []
     for one in pictures:
         record = {name: getattr(one, name) for name in ("file", "line", "prompt", "pixels")}
@@ -171,7 +176,8 @@ def score_pictures(
         for metric, (value, reason) in by_pair[one.pixels, one.prompt].items():
             status = "failed" if value is None else "accepted"
             columns = {"metric": metric, "value": value, "status": status, "reason": reason}
-            lines.append({**record, **columns})
+            count = read[one.pixels, one.prompt].get(metric)
+            lines.append({**record, **columns, **prompt_values(count)})
     return pl.DataFrame(
         [{name: line.get(name) for name in FOLDER_SCORES.schema} for line in lines],
         schema=FOLDER_SCORES.schema,

@@ -32,7 +32,9 @@ def score_hoi(
     Raises:
         HoiError: there is no image to score, or a model cannot be loaded.
     """
-    drawn = pl.concat(images).filter(pl.col("status") == "accepted") if images else pl.DataFrame()
+    # Versions of different editions may lack each other's columns.
+    every = pl.concat(images, how="diagonal_relaxed") if images else pl.DataFrame()
+    drawn = every.filter(pl.col("status") == "accepted") if images else every
     if drawn.is_empty():
         raise HoiError(
             "there is no evaluation image to score",

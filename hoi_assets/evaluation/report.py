@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from hoi_assets.evaluation.report_answers import Answer
+from hoi_assets.evaluation.report_cut import describe_cut_texts
 from hoi_assets.evaluation.report_dataset_answers import answer_dataset, answer_rejected, spell
 from hoi_assets.evaluation.report_detailscribe import (
     describe_interacting_scores,
@@ -104,6 +105,7 @@ def build_report(
     verdicts = read_verdicts(parents)
     html = environment.get_template(PAGE).render(
         profile=settings.profile,
+        cut=describe_cut_texts(parents),
         policy=POLICY.format(digest=digest),
         script=script,
         answers=_answer(store, settings, parents, verdicts, log),
@@ -118,6 +120,7 @@ def build_report(
         interacting=describe_interacting_scores(parents),
         human=_describe_human_ratings(parents),
         versions=_list_versions(parents, data_docs or {}),
+        superseded=_list_superseded(parents),
     )
     summary = {
         "bytes": len(html.encode()),
@@ -172,13 +175,34 @@ def _list_versions(
     parents: Parents, data_docs: Mapping[str, str]
 ) -> list[tuple[str, str, str | None]]:
     """Name, version and link to Data Docs of every version that the page was made from."""
+    return [
+        (one.name, one.version, data_docs.get(one.name, data_docs.get(one.asset)))
+        for one in _published(parents)
+    ]
+
+
+def _list_superseded(parents: Parents) -> list[tuple[str, str, str, str]]:
+    """What the page shows that was made from an earlier version of something else it shows.
+
+    Returns:
+        (name, the parent's name, version it was made from, version shown). Empty where all that is
+        shown belongs together.
+    """
+    shown = {one.name: one.version for one in _published(parents)}
+    return [
+        (one.name, parent, version, shown[parent])
+        for one in _published(parents)
+        for parent, version in sorted((one.inputs | one.parents).items())
+        if shown.get(parent, version) != version
+    ]
+
+
+def _published(parents: Parents) -> list[Published]:
+    """Every version that the page is made from."""
     published: list[Published] = []
     for found in parents.values():
         if isinstance(found, Published):
             published.append(found)
         elif found is not None:
             published += found.values()
-    return [
-        (one.name, one.version, data_docs.get(one.name, data_docs.get(one.asset)))
-        for one in published
-    ]
+    return published

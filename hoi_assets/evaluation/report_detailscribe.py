@@ -37,7 +37,8 @@ def describe_scenarios(store: Store, parents: Parents) -> list[dict[str, Any]]:
         drawn = published.table("rows").filter(pl.col("pixels").is_not_null())
         if scenario in baselines:
             others = baselines[scenario].table("rows").filter("selected")
-            drawn = pl.concat([drawn, others.filter(pl.col("pixels").is_not_null())])
+            others = others.filter(pl.col("pixels").is_not_null())
+            drawn = pl.concat([drawn, others], how="diagonal_relaxed")
         findings = critiques[scenario].table("findings") if scenario in critiques else None
         rows = []
         for row_id in drawn["row_id"].unique(maintain_order=True).head(ROWS_PER_SCENARIO):
@@ -63,7 +64,7 @@ def _list_problems(findings: pl.DataFrame | None, row_id: str) -> list[str] | No
 
 def describe_interacting_scores(parents: Parents) -> dict[str, Any]:
     """Rows of `interacting_scorecards` with a plot; empty without a scorecard."""
-    from hoi_assets.pictures import scorecard_plot
+    from hoi_assets.charts import scorecard_plot
 
     scorecards = find_version(parents, "interacting_scorecards")
     if scorecards is None:

@@ -91,7 +91,7 @@ def _accepted(published: Published | None) -> pl.DataFrame:
 
 def describe_verifier(parents: Parents) -> dict[str, Any]:
     """Quality on the test split, with the reliability diagram; empty without a verifier."""
-    from hoi_assets.pictures import reliability_diagram
+    from hoi_assets.charts import reliability_diagram
 
     verifier = find_version(parents, "verifier")
     if verifier is None:
@@ -106,7 +106,7 @@ def describe_verifier(parents: Parents) -> dict[str, Any]:
 
 def describe_finetuning(parents: Parents) -> dict[str, Any]:
     """The summary and the loss curve; empty without a fine-tuned model."""
-    from hoi_assets.pictures import loss_curve
+    from hoi_assets.charts import loss_curve
 
     tuned = find_version(parents, "finetuned_model")
     if tuned is None:
@@ -119,7 +119,7 @@ def describe_finetuning(parents: Parents) -> dict[str, Any]:
 
 def describe_hoi_scores(parents: Parents) -> dict[str, Any]:
     """Rows of `hoi_scorecards` with plots; empty without a scorecard."""
-    from hoi_assets.pictures import heat_map, scorecard_plot
+    from hoi_assets.charts import heat_map, scorecard_plot
 
     scorecards = find_version(parents, "hoi_scorecards")
     if scorecards is None:

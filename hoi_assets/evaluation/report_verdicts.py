@@ -48,7 +48,11 @@ def read_verdicts(parents: Parents) -> pl.DataFrame:
         )
         for category, published in find_partitions(parents, "verified_pairs").items()
     ]
-    rows = pl.concat(tables) if tables else pl.DataFrame(schema={"category": pl.String, **READ})
+    rows = (
+        pl.concat(tables, how="diagonal_relaxed")
+        if tables
+        else pl.DataFrame(schema={"category": pl.String, **READ})
+    )
     faulty = pl.col("reason").str.starts_with(LOW_FIDELITY) & pl.col("defect_kind").is_not_null()
     return rows.with_columns(
         pl.when(pl.col("reason").is_null())

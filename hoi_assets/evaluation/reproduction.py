@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hoi_assets.engines.cached_scores import SCORING_VERSION
 from hoi_assets.errors import HoiError
-from hoi_assets.evaluation.run_metrics import component_judges, judges
+from hoi_assets.evaluation.component_judges import component_judges
+from hoi_assets.evaluation.run_metrics import judges
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.progress import Log
 from hoi_assets.settings import ROOT, ModelRef, Settings, load_settings, resolve_path

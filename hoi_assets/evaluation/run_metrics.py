@@ -14,8 +14,11 @@ from hoi_assets.engines.cached_scores import (
     clip_score_metric,
     log_truncated,
 )
+from hoi_assets.engines.text_tokens import prompt_values
 from hoi_assets.engines.vilt.answers import cached_answers
 from hoi_assets.engines.vilt.pair_scores import cached_pair_scores
+from hoi_assets.evaluation.component_judges import component_judges
+from hoi_assets.evaluation.read_prompts import count_read_tokens
 from hoi_assets.evaluation.scorecards import SCORES
 from hoi_assets.progress import Log
 from hoi_assets.settings import ModelRef, Settings, resolve_path
@@ -31,8 +34,6 @@ CARRIED = (
     "image_id",
     "pixels",
 )
-# Probability from which the component examiner's yes counts; the critic's is a setting.
-PRESENT = 0.5
 
 Describe = Callable[[Sequence[str]], list[dict[str, Any]]]
 
@@ -61,14 +62,16 @@ def score_images(
             }
             for pair, values in zip(pairs, found, strict=True)
         ]
+    counts = count_read_tokens(store, settings, rows, verifier)
     return pl.DataFrame(
         [
             {
                 **{name: row.get(name) for name in CARRIED},
                 "metric": metric,
                 "value": None if value is None else float(value),
+                **prompt_values(read.get(metric)),
             }
-            for row, values in zip(rows, found, strict=True)
+            for row, values, read in zip(rows, found, counts, strict=True)
             for metric, value in values.items()
         ],
         schema=SCORES.schema,
@@ -158,17 +161,6 @@ def judges(settings: Settings, log: Log) -> list[Metric]:
     if models.blip_vqa is not None:
         chosen.append(Metric("blip_vqa", models.blip_vqa, ("phrases",), _blip_vqa(settings, log)))
     return chosen
-
-
-def component_judges(settings: Settings) -> list[tuple[str, ModelRef, float]]:
-    """Metric, VQA model, and the probability from which its yes counts."""
-    models = settings.models
-    critic = models.critic if settings.critic.endpoint is None else None
-    named = (
-        ("component_accuracy", critic, settings.critic.threshold),
-        ("examiner_components", models.component_examiner, PRESENT),
-    )
-    return [(name, ref, threshold) for name, ref, threshold in named if ref is not None]
 
 
 def _components_that_hold(

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from hoi_assets.engines.text_tokens import PROMPT_CUT, PROMPT_TOKENS
 from hoi_assets.evaluation.columns import (
     CI_HIGH,
     CI_LOW,
@@ -71,6 +72,8 @@ SCORES = Table(
         Column("pixels", pl.String, "digest of its pixels"),
         METRIC,
         Column("value", pl.Float64, "the score; null where it could not be had", nullable=True),
+        PROMPT_TOKENS,
+        PROMPT_CUT,
     ),
 )
 SCORECARD = Table(

@@ -19,11 +19,16 @@ class Charge(NamedTuple):
 
 @dataclass
 class Usage:
-    """Tokens and US dollars of all calls for one request; None once one of them is unknown."""
+    """Tokens and US dollars of all calls for one request; None once one of them is unknown.
+
+    Attributes:
+        served: the model that answered last, where it is not the requested one.
+    """
 
     input_tokens: int | None = 0
     output_tokens: int | None = 0
     cost_usd: float | None = 0.0
+    served: str | None = None
 
     def add(self, charge: Charge) -> None:
         """Count one more call."""

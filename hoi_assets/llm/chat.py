@@ -5,17 +5,17 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hoi_assets.llm.answers import count
 from hoi_assets.llm.budget import Budget, Charge, Usage
-from hoi_assets.llm.client import QUOTED_CHARACTERS, EndpointClient
+from hoi_assets.llm.client import EndpointClient
+from hoi_assets.llm.completion import MAX_REPLY_TOKENS, read_completion
 from hoi_assets.llm.prompt_templates import retry_message
 from hoi_assets.llm.reply import Reply, UnusableReply
-from hoi_assets.llm.retry import EndpointError
 from hoi_assets.settings import Endpoint
 
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_REPLY_TOKENS = 1024
 # English has about four characters a token; three gives an upper estimate.
 CHARACTERS_PER_TOKEN = 3
 
@@ -30,6 +30,8 @@ class ChatClient(EndpointClient):
     Args:
         image_tokens: the most the endpoint bills for one image.
     """
+
+    api = "a chat"
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class ChatClient(EndpointClient):
 
         def attempt(unusable: UnusableReply | None, usage: Usage) -> Value:
             conversation = list(messages)
-            if unusable is not None:
+            if unusable is not None and unusable.text is not None:
                 conversation += [
                     {"role": "assistant", "content": unusable.text or "(nothing)"},
                     {"role": "user", "content": retry_message(str(unusable))},
@@ -100,34 +102,24 @@ class ChatClient(EndpointClient):
         bound = self.budget.cost(tokens, MAX_REPLY_TOKENS) or 0.0
 
         def create(**given: Any) -> Any:
-            return self._openai.chat.completions.create(
+            return self.exchange.openai.chat.completions.with_raw_response.create(
                 model=self.model,
                 messages=messages,  # type: ignore[arg-type]
                 **given,
             )
 
-        return self._text(self.call(create, options, bound, usage))
+        answer = self.call(create, options, bound, usage)
+        return read_completion(answer, self.exchange.redacted_reply)
 
-    def _charge(self, response: Any) -> Charge:
-        usage = getattr(response, "usage", None)
-        counts = (getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None))
+    def _charge(self, answer: Mapping[str, Any]) -> Charge:
+        usage = answer.get("usage")
+        given = usage if isinstance(usage, dict) else {}
+        counts = (count(given.get("prompt_tokens")), count(given.get("completion_tokens")))
         return Charge(*counts, self.budget.cost(*counts))
 
-    def _wrong_api(self, body: str) -> Exception:
-        return EndpointError(
-            f"{self.section}.endpoint {self.endpoint} answered, but not as a chat endpoint: "
-            f"{self._redacted(body)[:QUOTED_CHARACTERS]!r}",
-            "give the address of an OpenAI-compatible API (most end in /v1)",
-        )
-
-    def _text(self, response: Any) -> str:
-        choices = getattr(response, "choices", None)
-        if not choices:
-            raise self._wrong_api(str(response))
-        text = choices[0].message.content or ""
-        if choices[0].finish_reason == "length":
-            raise UnusableReply(f"it was cut off after {MAX_REPLY_TOKENS} tokens", text)
-        return text
+    def _is_answer(self, body: Mapping[str, Any]) -> bool:
+        # An error may stand beside `"choices": null`.
+        return "choices" in body and not (body.get("error") and not body["choices"])
 
 
 def count_tokens(messages: Sequence[Message], image_tokens: int = 0) -> int:

@@ -1,47 +1,35 @@
-"""Calls to an OpenAI-compatible endpoint, within a budget and with retries.
+"""Calls to an OpenAI-compatible endpoint, within a budget, with retries and shared pauses.
 
-Some servers ignore `response_format`, some refuse options they do not know, some repeat the API key
-in their messages. So a refused option is dropped, every reply is validated and requested again with
-the problem where it cannot be used, and the key is read from the environment and shown nowhere.
+Every reply is validated and requested again with the problem where it cannot be used. `exchange`
+makes one call, `throttle` says when, `batch` requests many.
 """
 
-import json
-import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from hoi_assets.errors import HoiError
+from hoi_assets.llm.answers import is_same_model
+from hoi_assets.llm.bounded_http import MIB
 from hoi_assets.llm.budget import Budget, Charge, Usage
+from hoi_assets.llm.exchange import Exchange
 from hoi_assets.llm.reply import Reply, UnusableReply
 from hoi_assets.llm.retry import (
     BudgetExceeded,
+    Busy,
     EndpointError,
-    RequestRefused,
+    RequestFailed,
+    Stopped,
     TransientError,
     back_off_s,
 )
-from hoi_assets.progress import Log, track
+from hoi_assets.llm.throttle import throttle_of
 from hoi_assets.settings import Endpoint
 
-if TYPE_CHECKING:
-    from openai import OpenAI
-
-QUOTED_CHARACTERS = 200
-REASON_CHARACTERS = 400
-# Options a server may not know; without them more replies are unusable, nothing worse.
-OPTIONAL = ("response_format", "seed", "temperature", "max_tokens", "max_completion_tokens")
-# The newer name of an option, tried where the older one is refused.
-RENAMED = {"max_tokens": "max_completion_tokens"}
-
 Value = TypeVar("Value")
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _budgets: dict[tuple[Any, ...], Budget] = {}
 
@@ -57,11 +45,15 @@ class EndpointClient(ABC):
             endpoint, model, cap and prices, so that one cap covers all categories of a run.
 
     Raises:
-        HoiError: no model, an endpoint that is no URL, or a cap without prices.
+        HoiError: no model, an endpoint that is no URL, a key that no header can hold, or a cap
+            without prices.
     """
 
     unusable_code: ClassVar[str] = "unusable_reply"
-    """Reason code of a request without a usable reply."""
+    """Reason code of a request without a usable reply, where the reply names no other."""
+    api: ClassVar[str]
+    """The kind of endpoint, for messages."""
+    max_body_bytes: ClassVar[int] = 16 * MIB
 
     def __init__(
         self,
@@ -71,13 +63,15 @@ class EndpointClient(ABC):
         budget: Budget | None = None,
     ) -> None:
         self.section = section
-        self.endpoint = _without_login(options.endpoint or "")
-        parts = urlsplit(self.endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise HoiError(
-                f"{section}.endpoint {self.endpoint!r} is not a URL",
-                "give one such as http://127.0.0.1:8000/v1, or leave it out",
-            )
+        self.exchange = Exchange(
+            options,
+            section,
+            self.api,
+            self._is_answer,
+            self.max_body_bytes,
+            lambda: self.stop_reason is not None,
+        )
+        self.endpoint = self.exchange.address.shown
         if not options.model:
             raise HoiError(
                 f"{section}.endpoint is {self.endpoint}, {section}.model is not set",
@@ -101,28 +95,21 @@ class EndpointClient(ABC):
                 options.usd_per_million_output_tokens,
             ),
         )
-        self._key = os.environ.get(options.api_key_env, "")
-        self._refused_options: set[str] = set()
+        self.throttle = throttle_of(self.endpoint, options.concurrency)
         self._lock = threading.Lock()
+        self.served: Counter[str] = Counter()
+        """Answers by the model that gave them, where it was not the requested one."""
+        self.notes: deque[str] = deque()
+        """Lines for the log; the thread that started the calls takes them."""
         self.stop_reason: str | None = None
         """Why no further calls are made; None while they are."""
-
-    @cached_property
-    def _openai(self) -> "OpenAI":
-        from openai import OpenAI
-
-        # Local servers need no key, but the client insists on one.
-        return OpenAI(
-            base_url=self.options.endpoint,
-            api_key=self._key or "none",
-            timeout=self.options.timeout_s,
-            max_retries=0,
-        )
 
     def request(
         self, attempt: Callable[[UnusableReply | None, Usage], Value], first: bool
     ) -> Reply[Value]:
         """Call until a reply is usable, at most `max_attempts` times.
+
+        While the endpoint is busy the request waits; that is no attempt.
 
         Args:
             attempt: makes one call; takes the unusable reply before it, if any, and the usage to
@@ -134,39 +121,52 @@ class EndpointClient(ABC):
         """
         usage = Usage()
 
-        def failed(reason: str) -> Reply[Value]:
-            return Reply(None, reason, self.model, **vars(usage))
+        def failed(reason: str, final: bool = False) -> Reply[Value]:
+            return self._reply(None, reason, usage, final)
 
         reason, unusable, failing = "", None, False
-        for number in range(self.options.max_attempts):
+        number = 0
+        while number < self.options.max_attempts:
             if self.stop_reason:
                 return failed(self.stop_reason)
             try:
-                value = attempt(unusable, usage)
-                return Reply(value, None, self.model, **vars(usage))
+                return self._reply(attempt(unusable, usage), None, usage)
             except UnusableReply as error:
-                reason, unusable, failing = f"{self.unusable_code}: {error}", error, False
+                code = error.state or self.unusable_code
+                reason, unusable, failing = f"{code}: {error}", error, False
             except TransientError as error:
-                reason, failing = str(error), True
+                reason, failing = str(error), not error.of_request
                 if number + 1 < self.options.max_attempts:
-                    time.sleep(back_off_s(number, error))
-            except RequestRefused as error:
-                return failed(self._redacted(f"refused: {error}"))
+                    time.sleep(back_off_s(number))
+            except Busy:
+                continue
+            except RequestFailed as error:
+                return failed(self.exchange.redacted(str(error)), error.final)
             except EndpointError as error:
                 if first:
                     raise
-                self.stop_reason = self._redacted(f"endpoint: {error.what}")
+                self.stop_reason = self.exchange.redacted(f"endpoint: {error.what}")
                 return failed(self.stop_reason)
             except BudgetExceeded as error:
                 self.stop_reason = str(error)
                 return failed(self.stop_reason)
+            except Stopped:
+                return failed(self.stop_reason or "stopped: the run ended")
+            number += 1
+        reason = self.exchange.redacted(reason)
         if first and failing:
             raise EndpointError(
-                self._redacted(f"{self.section}.endpoint {self.endpoint}: {reason}"),
-                f"start the server or correct {self.section}.endpoint; for a slow one raise "
-                f"{self.section}.timeout_s or lower {self.section}.concurrency",
+                f"{self.section}.endpoint {self.endpoint}: {reason}",
+                f"start the server or correct {self.section}.endpoint (most end in /v1); for a "
+                f"slow one raise {self.section}.timeout_s or lower {self.section}.concurrency",
             )
-        return failed(f"{self._redacted(reason)} ({self.options.max_attempts} attempts)")
+        return failed(f"{reason} ({self.options.max_attempts} attempts)")
+
+    def _reply(
+        self, value: Value | None, reason: str | None, usage: Usage, final: bool = False
+    ) -> Reply[Value]:
+        tokens = (usage.input_tokens, usage.output_tokens)
+        return Reply(value, reason, usage.served or self.model, *tokens, usage.cost_usd, final)
 
     def estimate(self, what: str, cost_usd: float | None) -> str:
         """What a batch will call for and what it will cost, as one line for the log."""
@@ -184,150 +184,92 @@ class EndpointClient(ABC):
         options: Mapping[str, Any],
         bound_usd: float,
         usage: Usage,
-    ) -> Any:
-        """One call within the budget; returns the server's response.
+    ) -> dict[str, Any]:
+        """One call within the budget; returns the JSON object of the server's answer.
 
         Args:
-            create: the OpenAI client's method.
+            create: a method of the OpenAI client with a raw response.
             options: keyword arguments that are dropped where the server refuses them.
             bound_usd: the most the call can cost.
 
         Raises:
-            BudgetExceeded, TransientError, RequestRefused, EndpointError
+            BudgetExceeded, TransientError, Busy, RequestFailed, EndpointError, Stopped
         """
-        import openai
+        ticket = self.throttle.enter(lambda: self.stop_reason is not None)
+        if ticket is None:
+            raise Stopped
+        found: dict[str, Any] | Exception = Stopped()
+        try:
+            found = self._billed_call(create, options, bound_usd, usage)
+        finally:
+            if not isinstance(found, Busy):
+                self.throttle.leave(answered=isinstance(found, dict))
+        if isinstance(found, Busy):
+            self._pause_all(found, ticket)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
+    def _billed_call(
+        self,
+        create: Callable[..., Any],
+        options: Mapping[str, Any],
+        bound_usd: float,
+        usage: Usage,
+    ) -> dict[str, Any] | Exception:
         if not self.budget.reserve(bound_usd):
-            raise BudgetExceeded(
+            return BudgetExceeded(
                 f"budget: {self.section}.budget_usd {self.budget.limit_usd} leaves no room for "
                 f"a call, {self.budget.spent_usd:.6f} USD spent"
             )
-        # A call without an answer may be billed all the same.
         cost: float = bound_usd
         try:
-            response = self._create(create, options)
-            charge = self._charge(response)
+            found, billed = self.exchange.ask(create, options)
+            if isinstance(found, dict):
+                charge = self._charge(found)
+            else:
+                charge = Charge(None, None, None) if billed else Charge(0, 0, 0.0)
             usage.add(charge)
             cost = bound_usd if charge.cost_usd is None else charge.cost_usd
-            return response
-        except openai.APITimeoutError as error:
-            usage.add(Charge(None, None, None))
-            raise TransientError(f"timeout: no answer in {self.options.timeout_s:g} s") from error
-        except openai.APIConnectionError as error:
-            cost = 0.0
-            raise TransientError(f"no_connection: {error.__cause__ or error}") from error
-        except openai.APIStatusError as error:
-            cost = 0.0
-            raise self._status_error(error) from error
-        except (openai.APIError, json.JSONDecodeError) as error:
-            raise self._wrong_api(str(error)) from error
         finally:
             self.budget.settle(bound_usd, cost)
+        if isinstance(found, dict):
+            self._note_model(found.get("model"), usage)
+        return found
 
-    def _create(self, create: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-        """The call, without the options this server refused before."""
-        import openai
+    @abstractmethod
+    def _charge(self, answer: Mapping[str, Any]) -> Charge:
+        """Tokens and cost of an answer."""
 
-        while True:
+    @abstractmethod
+    def _is_answer(self, body: Mapping[str, Any]) -> bool:
+        """Whether a body is an answer of this kind of endpoint, usable or not."""
+
+    def _pause_all(self, busy: Busy, ticket: int) -> None:
+        """Let all calls to the endpoint pause.
+
+        Raises:
+            EndpointError: it has been busy for longer than anybody waits.
+        """
+        note = self.throttle.leave_busy(ticket, busy.asked_s)
+        patience_s = self.throttle.pace.patience_s
+        if note.busy_s > patience_s:
+            raise EndpointError(
+                f"{self.section}.endpoint {self.endpoint} has been busy for {note.busy_s:.0f} s: "
+                f"{busy}",
+                f"run again later, finished rows are kept; or lower {self.section}.concurrency",
+            )
+        if note.pause_s is not None:
+            cap = f" (asked for {note.cut_from_s:g} s, the cap)" if note.cut_from_s else ""
+            self.notes.append(
+                f"{self.section}.endpoint {self.endpoint} is busy: {busy}; all calls pause "
+                f"{note.pause_s:.3g} s{cap}, busy for {note.busy_s:.0f} s of at most "
+                f"{patience_s:.0f} s"
+            )
+
+    def _note_model(self, served: Any, usage: Usage) -> None:
+        """Record that another model than the requested one answered."""
+        if isinstance(served, str) and served and not is_same_model(self.model, served):
+            usage.served = self.exchange.quoted(served)
             with self._lock:
-                refused = set(self._refused_options)
-            renamed = {
-                new: options[old]
-                for old, new in RENAMED.items()
-                if old in options and old in refused
-            }
-            given = {
-                name: value for name, value in {**options, **renamed}.items() if name not in refused
-            }
-            try:
-                return create(**given)
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                named = [name for name in OPTIONAL if name in given and name in str(error)]
-                if not named:
-                    raise
-                with self._lock:
-                    self._refused_options.update(named[:1])
-
-    @abstractmethod
-    def _charge(self, response: Any) -> Charge:
-        """Tokens and cost of a response."""
-
-    @abstractmethod
-    def _wrong_api(self, body: str) -> Exception:
-        """The error for an answer that no endpoint of this kind gives."""
-
-    def _status_error(self, error: Any) -> Exception:
-        status = error.status_code
-        message = self._redacted(str(error.message))[:QUOTED_CHARACTERS]
-        place = f"{self.section}.endpoint {self.endpoint} answered {status}"
-        if status in (400, 422):
-            return RequestRefused(f"status {status}: {message}")
-        if status in (401, 403):
-            key = "was sent" if self._key else "is not set"
-            return EndpointError(
-                f"{place}: {message}",
-                f"put a valid key into the environment variable {self.options.api_key_env}, "
-                f"which {key}",
-            )
-        if status in (408, 409, 429) or status >= 500:
-            pause = error.response.headers.get("retry-after", "")
-            return TransientError(
-                f"status {status}: {message}", float(pause) if pause.isdecimal() else None
-            )
-        return EndpointError(
-            f"{place} for model {self.model!r}: {message}",
-            f"correct {self.section}.model, or {self.section}.endpoint (most end in /v1)",
-        )
-
-    def _redacted(self, text: str) -> str:
-        """One line without the API key, which some servers repeat."""
-        text = text.replace(self._key, "***") if self._key else text
-        return " ".join(text.split())[:REASON_CHARACTERS]
-
-
-def request_all(
-    client: EndpointClient,
-    items: Sequence[Item],
-    request: Callable[[Item, bool], Result],
-    on_result: Callable[[Item, Result], None],
-    label: str,
-    log: Log,
-) -> list[Result]:
-    """Request all items, up to `concurrency` at once; results in the items' order.
-
-    Args:
-        request: takes an item and whether it is the first (see `EndpointClient.request`); the first
-            goes alone, so that a wrong address costs one call and not all of them.
-        on_result: called in this thread with each result as it arrives.
-        label: what is requested, for the log.
-
-    Raises:
-        EndpointError: the endpoint does not answer the first call, or refuses it.
-    """
-    if not items:
-        return []
-    client.stop_reason = None
-    results: dict[int, Result] = {}
-
-    def take(number: int, result: Result) -> None:
-        results[number] = result
-        on_result(items[number], result)
-
-    take(0, request(items[0], True))
-    with ThreadPoolExecutor(client.options.concurrency) as pool:
-        pending = {pool.submit(request, items[n], False): n for n in range(1, len(items))}
-        try:
-            for done in track(as_completed(pending), label, total=len(pending), log=log):
-                take(pending[done], done.result())
-        except BaseException:
-            client.stop_reason = "stopped: the run ended"
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    if client.stop_reason:
-        log(f"{label}: {client.stop_reason}")
-    return [results[n] for n in range(len(items))]
-
-
-def _without_login(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+                self.served[usage.served] += 1

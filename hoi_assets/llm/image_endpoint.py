@@ -1,22 +1,27 @@
 """Images from an OpenAI-compatible images API, each paid for once and cached.
 
 The cache holds the image as the endpoint gave it. For the tables it is cropped at the centre to
-their aspect ratio and scaled (Lanczos) to their size, so that it is scored like all others.
+their aspect ratio and scaled (Lanczos) to their size, so that it is scored like all others; a size
+other than the requested one is recorded.
 """
 
 import base64
 import binascii
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hoi_assets.hashing import digest
+from hoi_assets.llm.answers import count
+from hoi_assets.llm.batch import request_all
+from hoi_assets.llm.bounded_http import MIB
 from hoi_assets.llm.budget import Budget, Charge, Usage
-from hoi_assets.llm.client import EndpointClient, request_all
+from hoi_assets.llm.client import EndpointClient
+from hoi_assets.llm.picture_download import fetch_picture
 from hoi_assets.llm.reply import OnReply, Reply, UnusableReply
 from hoi_assets.llm.reply_cache import ReplyCache
-from hoi_assets.llm.retry import TransientError
 from hoi_assets.progress import Log
 from hoi_assets.settings import ImageEndpoint
 from hoi_assets.store.images import DIGEST, ImageStore
@@ -32,6 +37,9 @@ REPLY_KIND = "painted"
 VERSION = "1"
 FORMATS = ("PNG", "JPEG", "WEBP")
 MIN_SIDE_PX, MAX_SIDE_PX = 64, 8192
+# An answer holds a picture of up to 64 MiB in base64.
+MAX_BODY_BYTES = 96 * MIB
+DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+-]+=[^;,]*)*;base64,", re.IGNORECASE)
 QUOTED_CHARACTERS, QUOTED_BYTES = 80, 20
 
 
@@ -42,8 +50,9 @@ class EndpointImage:
     Attributes:
         image_id: 16 hex digits, the hash of all that determines the image.
         pixels: digest of the image at the size of the tables; None where there is none.
-        pixel_std: standard deviation of its values (0..255).
-        drawn_by: the model, the size requested and the size made of it.
+        pixel_std: largest standard deviation of a colour channel (0..255).
+        drawn_by: the model, the size requested, the size that came where it is another, and the
+            size made of it.
         reason: `code: detail` where there is none.
     """
 
@@ -66,6 +75,8 @@ class ImageClient(EndpointClient):
     """
 
     unusable_code = "no_picture"
+    api = "an image"
+    max_body_bytes = MAX_BODY_BYTES
 
     def __init__(
         self, options: ImageEndpoint, images: ImageStore, budget: Budget | None = None
@@ -102,14 +113,14 @@ class ImageClient(EndpointClient):
         results = request_all(
             self,
             list(prompts.items()),
-            lambda item, first: self._reply(item[1], first),
+            lambda item, first: self._paint(item[1], first),
             lambda item, reply: on_reply(item[0], reply),
             "image endpoint",
             log,
         )
         return dict(zip(prompts, results, strict=True))
 
-    def _reply(self, prompt: str, first: bool) -> Reply[str]:
+    def _paint(self, prompt: str, first: bool) -> Reply[str]:
         def attempt(unusable: UnusableReply | None, usage: Usage) -> str:
             # Written at once: many full-size images would fill the memory.
             return self._images.put(self._image(prompt, usage))
@@ -120,7 +131,7 @@ class ImageClient(EndpointClient):
         """One call, within the budget; the image as the endpoint gives it."""
 
         def create(**given: Any) -> Any:
-            return self._openai.images.generate(
+            return self.exchange.openai.images.with_raw_response.generate(
                 model=self.model,
                 prompt=prompt,
                 n=1,
@@ -130,26 +141,27 @@ class ImageClient(EndpointClient):
 
         # Some models give base64 only, and do not know the option.
         options = {"response_format": "b64_json"}
-        response = self.call(create, options, self.price or 0.0, usage)
-        data = getattr(response, "data", None)
-        if not isinstance(data, list) or not data:
-            raise self._wrong_api(str(response))
-        text = getattr(data[0], "b64_json", None)
-        if not isinstance(text, str) or not text:
-            what = "a URL" if getattr(data[0], "url", None) else "nothing"
-            raise UnusableReply(f"{what} instead of the picture (b64_json)", "")
-        return decode_image(text)
+        given = self.call(create, options, self.price or 0.0, usage)["data"][0]
+        given = given if isinstance(given, dict) else {}
+        text, url = given.get("b64_json"), given.get("url")
+        if isinstance(text, str) and text:
+            return decode_image(text)
+        if not isinstance(url, str) or not url:
+            raise UnusableReply("nothing instead of the picture (b64_json)", None)
+        if DATA_URI.match(url):
+            return decode_image(url)
+        http, base_url = self.exchange.http, self.exchange.address.base_url
+        return _read_image(fetch_picture(http, url, base_url, self.unusable_code))
 
-    def _charge(self, response: Any) -> Charge:
-        usage = getattr(response, "usage", None)
+    def _charge(self, answer: Mapping[str, Any]) -> Charge:
+        usage = answer.get("usage")
+        given = usage if isinstance(usage, dict) else {}
         return Charge(
-            getattr(usage, "input_tokens", None), getattr(usage, "output_tokens", None), self.price
+            count(given.get("input_tokens")), count(given.get("output_tokens")), self.price
         )
 
-    def _wrong_api(self, body: str) -> Exception:
-        # Servers under load answer with all sorts of pages; persistent ones surface after retries.
-        quoted = self._redacted(body)[:QUOTED_CHARACTERS]
-        return TransientError(f"no_picture: answered, but not as an image endpoint: {quoted!r}")
+    def _is_answer(self, body: Mapping[str, Any]) -> bool:
+        return isinstance(body.get("data"), list) and bool(body["data"])
 
 
 def generate_images(
@@ -176,8 +188,10 @@ def generate_images(
         dict(zip(keys, prompts, strict=True)),
         lambda missing, on_reply: client.ask(missing, on_reply, log),
     )
-    drawn_by = f"{client.model}, {client.size} brought to {size[0]}x{size[1]}"
-    images = {key: _resized(store, key, reply, size, drawn_by) for key, reply in replies.items()}
+    images = {key: _resized(store, key, reply, size, client.size) for key, reply in replies.items()}
+    others = sum("came" in image.drawn_by for image in images.values())
+    if others:
+        log(f"image endpoint: {others} pictures did not come in the requested size {client.size}")
     failed = sum(images[key].pixels is None for key in keys)
     spent = "price unknown" if client.price is None else f"{client.budget.spent_usd:.4f} USD spent"
     log(f"{len(keys)} pictures by {client.model}, {failed} failed, {spent}")
@@ -192,20 +206,26 @@ def crop_and_resize(image: "Image.Image", size: tuple[int, int]) -> "Image.Image
 
 
 def decode_image(text: str) -> "Image.Image":
-    """The image (PNG, JPEG or WebP) in base64, as RGB.
+    """The image (PNG, JPEG or WebP) in base64, with or without a data URI's head, as RGB.
 
     Raises:
         UnusableReply: no readable image, or one with a side outside of 64 to 8192 px.
     """
+    data = "".join(text.split())
+    header = DATA_URI.match(data)
+    data = data[header.end() :] if header else data
+    try:
+        raw = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UnusableReply(f"broken base64: {error}", data[:QUOTED_CHARACTERS]) from None
+    return _read_image(raw)
+
+
+def _read_image(raw: bytes) -> "Image.Image":
     from PIL import Image, UnidentifiedImageError
 
     from hoi_assets.pictures import BROKEN, as_rgb
 
-    data = "".join(text.split())
-    try:
-        raw = base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise UnusableReply(f"broken base64: {error}", data[:QUOTED_CHARACTERS]) from error
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as opened:
             # The header is enough to refuse an image that would fill the memory.
@@ -225,21 +245,26 @@ def decode_image(text: str) -> "Image.Image":
 def _forget_lost(store: Store, keys: Sequence[str]) -> None:
     """Drop cached replies whose image file is gone."""
     cached = store.ledger.get(REPLY_KIND, keys)
-    digests = {key: record["value"] for key, record in cached.items()}
+    digests = {key: record["value"] for key, record in cached.items() if record["value"]}
     lost = set(store.images.missing(digests.values()))
     store.ledger.delete(REPLY_KIND, [key for key, pixels in digests.items() if pixels in lost])
 
 
 def _resized(
-    store: Store, key: str, reply: Reply[str], size: tuple[int, int], drawn_by: str
+    store: Store, key: str, reply: Reply[str], size: tuple[int, int], requested: str
 ) -> EndpointImage:
-    import numpy as np
+    from hoi_assets.pictures import channel_deviation
 
+    made = f"{size[0]}x{size[1]}"
     if reply.value is None:
+        drawn_by = f"{reply.model}, {requested} brought to {made}"
         return EndpointImage(key, None, None, drawn_by, reply.reason)
-    image = crop_and_resize(store.images.open(reply.value), size)
-    spread = round(float(np.asarray(image).std()), 3)
-    return EndpointImage(key, store.images.put(image), spread, drawn_by, None)
+    image = store.images.open(reply.value)
+    came = f"{image.width}x{image.height}"
+    other = "" if came == requested else f" requested, {came} came,"
+    drawn_by = f"{reply.model}, {requested}{other} brought to {made}"
+    image = crop_and_resize(image, size)
+    return EndpointImage(key, store.images.put(image), channel_deviation(image), drawn_by, None)
 
 
 def _pixel_digest(value: Any) -> str:

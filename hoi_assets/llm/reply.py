@@ -6,6 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+# Far above any reply that is asked for; reading hostile text must not take minutes.
+MAX_CHARACTERS = 100_000
+MAX_UNREADABLE_BRACES = 1000
+# `<think>`, `</thinking>`, `◁think▷`, also without the closing bracket.
+REASONING_TAG = re.compile(
+    r"[<◁](?P<close>/?)(?:think|thought|reason|reflect)\w*[^\S\n]*[>▷]?", re.IGNORECASE
+)
+
 Value = TypeVar("Value")
 
 
@@ -14,9 +22,10 @@ class Reply(Generic[Value]):
     """What a request ended with: a value, or the reason (`code: detail`) why there is none.
 
     Attributes:
-        model: what made the value.
+        model: what made the value: the model that answered.
         input_tokens, output_tokens: of all attempts; None where the endpoint does not say.
         cost_usd: None where a price or the number of tokens is unknown.
+        final: there is no value and asking again would give the same, e.g. after a refusal.
     """
 
     value: Value | None
@@ -25,6 +34,7 @@ class Reply(Generic[Value]):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost_usd: float | None = None
+    final: bool = False
 
 
 OnReply = Callable[[str, Reply[Value]], None]
@@ -36,35 +46,71 @@ class UnusableReply(Exception):
 
     Args:
         problem: what is wrong, in words for the model to read.
-        text: the reply's text, which the model is shown again.
+        text: the reply's text, which the model is shown again; None where it did not reply, and
+            is asked the same again.
+        state: code of the reason, such as "cut" or "empty"; None for a reply of the wrong form.
     """
 
-    def __init__(self, problem: str, text: str) -> None:
+    def __init__(self, problem: str, text: str | None, state: str | None = None) -> None:
         super().__init__(problem)
         self.text = text
+        self.state = state
 
 
 def parse_json_object(text: str) -> dict[str, Any]:
-    """The one JSON object in a reply; prose and code fences around it are ignored.
+    """The one JSON object in a reply; reasoning, prose and code fences around it are ignored.
 
     Raises:
-        UnusableReply: no object, more than one, or one with a duplicate field.
+        UnusableReply: no object, more than one, one with a duplicate field, or reasoning that
+            does not end.
     """
-    # Reasoning models think aloud first, sometimes in braces.
-    answer = re.split(r"</think\w*>", text)[-1]
-    decoder = json.JSONDecoder(object_pairs_hook=lambda pairs: _distinct(pairs, text))
+    if len(text) > MAX_CHARACTERS:
+        raise UnusableReply(f"it is longer than {MAX_CHARACTERS} characters", None, "too_large")
+    answer = _after_reasoning(text)
+    decoder = json.JSONDecoder(
+        object_pairs_hook=lambda pairs: _distinct(pairs, text), parse_constant=_refuse_constant
+    )
     found: list[dict[str, Any]] = []
+    unreadable, nested_too_deeply = 0, ""
     start = answer.find("{")
-    while start >= 0:
+    while start >= 0 and unreadable < MAX_UNREADABLE_BRACES and not nested_too_deeply:
         try:
             value, end = decoder.raw_decode(answer, start)
             found.append(value)
-        except (json.JSONDecodeError, RecursionError):
+        except ValueError:  # no JSON, or a number of thousands of digits
+            end, unreadable = start + 1, unreadable + 1
+        except RecursionError:
+            nested_too_deeply = " (nested too deeply)"
             end = start + 1
         start = answer.find("{", end)
-    if len(found) != 1:
-        raise UnusableReply(f"it holds {len(found) or 'no'} JSON objects, one is wanted", text)
+    # After that many there may be more objects, so none is taken.
+    if len(found) != 1 or nested_too_deeply or unreadable == MAX_UNREADABLE_BRACES:
+        number = len(found) or "no"
+        raise UnusableReply(
+            f"it holds {number} JSON objects, one is wanted{nested_too_deeply}", text
+        )
     return found[0]
+
+
+def _after_reasoning(text: str) -> str:
+    """What follows the reasoning of models that think aloud first, sometimes in JSON.
+
+    Some servers leave out the opening tag.
+
+    Raises:
+        UnusableReply: reasoning is opened and not closed, so that nothing is the answer.
+    """
+    depth, answer = 0, text
+    for tag in REASONING_TAG.finditer(text):
+        depth = max(0, depth - 1) if tag["close"] else depth + 1
+        answer = text[tag.end() :]
+    if depth:
+        raise UnusableReply("its reasoning does not end; no answer follows it", text, "cut")
+    return answer
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _distinct(pairs: list[tuple[str, Any]], text: str) -> dict[str, Any]:

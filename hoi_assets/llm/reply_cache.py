@@ -16,7 +16,7 @@ Request = TypeVar("Request")
 
 @dataclass(frozen=True)
 class ReplyCache(Generic[Value]):
-    """Replies of one kind, in the ledger. Only replies with a value are cached.
+    """Replies of one kind, in the ledger: those with a value, and refusals (`Reply.final`).
 
     Args:
         ledger: None caches nothing.
@@ -40,16 +40,18 @@ class ReplyCache(Generic[Value]):
         for key, stored in self.ledger.get(self.kind, keys).items():
             try:
                 record = self.upgrade(stored)
-                found[key] = Reply(**{**record, "value": self.decode(record["value"])})
+                value = None if record.get("final") else self.decode(record["value"])
+                found[key] = Reply(**{**record, "value": value})
             except (ValidationError, TypeError, KeyError, ValueError):
                 self.log(f"{self.kind}: cached reply {key} cannot be read; it is requested again")
         return found
 
     def put(self, key: str, reply: Reply[Value]) -> None:
-        """Cache a reply; one without a value is not cached, so that it is requested again."""
-        if self.ledger is not None and reply.value is not None:
-            record = {**vars(reply), "value": self.encode(reply.value)}
-            self.ledger.put(self.kind, {key: record})
+        """Cache a reply; one that failed is not cached, so that it is requested again."""
+        if self.ledger is None or (reply.value is None and not reply.final):
+            return
+        value = None if reply.value is None else self.encode(reply.value)
+        self.ledger.put(self.kind, {key: {**vars(reply), "value": value}})
 
     def get_or_request(
         self,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel
 
 from hoi_assets.llm import prompt_templates
+from hoi_assets.llm.batch import request_all
 from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.chat import CHARACTERS_PER_TOKEN, ChatClient, Message, image_part, text_part
-from hoi_assets.llm.client import request_all
 from hoi_assets.llm.reply import OnReply, Reply
 from hoi_assets.progress import Log
 from hoi_assets.settings import Endpoint

@@ -1,9 +1,12 @@
 """Candidate images: which to draw, and how many more until enough are accepted."""
 
+from typing import Any
+
 import polars as pl
 
-from hoi_assets.engines.image_cache import CachedImage, get_or_generate_images
+from hoi_assets.engines.image_cache import CachedImage, get_or_generate_images, prompt_columns
 from hoi_assets.engines.image_spec import ImageSpec, Lora
+from hoi_assets.engines.sdxl.loading import PROMPT_COLUMNS
 from hoi_assets.engines.sdxl.sampling import make_image_spec
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
@@ -24,6 +27,7 @@ CANDIDATE_ROWS = Table(
         Column("category", pl.String, "hand-pose category"),
         Column("prompt", pl.String, "the detailed prompt"),
         Column("drawn_prompt", pl.String, "the prompt as the model was given it"),
+        *PROMPT_COLUMNS,
         Column("negative_prompt", pl.String, "what must not be in the image; may be empty"),
         Column("seed", pl.Int64, "seed of the image's own noise"),
         Column("num_inference_steps", pl.Int64, "denoising steps"),
@@ -45,7 +49,11 @@ CANDIDATE_ROWS = Table(
             "pixels", pl.String, "digest of the pixels; null where drawing failed", nullable=True
         ),
         Column(
-            "pixel_std", pl.Float64, "standard deviation of the pixels", "0..255", nullable=True
+            "pixel_std",
+            pl.Float64,
+            "largest standard deviation of a colour channel",
+            "0..255",
+            nullable=True,
         ),
         Column("status", pl.String, "accepted (drawn) or failed"),
         Column("reason", pl.String, "`code: detail` where it failed", nullable=True),
@@ -108,7 +116,8 @@ def propose_candidates(
         drawn = _draw_round(
             store, settings, category, accepted.head(wanted), weights, number, table.height, log
         )
-        new = _as_table(drawn, accepted.head(wanted), category.key, number, lora.version)
+        read = prompt_columns(store, settings, drawn, f"prompts of {category.key}", log)
+        new = _as_table(drawn, read, accepted.head(wanted), category.key, number, lora.version)
         table = pl.concat([table, new]) if table.height else new
         if plan.accepted_goal is not None and verifier is not None:
             verdicts = verify_candidates(store, settings, table, verifier, log)
@@ -150,10 +159,16 @@ def _draw_round(
 
 
 def _as_table(
-    drawn: list[CachedImage], prompts: pl.DataFrame, category: str, number: int, lora_version: str
+    drawn: list[CachedImage],
+    read: list[dict[str, Any]],
+    prompts: pl.DataFrame,
+    category: str,
+    number: int,
+    lora_version: str,
 ) -> pl.DataFrame:
     records = [
         known.as_record()
+        | columns
         | {
             "prompt_id": row["prompt_id"],
             "prompt": row["prompt"],
@@ -161,6 +176,6 @@ def _as_table(
             "round": number,
             "lora_version": lora_version,
         }
-        for known, row in zip(drawn, prompts.iter_rows(named=True), strict=True)
+        for known, columns, row in zip(drawn, read, prompts.iter_rows(named=True), strict=True)
     ]
     return CANDIDATE_ROWS.frame(records)

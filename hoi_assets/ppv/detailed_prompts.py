@@ -197,7 +197,7 @@ def _checked(
     status: Literal["accepted", "rejected", "failed"]
     if slots is None:
         # Requesting it again cannot help, unlike after a failure.
-        hopeless = (reason or "").startswith(f"{NOT_DRAWABLE}:")
+        hopeless = reply.final or (reason or "").startswith(f"{NOT_DRAWABLE}:")
         status = "rejected" if hopeless else "failed"
     else:
         text = slots.caption()
@@ -221,7 +221,7 @@ def _checked(
         slots=slots.model_dump() if slots else None,
         status=status,
         reason=reason,
-        model=prompter.model,
+        model=reply.model,
         template_version=prompter.template_version,
         input_tokens=reply.input_tokens,
         output_tokens=reply.output_tokens,

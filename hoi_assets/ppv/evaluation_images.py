@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from hoi_assets.engines.image_cache import get_or_generate_images
+from hoi_assets.engines.image_cache import get_or_generate_images, prompt_columns
 from hoi_assets.engines.image_spec import ImageSpec, Lora
 from hoi_assets.engines.sdxl.sampling import make_image_spec
 from hoi_assets.engines.seeds import seed_of
@@ -91,9 +91,11 @@ def draw_evaluation_images(
     drawn = get_or_generate_images(
         store, settings, [row for *_, row in planned], f"evaluation of {category}", log
     )
+    read = prompt_columns(store, settings, drawn, f"evaluation prompts of {category}", log)
     return EVALUATION_IMAGE_ROWS.frame(
         [
             known.as_record()
+            | columns
             | {
                 "suite": prompt.suite,
                 "method": method,
@@ -105,6 +107,6 @@ def draw_evaluation_images(
                 "side": prompt.side,
                 "seen": prompt.seen,
             }
-            for (method, prompt, _), known in zip(planned, drawn, strict=True)
+            for (method, prompt, _), known, columns in zip(planned, drawn, read, strict=True)
         ]
     )

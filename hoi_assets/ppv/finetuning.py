@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
+from hoi_assets.engines.image_cache import count_prompts
 from hoi_assets.engines.sdxl.sampling import lora_digest
 from hoi_assets.errors import HoiError
 from hoi_assets.progress import Log
@@ -83,6 +84,8 @@ def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) 
             "propose more candidates (candidates.accepted_goal), materialise more categories, or "
             "lower finetuning.min_train_rows in the profile",
         )
+    texts = [text for pairs in splits.values() for _, text in pairs]
+    count_prompts(store, settings, texts, "captions of hoi_dataset", log)
     base = model_digest(settings.models.base)
     key = lora_key(splits["train"], splits["validation"], config, base)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from hoi_assets.engines.image_cache import get_or_generate_images
+from hoi_assets.engines.image_cache import count_prompts, get_or_generate_images
 from hoi_assets.engines.image_spec import Lora
 from hoi_assets.engines.sdxl.sampling import lora_digest, make_image_spec
 from hoi_assets.engines.seeds import seed_of
@@ -115,6 +115,8 @@ def train_proposer(
         (pixels, prompt_with_identifier(category, caption))
         for pixels, caption in zip(accepted["pixels"], captions, strict=True)
     ]
+    texts = [text for _, text in (*instance, *classes)]
+    count_prompts(store, settings, texts, f"captions of {category.key}", log)
     base = model_digest(settings.models.base)
     key = lora_key(instance, classes, settings.lora, base)
 

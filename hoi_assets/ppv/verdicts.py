@@ -5,7 +5,12 @@ from typing import Any
 
 import polars as pl
 
-from hoi_assets.engines.vilt.pair_scores import cached_pair_scores, load_published_verifier
+from hoi_assets.engines.text_tokens import PROMPT_CUT, PROMPT_TOKENS, prompt_values
+from hoi_assets.engines.vilt.pair_scores import (
+    cached_pair_scores,
+    count_verifier_tokens,
+    load_published_verifier,
+)
 from hoi_assets.engines.vilt.verifier import LOW_FIDELITY, decide
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
@@ -20,6 +25,8 @@ VERDICT_ROWS = Table(
         Column("prompt_id", pl.String, "its detailed prompt, 16 hex digits"),
         Column("category", pl.String, "hand-pose category"),
         Column("prompt", pl.String, "the detailed prompt"),
+        PROMPT_TOKENS,
+        PROMPT_CUT,
         Column(
             "pixels", pl.String, "digest of the pixels; null where drawing failed", nullable=True
         ),
@@ -86,6 +93,7 @@ def verify_candidates(
     scores = cached_pair_scores(
         store, settings, list(zip(drawn["pixels"], drawn["prompt"], strict=True)), verifier, log
     )
+    counts = count_verifier_tokens(store, drawn["prompt"], verifier)
     thresholds = None
     rows = []
     for row in candidates.iter_rows(named=True):
@@ -99,7 +107,7 @@ def verify_candidates(
             thresholds = thresholds or load_published_verifier(settings, verifier).thresholds
             score = scores[row["pixels"], row["prompt"]]
             ruling = decide(score.fidelity, score.alignment, thresholds)
-            record |= {
+            record |= prompt_values(counts[row["prompt"]]) | {
                 "p_fidelity": score.fidelity,
                 "p_alignment": score.alignment,
                 "p_pair": score.fidelity * score.alignment,

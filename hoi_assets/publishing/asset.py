@@ -330,7 +330,9 @@ def shown(metadata: Mapping[str, Mapping[str, Any]], published: Published) -> di
 
     def value(kind: str, found: Any) -> Any:
         if kind == "markdown":
-            return dg.MetadataValue.md(found.replace("<path>", str(published.path)))
+            # It stands between single quotes of Python code.
+            path = str(published.path).replace("'", "\\'")
+            return dg.MetadataValue.md(found.replace("<path>", path))
         if kind == "page":
             home = published.path.parents[4]
             return dg.MetadataValue.url(page_url(home, published.path / found))

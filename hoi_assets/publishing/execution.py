@@ -5,8 +5,9 @@ In this order:
 1. The lock of (asset, partition) is taken, so that two runs never compute the same thing at once.
 2. The inputs are gathered: versions of all parents, `code_version`, the named settings, digests of
    the named models' weights, external inputs, and the gate's expectations. If the version in force
-   was made from equal inputs and none of its rows failed, nothing is computed ("unchanged"). If
-   only the expectations changed, they are run on the version in force. `force` computes anyway.
+   was made from equal inputs and none of its rows failed, nothing is computed ("unchanged"); its
+   files are checked against its name, and damage fails the step. If only the expectations changed,
+   they are run on the version in force. `force` computes anyway.
 3. The function writes into a staging folder. What it writes must follow from its inputs alone: no
    clock, no seconds, nothing of this machine (seconds go to the metadata).
 4. The gate runs the expectation suite on every staged table, and on `Result.audit` where given.
@@ -75,6 +76,7 @@ def execute(graph: Graph, stage: Stage, context: StageContext) -> Execution:
     """Compute the stage's output unless it exists, and publish it if the gate passes.
 
     Raises:
+        Damaged: the version in force, or what is read of a parent, is not what was published.
         HoiError: a parent is not published, or whatever the stage finds wrong. Nothing published
             is touched then; the attempt is noted, so that `hoi stale` shows it.
     """
@@ -102,6 +104,7 @@ def execute(graph: Graph, stage: Stage, context: StageContext) -> Execution:
             if current is None or kept is None or kept.failed_rows or context.force or not whole:
                 outcome = _compute(graph, stage, context, inputs, lineage)
             elif current.inputs == inputs:
+                current.verify()
                 _note(context, "unchanged")
                 metadata = evidence.metadata_of(*place, current.version)
                 outcome = Execution(current, True, kept, metadata, lineage)
@@ -133,6 +136,7 @@ def _compute(
 ) -> Execution:
     """Call the asset's function, audit, publish."""
     _note(context, "started")
+    _say_what_is_left_out(stage, context)
     with context.store.stage(stage.name, context.partition) as out:
         try:
             result = stage(context, out)
@@ -141,6 +145,17 @@ def _compute(
                 raise DiskFull(out.path) from error
             raise
         return _audit(graph, stage, context, inputs, lineage, out, result)
+
+
+def _say_what_is_left_out(stage: Stage, context: StageContext) -> None:
+    """A fan-in reads the partitions that there are; name those published that are gone."""
+    for dep, keys in context.parent_keys.items():
+        gone = [key for key in context.store.partitions(dep) if key not in keys]
+        if gone and isinstance(context.parents[dep], dict):
+            context.log(
+                f"{stage.name}: {dep} left out of partitions that are gone: {', '.join(gone)} "
+                "(`hoi prune --orphans` removes them)"
+            )
 
 
 def _audit_again(
@@ -153,6 +168,7 @@ def _audit_again(
 ) -> Execution:
     """Only the expectations changed: run them on a copy of the version in force."""
     context.log("inputs unchanged, expectations changed: auditing the version in force again")
+    current.verify()
     _note(context, "started")
     with context.store.stage(stage.name, context.partition) as out:
         with writing(out.path):

@@ -9,6 +9,7 @@ from hoi_assets.publishing import evidence
 from hoi_assets.publishing.graph import CODE_VERSION, EXTERNAL, GATE, SETTINGS, Graph
 from hoi_assets.publishing.stage import Stage
 from hoi_assets.settings import Settings
+from hoi_assets.store.integrity import Damaged
 from hoi_assets.store.versions import Published, Store
 
 State = Literal["fresh", "stale", "missing", "blocked"]
@@ -27,7 +28,8 @@ class Status:
 
     Attributes:
         state: fresh; stale (its inputs changed, or a row failed); missing (nothing published);
-            blocked (its latest attempt failed, was rejected by the gate, or was interrupted).
+            blocked (its latest attempt failed, was rejected by the gate, or was interrupted; or the
+        files of its version in force are damaged).
         reasons: in words.
         published: the version in force, which may exist in every state but missing.
         failed_rows: rows of that version that failed and can be tried again.
@@ -94,6 +96,11 @@ def _status(
         return report("blocked", "its latest run was interrupted")
     if current is None:
         return report("missing", "nothing published")
+    try:
+        if current.path.is_dir():
+            current.verify()
+    except Damaged as error:
+        return report("blocked", error.what)
     # A blocked or missing parent gives nothing new to read, so it makes no child stale.
     reasons = [f"{_place(one)} is stale" for one in parents if one.state == "stale"]
     try:

@@ -65,7 +65,9 @@ class Endpoint(Section):
     """An OpenAI-compatible endpoint. The key is never written here, only the variable's name."""
 
     endpoint: str | None = Field(
-        None, description="Base URL, e.g. http://127.0.0.1:8000/v1; null: none."
+        None,
+        description="Base URL, e.g. http://127.0.0.1:8000/v1; null: none. Its login and query are "
+        "sent with every call and shown nowhere.",
     )
     model: str | None = Field(None, description="Model requested from the endpoint.")
     api_key_env: str = Field(

@@ -44,8 +44,22 @@ class Gates(Section):
     max_duplicate_share: float = Field(
         0.2, ge=0, le=1, description="Largest share of repeated pictures or prompts."
     )
+    warn_cut_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="A gate warns where a larger share of texts was read only in part.",
+    )
+    max_cut_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Largest share of images whose prompt no text encoder read to the end.",
+    )
     min_pixel_std: float = Field(
-        4.0, ge=0, description="Pictures with a smaller deviation of pixels (0-255) count as blank."
+        4.0,
+        ge=0,
+        description="Pictures of which no colour channel deviates more (0-255) count as blank.",
     )
     min_auc_fidelity: float = Field(
         0.6, ge=0, le=1, description="Smallest held-out AUC of the verifier's fidelity head."

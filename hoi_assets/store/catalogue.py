@@ -7,13 +7,16 @@ is older than the store. It holds, as tables:
     ledger           how every row ended (`Ledger.rows`)
     publications     every publication: asset, partition, version, current, run_id, published_at,
                      inputs and parents as JSON text
-Asset tables begin with the columns partition (null where the asset has none) and version.
+Asset tables begin with the columns partition (null where the asset has none), version and orphaned;
+ledger and publications end with it. `orphaned` is true where the partition is gone, e.g. a category
+that the taxonomy no longer has, and null where the caller does not say which there are.
 """
 
 import hashlib
+import tempfile
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,16 +33,18 @@ if TYPE_CHECKING:
     import polars as pl
 
 # Part of the freshness digest: raise it when the layout of the catalogue changes.
-LAYOUT = "1"
+LAYOUT = "2"
 LOCK_TIMEOUT_S = 300.0
 MAIN_TABLE = "rows"
-OWN_COLUMNS = ("partition", "version")
+OWN_COLUMNS = ("partition", "version", "orphaned")
+Known = Collection[str] | None  # the partitions that there are
 READING = frozenset({"SELECT", "EXPLAIN", "PRAGMA", "MULTI"})  # MULTI is what PIVOT parses to
 # What a user's SQL gets: no files, no network, no Python variables, no way to change that.
 OFFLINE: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
+DAMAGED = "Corrupt database file"
 LOCK_DOWN = "USE hoi; SET enable_external_access = false; SET lock_configuration = true"
 
 
@@ -53,58 +58,73 @@ def catalogue_path(store: Store) -> Path:
     return store.home / "hoi.duckdb"
 
 
-def freshness(store: Store) -> str:
+def freshness(store: Store, known: Known = None) -> str:
     """Digest of all that the catalogue is made from: 64 hex digits.
 
     Example:
         >>> freshness(store) == freshness(store)  # doctest: +SKIP
         True
     """
-    hasher = hashlib.sha256(f"{LAYOUT} {store.ledger.changes()}\n".encode("ascii"))
+    keys = None if known is None else sorted(known)
+    hasher = hashlib.sha256(f"{LAYOUT} {store.ledger.changes()} {keys}\n".encode())
     for path in sorted((store.home / "assets").glob("*/*/current.json")):
         hasher.update(f"{path.parent.parent.name}/{path.parent.name}\n".encode())
         hasher.update(path.read_bytes())
     return hasher.hexdigest()
 
 
-def rebuild(store: Store) -> Path:
+def rebuild(store: Store, known: Known = None) -> Path:
     """Build the catalogue anew and put it in place in one step. Returns its path.
+
+    Args:
+        known: partitions that there are; rows of others are marked as orphaned.
 
     Raises:
         HoiError: two tables of different assets would have the same name.
+        Damaged: a version's files are not those that were published.
         DiskFull: no space left; the former catalogue stays.
 
     Example:
         >>> rebuild(store)  # doctest: +SKIP
         PosixPath('data/out/hoi.duckdb')
     """
-    import duckdb
 
     path = catalogue_path(store)
-    # Taken first: what is published while building makes the result stale, never falsely fresh.
-    state = freshness(store)
     partial = store.staging / f"{uuid.uuid4().hex}.tmp"
     try:
-        with writing(path), duckdb.connect(str(partial)) as connection:
-            _fill(connection, store, state)
+        _build(store, partial, path, known)
         with writing(path):
             partial.replace(path)
-    except duckdb.Error as error:
-        if "No space left" in str(error) or "File too large" in str(error):
-            raise DiskFull(path) from error
-        raise HoiError(
-            f"catalogue {path} could not be built: {error}", "see the message"
-        ) from error
     finally:
         partial.unlink(missing_ok=True)
         partial.with_name(f"{partial.name}.wal").unlink(missing_ok=True)
     return path
 
 
-def query(store: Store, sql: str) -> "pl.DataFrame":
+def _build(store: Store, target: Path, path: Path, known: Known) -> None:
+    """Build the catalogue in the file `target`; `path` is its name in messages."""
+    import duckdb
+
+    # Taken first: what is published while building makes the result stale, never falsely fresh.
+    state = freshness(store, known)
+    try:
+        with writing(path), duckdb.connect(str(target)) as connection:
+            _fill(connection, store, state, known)
+    except duckdb.Error as error:
+        if "No space left" in str(error) or "File too large" in str(error):
+            raise DiskFull(path) from error
+        raise HoiError(
+            f"catalogue {path} could not be built: {error}", "see the message"
+        ) from error
+
+
+def query(store: Store, sql: str, known: Known = None) -> "pl.DataFrame":
     """Answer one SQL statement over the catalogue, which is rebuilt first when stale.
 
     The connection reads only, and reaches no file and no network.
+
+    Args:
+        known: as of `rebuild`.
 
     Raises:
         HoiError: a statement that writes, several statements or none, or DuckDB's own message.
@@ -116,11 +136,8 @@ def query(store: Store, sql: str) -> "pl.DataFrame":
     import duckdb
     import polars as pl
 
-    path = _fresh(store)
     try:
-        with _reading(path) as connection:
-            _check_reads(connection, sql)
-            return connection.sql(sql).pl()
+        return _answer(store, sql, known)
     except duckdb.Error as error:
         if "read-only mode" in str(error):
             raise _refusal(sql) from error
@@ -135,18 +152,41 @@ def query(store: Store, sql: str) -> "pl.DataFrame":
         ) from error
 
 
-def _fresh(store: Store) -> Path:
+def _answer(store: Store, sql: str, known: Known) -> "pl.DataFrame":
+    import duckdb
+
     path = catalogue_path(store)
-    if _is_fresh(store, path):
+    if store.read_only and not _is_fresh(store, path, known):
+        with tempfile.TemporaryDirectory(prefix="hoi-catalogue-") as folder:
+            _build(store, Path(folder) / path.name, path, known)
+            return _ask(Path(folder) / path.name, sql)
+    try:
+        return _ask(_fresh(store, known), sql)
+    except duckdb.Error as error:
+        if DAMAGED not in str(error) or store.read_only:
+            raise
+        # DuckDB's own checksums say so: the catalogue is derived, so build it anew.
+        return _ask(rebuild(store, known), sql)
+
+
+def _ask(path: Path, sql: str) -> "pl.DataFrame":
+    with _reading(path) as connection:
+        _check_reads(connection, sql)
+        return connection.sql(sql).pl()
+
+
+def _fresh(store: Store, known: Known) -> Path:
+    path = catalogue_path(store)
+    if _is_fresh(store, path, known):
         return path
     folder = store.locks / "catalogue"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "rebuild.lock", timeout=LOCK_TIMEOUT_S, thread_local=False):
-        return path if _is_fresh(store, path) else rebuild(store)
+        return path if _is_fresh(store, path, known) else rebuild(store, known)
 
 
-def _is_fresh(store: Store, path: Path) -> bool:
+def _is_fresh(store: Store, path: Path, known: Known) -> bool:
     import duckdb
 
     if not path.exists():
@@ -157,7 +197,7 @@ def _is_fresh(store: Store, path: Path) -> bool:
     except duckdb.Error:
         # Damaged, or of another DuckDB's format: it is derived, so build it anew.
         return False
-    return found is not None and found[0] == freshness(store)
+    return found is not None and found[0] == freshness(store, known)
 
 
 @contextmanager
@@ -189,19 +229,23 @@ def _refusal(sql: str) -> HoiError:
     )
 
 
-def _fill(connection: "duckdb.DuckDBPyConnection", store: Store, state: str) -> None:
+def _fill(connection: "duckdb.DuckDBPyConnection", store: Store, state: str, known: Known) -> None:
+    import polars as pl
+
     taken = {"ledger": "the ledger", "publications": "the publications"}
     for asset, tables in sorted(_tables(store).items()):
         for table, sources in sorted(tables.items()):
             name = asset if table == MAIN_TABLE else f"{asset}_{table}"
             _claim(taken, name, f"table {table!r} of {asset}")
-            connection.execute(f"CREATE TABLE {_quoted(name)} AS {_union(sources)}")
+            connection.execute(f"CREATE TABLE {_quoted(name)} AS {_union(sources, known)}")
         if MAIN_TABLE in tables and len(tables) > 1:
             alias = f"{asset}_{MAIN_TABLE}"
             _claim(taken, alias, f"table {MAIN_TABLE!r} of {asset}")
             connection.execute(f"CREATE VIEW {_quoted(alias)} AS FROM {_quoted(asset)}")
     for name, frame in (("ledger", store.ledger.rows()), ("publications", _publications(store))):
-        connection.register("incoming", frame.to_arrow())
+        marked = [_orphaned(partition, known) for partition in frame["partition"]]
+        orphaned = pl.Series("orphaned", marked, dtype=pl.Boolean)
+        connection.register("incoming", frame.with_columns(orphaned).to_arrow())
         connection.execute(f"CREATE TABLE {name} AS FROM incoming")
         connection.unregister("incoming")
     connection.execute("CREATE SCHEMA hoi_state")
@@ -224,12 +268,12 @@ def _tables(store: Store) -> dict[str, dict[str, list[tuple[Published, Path]]]]:
         lambda: defaultdict(list)
     )
     for published in store.all_current():
-        for path in sorted(published.path.glob("*.parquet")):
+        for path in published.tables():
             found[published.asset][path.stem].append((published, path))
     return found
 
 
-def _union(sources: list[tuple[Published, Path]]) -> str:
+def _union(sources: list[tuple[Published, Path]], known: Known) -> str:
     """SELECT over all sources by column name; columns whose types disagree become text."""
     import polars as pl
 
@@ -242,7 +286,9 @@ def _union(sources: list[tuple[Published, Path]]) -> str:
     selects = []
     for (published, path), schema in zip(sources, schemas, strict=True):
         partition = "NULL::VARCHAR" if published.partition is None else _text(published.partition)
+        orphaned = _orphaned(published.partition, known)
         columns = [f"{partition} AS partition", f"{_text(published.version)} AS version"]
+        columns.append(f"{'NULL' if orphaned is None else orphaned}::BOOLEAN AS orphaned")
         columns += [
             f"CAST({_quoted(column)} AS VARCHAR) AS {_quoted(column)}"
             if len(types[column]) > 1
@@ -252,6 +298,12 @@ def _union(sources: list[tuple[Published, Path]]) -> str:
         ]
         selects.append(f"SELECT {', '.join(columns)} FROM read_parquet([{_text(path)}])")
     return " UNION ALL BY NAME ".join(selects)
+
+
+def _orphaned(partition: str | None, known: Known) -> bool | None:
+    if known is None:
+        return None
+    return partition is not None and partition not in known
 
 
 def _publications(store: Store) -> "pl.DataFrame":

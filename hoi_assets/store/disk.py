@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ from hoi_assets.errors import HoiError
 
 # EFBIG is what a file-size limit of the process gives, EDQUOT a user's quota.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Where a quota or a file-size limit stops a write, SQLite reports an I/O error.
+FULL_CODES = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+)
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
 
 
@@ -48,6 +53,23 @@ def writing(place: Path) -> Iterator[None]:
                 "give this user write permission there, or set HOI_HOME to a folder of your own",
             ) from error
         raise
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, says that a disk is full.
+
+    Example:
+        >>> is_full(OSError(errno.ENOSPC, "No space left on device"))
+        True
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno in FULL:
+            return True
+        if isinstance(found, sqlite3.Error) and getattr(found, "sqlite_errorcode", 0) in FULL_CODES:
+            return True
+        found = found.__cause__ or found.__context__
+    return False
 
 
 def sync(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.store.disk import replace_bytes, sync, writing
+from hoi_assets.store.integrity import Damaged
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -77,7 +78,8 @@ class ImageStore:
         """The image of that digest, RGB, decoded and checked against the digest.
 
         Raises:
-            HoiError: missing, undecodable, or its pixels do not match its name.
+            HoiError: missing.
+            Damaged: undecodable, or its pixels do not match its name.
 
         Example:
             >>> store.images.open(row["image"]).size  # doctest: +SKIP
@@ -89,7 +91,8 @@ class ImageStore:
         if not path.exists():
             raise HoiError(
                 f"image {digest} is not in {self.folder}",
-                "materialise the asset that draws it again; missing images are redrawn",
+                "materialise the asset that draws it with `hoi run --force`; missing images are "
+                "redrawn",
             )
         try:
             with Image.open(path) as file:
@@ -132,8 +135,9 @@ class ImageStore:
             return False
         return True
 
-    def _damaged(self, path: Path, why: str) -> HoiError:
-        return HoiError(
+    def _damaged(self, path: Path, why: str) -> Damaged:
+        return Damaged(
             f"image {path} is damaged: {why}",
-            "delete that file and materialise the asset that draws it; it is redrawn from its row",
+            "delete that file and materialise the asset that draws it with `hoi run --force`: it "
+            "is redrawn from its row",
         )

@@ -5,7 +5,9 @@ One SQLite file in WAL mode, safe for several processes and threads at once.
 
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from filelock import FileLock
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import canonical_json
-from hoi_assets.store.disk import DiskFull, writing
+from hoi_assets.store.disk import FULL_CODES, DiskFull, writing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,10 +28,6 @@ SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 60.0
 STATUSES = ("accepted", "rejected", "failed")
 SCHEMA = (Path(__file__).parent / "ledger.sql").read_text(encoding="utf-8")
-# Where a quota or a file-size limit stops a write, SQLite reports an I/O error.
-FULL_CODES = frozenset(
-    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
-)
 
 
 class _RequiredRow(TypedDict):
@@ -51,10 +49,13 @@ class Ledger:
 
     Args:
         path: the SQLite file; made with its folder where absent.
+        read_only: the folder cannot be written: read a copy, as SQLite writes even to read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
+        self.read_only = read_only
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._pid: int | None = None
@@ -147,6 +148,20 @@ class Ledger:
             )
             connection.execute("UPDATE counter SET changes = changes + 1")
 
+    def forget(self, stage: str, partition: str | None) -> int:
+        """Remove how the rows of a place ended; generated values stay. Returns how many rows.
+
+        Example:
+            >>> store.ledger.forget("verified_pairs", "hook")  # doctest: +SKIP
+            48
+        """
+        with self._transaction(write=True) as connection:
+            removed = connection.execute(
+                "DELETE FROM rows WHERE stage = ? AND partition = ?", (stage, partition or "")
+            ).rowcount
+            connection.execute("UPDATE counter SET changes = changes + 1")
+        return removed
+
     def rows(
         self,
         stage: str | None = None,
@@ -191,6 +206,11 @@ class Ledger:
 
     @contextmanager
     def _transaction(self, write: bool) -> Iterator[sqlite3.Connection]:
+        if write and self.read_only:
+            raise HoiError(
+                f"cannot write ledger {self.path}: the home is read-only",
+                "give this user write permission there, or set HOI_HOME elsewhere",
+            )
         with self._lock, self._errors_named():
             connection = self._open()
             connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
@@ -208,10 +228,19 @@ class Ledger:
             self._inherited, self._connection = self._connection, None
         if self._connection is None:
             with writing(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = _connect(self.path)
+                path = self._copied() if self.read_only else self.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = _connect(path)
             self._pid = os.getpid()
         return self._connection
+
+    def _copied(self) -> Path:
+        """A copy of the file with its write-ahead log, removed with this process."""
+        self._copy = tempfile.TemporaryDirectory(prefix="hoi-ledger-")
+        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
+            if path.exists():
+                shutil.copyfile(path, Path(self._copy.name) / path.name)
+        return Path(self._copy.name) / self.path.name
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:

@@ -55,6 +55,20 @@ def place_folder(home: Path, asset: str, partition: str | None) -> Path:
     return home / "assets" / asset / folder_name(partition)
 
 
+def version_folder(home: Path, asset: str, partition: str | None, version: str) -> Path:
+    """Folder of one version's files. Raises as `check_names`."""
+    return place_folder(home, asset, partition) / "versions" / version
+
+
+def manifest_file(version: Path) -> Path:
+    """Where the manifest of a version is.
+
+    Args:
+        version: the version's folder.
+    """
+    return version.parent.parent / "manifests" / f"{version.name}.json"
+
+
 def quarantine_folder(home: Path, asset: str, partition: str | None) -> Path:
     """Folder of what a place's gate rejected."""
     return home / "quarantine" / asset / folder_name(partition)

@@ -1,20 +1,24 @@
-"""Removing versions that nothing in force was made from."""
+"""Removing versions that nothing in force was made from, and what belongs to no partition."""
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from hoi_assets.errors import HoiError
 from hoi_assets.store.disk import writing
-from hoi_assets.store.places import places
+from hoi_assets.store.places import folder_name, manifest_file, places
 from hoi_assets.store.published import Published
 from hoi_assets.store.versions import Store
 
+Place = tuple[str, str | None]  # asset, partition
 
-def prune(store: Store, keep: int = 1, dry_run: bool = False) -> list[Path]:
-    """Remove old versions.
+
+def prune(
+    store: Store, keep: int = 1, dry_run: bool = False, known: Collection[str] | None = None
+) -> list[Path]:
+    """Remove old versions, and what belongs to partitions that are gone.
 
     It keeps, per asset and partition, the version in force, the latest `keep` distinct ones, and
     every version that the inputs or parents of a kept one refer to, through any number of steps.
@@ -22,6 +26,9 @@ def prune(store: Store, keep: int = 1, dry_run: bool = False) -> list[Path]:
     Args:
         keep: at least 1.
         dry_run: only list what would be removed.
+        known: partitions that there are. Of others no version stays in force; theirs are removed
+            unless a kept version of another place was made from them, with their evidence and their
+            rows in the ledger. None: all are known.
 
     Returns:
         Folders of the removed versions.
@@ -35,7 +42,13 @@ def prune(store: Store, keep: int = 1, dry_run: bool = False) -> list[Path]:
     """
     if keep < 1:
         raise HoiError(f"prune: keep is {keep}", "keep at least 1: the version in force")
-    kept = _kept(store, keep)
+    if not dry_run:
+        store.require_writable()
+    gone = {place for place in places(store.home) if _is_gone(place[1], known)}
+    kept = _kept(store, keep, gone)
+    if not dry_run:
+        for asset, partition in sorted(gone, key=str):
+            _take_out_of_force(store, asset, partition)
     removed = []
     for asset, partition in places(store.home):
         for path in sorted((store.place(asset, partition) / "versions").glob("*")):
@@ -44,8 +57,22 @@ def prune(store: Store, keep: int = 1, dry_run: bool = False) -> list[Path]:
     return removed
 
 
-def _kept(store: Store, keep: int) -> set[Path]:
-    """Folders of the versions in force, of the latest ones, and of all that these refer to."""
+def _is_gone(partition: str | None, known: Collection[str] | None) -> bool:
+    return known is not None and partition is not None and partition not in known
+
+
+def _take_out_of_force(store: Store, asset: str, partition: str | None) -> None:
+    """Remove a place's pointer, evidence and rows; its log of publications stays for lineages."""
+    pointer = store.place(asset, partition) / "current.json"
+    with store.publishing(asset, partition), writing(pointer):
+        pointer.unlink(missing_ok=True)
+        shutil.rmtree(store.home / "gates" / asset / folder_name(partition), ignore_errors=True)
+    store.ledger.forget(asset, partition)
+
+
+def _kept(store: Store, keep: int, gone: Collection[Place]) -> set[Path]:
+    """Folders of the versions in force, of the latest ones, and of all that these refer to; of the
+    places in `gone` only the last."""
     publications: dict[Path, list[Published]] = {}
     bearing: dict[str, set[Path]] = {}
     pending: list[Path] = []
@@ -54,6 +81,8 @@ def _kept(store: Store, keep: int) -> set[Path]:
         for published in history:
             publications.setdefault(published.path, []).append(published)
             bearing.setdefault(published.version, set()).add(published.path)
+        if (asset, partition) in gone:
+            continue
         pending += list(dict.fromkeys(published.path for published in history[::-1]))[:keep]
         current = store.current(asset, partition)
         if current is not None:
@@ -81,6 +110,7 @@ def _remove(store: Store, asset: str, partition: str | None, path: Path) -> bool
         doomed = store.staging / f"{uuid.uuid4().hex}.pruned"
         path.replace(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
+        manifest_file(path).unlink(missing_ok=True)
         return True
 
 

@@ -1,13 +1,15 @@
 """One published version: its record and its content."""
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hoi_assets.errors import HoiError
-from hoi_assets.hashing import digest_folder, files_below
-from hoi_assets.store.places import place_folder, place_name
+from hoi_assets.hashing import digest_files, digest_folder, files_below
+from hoi_assets.store.integrity import Damaged, first_difference, read_manifest
+from hoi_assets.store.places import UNPARTITIONED, manifest_file, place_name, version_folder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,7 +19,8 @@ VERSION_DIGITS = 16
 
 @dataclass(frozen=True)
 class Published:
-    """One version in the store.
+    """One version in the store. What its methods return is what was published: files that were
+    changed since are refused.
 
     Attributes:
         version: 16 hex digits, the hash of the content.
@@ -43,14 +46,17 @@ class Published:
         return place_name(self.asset, self.partition)
 
     def file(self, name: str) -> Path:
-        """Path of a file or folder of this version.
+        """Path of a file or folder of this version, checked against the version's name.
 
         Raises:
+            Damaged: it is not what was published.
             HoiError: there is no such file, or the version was pruned.
 
         Example:
             >>> published.file("lora/pytorch_lora_weights.safetensors")  # doctest: +SKIP
         """
+        if self.path.is_dir():
+            self.verify([name])
         path = self.path / name
         if not path.exists():
             here = ", ".join(file for file, _ in files_below(self.path)[:10])
@@ -59,6 +65,22 @@ class Published:
                 f"materialise {self.name} again" if not here else "name one of these",
             )
         return path
+
+    def tables(self) -> list[Path]:
+        """Paths of its tables, `*.parquet`, sorted. Empty where the version was pruned.
+
+        Raises:
+            Damaged: one of them is not what was published, or a file is missing or was added.
+
+        Example:
+            >>> store.require("hoi_dataset").tables()  # doctest: +SKIP
+            [PosixPath('.../rows.parquet'), PosixPath('.../summary.parquet')]
+        """
+        if not self.path.is_dir():
+            return []
+        paths = sorted(self.path.glob("*.parquet"))
+        self.verify([path.name for path in paths])
+        return paths
 
     def table(self, name: str) -> "pl.DataFrame":
         """The table `<name>.parquet`. Raises as `file`.
@@ -80,21 +102,38 @@ class Published:
         """
         return json.loads(self.file(f"{name}.json").read_text(encoding="utf-8"))
 
-    def verify(self) -> None:
-        """Recompute the hash of the content.
+    def verify(self, parts: Collection[str] | None = None) -> None:
+        """Check the files against the version's name. A file is read once by a process, unless its
+        state on disk changes.
+
+        Args:
+            parts: files and folders whose content is checked; all where None. Missing and added
+                files are found in any case.
 
         Raises:
-            HoiError: the files are not those that were published.
+            Damaged: the files are not those that were published; names the first one.
 
         Example:
             >>> store.require("verifier").verify()  # doctest: +SKIP
         """
-        found = content_version(self.path)
-        if found != self.version:
-            raise HoiError(
-                f"{self.name} version {self.version} was altered: its files hash to {found}",
-                f"materialise {self.name} again with force: the altered files are set aside",
-            )
+        digests = read_manifest(manifest_file(self.path))
+        if digests is not None and content_name(digests) == self.version:
+            why = first_difference(self.path, digests, parts)
+        elif content_version(self.path) != self.version:
+            # Published before there were manifests: known as a whole only.
+            why = "one of its files is not the file that was written"
+        else:
+            why = None
+        if why is not None:
+            raise self._damaged(why)
+
+    def _damaged(self, why: str) -> Damaged:
+        again = f"`hoi run --force {self.partition or ''}".rstrip() + "`"
+        return Damaged(
+            f"{self.name} version {self.version} was altered: {why} ({self.path})",
+            f"restore that file from a copy, or make the version again with {again} (in the UI: "
+            "materialise with `force`); the altered files are kept in quarantine then",
+        )
 
     def as_record(self) -> dict[str, Any]:
         """The publication as JSON-able data; the path follows from the rest."""
@@ -120,12 +159,39 @@ class Published:
             asset=asset,
             partition=partition,
             version=version,
-            path=place_folder(home, asset, partition) / "versions" / version,
+            path=version_folder(home, asset, partition, version),
             inputs=record["inputs"],
             run_id=record["run_id"],
             published_at=record["published_at"],
             parents=record["parents"],
         )
+
+
+def check_served(home: Path, path: Path) -> None:
+    """Check a file before it is served, where it is part of a version.
+
+    Raises:
+        Damaged: it is not what was published.
+    """
+    parts = path.relative_to(home).parts
+    if len(parts) > 5 and (parts[0], parts[3]) == ("assets", "versions"):
+        _, asset, place, _, version, *name = parts
+        partition = None if place == UNPARTITIONED else place
+        folder = version_folder(home, asset, partition, version)
+        Published(asset, partition, version, folder, {}, None, "").verify(["/".join(name)])
+
+
+def content_name(digests: Mapping[str, str]) -> str:
+    """The version that files of these digests make: 16 hex digits.
+
+    Args:
+        digests: by name, as `hashing.file_digests` gives them.
+
+    Example:
+        >>> content_name({"a": "5f1c", "b": "9a40"})
+        '8b3d63f041f0284f'
+    """
+    return digest_files(digests)[:VERSION_DIGITS]
 
 
 def content_version(folder: Path) -> str:

@@ -4,7 +4,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from hoi_assets.hashing import file_digests
 from hoi_assets.store.disk import sync, writing
+from hoi_assets.store.integrity import Damaged, first_difference, read_manifest, write_manifest
 from hoi_assets.store.versions import Store
 
 
@@ -17,9 +19,14 @@ def trained(store: Store, kind: str, key: str, train: Callable[[Path, Path], Non
     Args:
         kind: what is trained, e.g. "lora".
         key: hash of all that determines the result.
+
+    Raises:
+        Damaged: the files are not those that the training wrote.
     """
     final = store.home / "trained" / kind / key
+    manifest = final.with_name(f"{key}.json")
     if final.is_dir():
+        _check(store, final, manifest)
         return final
     work = store.home / "training" / kind / key
     result = work / "result"
@@ -30,7 +37,23 @@ def trained(store: Store, kind: str, key: str, train: Callable[[Path, Path], Non
         train(work, result)
         for path in result.rglob("*"):
             sync(path)
+        write_manifest(manifest, file_digests(result), store.staging)
         result.replace(final)
         sync(final.parent)
         shutil.rmtree(work, ignore_errors=True)
     return final
+
+
+def _check(store: Store, final: Path, manifest: Path) -> None:
+    if not manifest.exists():
+        # Trained by an earlier release, which wrote none: from now on these files are the ones.
+        write_manifest(manifest, file_digests(final), store.staging)
+        return
+    digests = read_manifest(manifest)
+    why = "its manifest is damaged" if digests is None else first_difference(final, digests)
+    if why is not None:
+        raise Damaged(
+            f"trained weights {final} were altered: {why}",
+            "restore that file from a copy, or delete that folder and run again: the training is "
+            "repeated",
+        )

@@ -2,10 +2,12 @@
 
 Layout below `home`:
     assets/<asset>/<partition or "_">/versions/<version>/...   the files of one version, read-only
+    assets/<asset>/<partition or "_">/manifests/<version>.json the digest of each of its files
     assets/<asset>/<partition or "_">/current.json             which version is in force
     assets/<asset>/<partition or "_">/publications.jsonl       every publication, oldest first
     quarantine/<asset>/<partition or "_">/<version>/           content/ and evidence.json
     images/<aa>/<pixel digest>.png, ledger.sqlite, staging/, locks/, hoi.duckdb (derived)
+    home.json                                                  the profile that the home belongs to
     latents/<aa>/<image key>-<batch size>.safetensors: of DetailScribe; may be deleted
 """
 
@@ -18,20 +20,24 @@ from pathlib import Path
 from typing import Any
 
 from hoi_assets.errors import HoiError
-from hoi_assets.hashing import canonical_json, files_below
+from hoi_assets.hashing import canonical_json, file_digests, files_below
 from hoi_assets.store import locks, quarantine
 from hoi_assets.store.disk import append_line, replace_bytes, sync, writing
+from hoi_assets.store.home import adopt, check_path, check_profile
 from hoi_assets.store.images import ImageStore
+from hoi_assets.store.integrity import write_manifest
 from hoi_assets.store.ledger import Ledger
 from hoi_assets.store.places import (
     UNPARTITIONED,
     check_names,
+    manifest_file,
     place_folder,
     place_name,
     places,
     quarantine_folder,
+    version_folder,
 )
-from hoi_assets.store.published import Published, content_version
+from hoi_assets.store.published import Published, content_name, content_version
 from hoi_assets.store.staging import Staging, parquet_bytes, remove_abandoned
 
 __all__ = ["Published", "Staging", "Store", "content_version", "parquet_bytes", "place_name"]
@@ -41,7 +47,12 @@ class Store:
     """Everything the platform stores, below one folder. Safe for several processes.
 
     Args:
-        home: the folder, made where absent; may hold spaces.
+        home: the folder, made where absent; one that cannot be written can be read.
+        profile: name of the profile at work; it becomes the home's with the first version staged.
+            None where none is.
+
+    Raises:
+        HoiError: a path that cannot be a home, a home of another profile, or no permission.
 
     Example:
         >>> store = Store(Path("data/out"))  # doctest: +SKIP
@@ -50,17 +61,37 @@ class Store:
         ...     published = store.publish(staging, inputs={}, run_id=None)
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, profile: str | None = None) -> None:
         self.home = Path(home).absolute()
+        self.profile = profile
         self.staging = self.home / "staging"
         self.locks = self.home / "locks"
-        with writing(self.home):
-            self.staging.mkdir(parents=True, exist_ok=True)
-            self.locks.mkdir(exist_ok=True)
-        remove_abandoned(self.staging)
+        check_path(self.home)
+        if profile is not None:
+            check_profile(self.home, profile)
+        if not self.read_only:
+            with writing(self.home):
+                self.staging.mkdir(parents=True, exist_ok=True)
+                self.locks.mkdir(exist_ok=True)
+                remove_abandoned(self.staging)
 
-    def __reduce__(self) -> tuple[type["Store"], tuple[Path]]:
-        return Store, (self.home,)
+    def __reduce__(self) -> tuple[type["Store"], tuple[Path, str | None]]:
+        return Store, (self.home, self.profile)
+
+    @cached_property
+    def read_only(self) -> bool:
+        """Whether the home exists and this process cannot write it."""
+        folders = [path for path in (self.home, self.staging, self.locks) if path.exists()]
+        return not all(os.access(path, os.W_OK) for path in folders)
+
+    def require_writable(self) -> None:
+        """Raises HoiError where the home cannot be written."""
+        if self.read_only:
+            raise HoiError(
+                f"the home {self.home} cannot be written",
+                "give this user write permission there, or set HOI_HOME to a folder of your own; "
+                "stale, sql, summary and trace read it as it is",
+            )
 
     @cached_property
     def images(self) -> ImageStore:
@@ -70,7 +101,7 @@ class Store:
     @cached_property
     def ledger(self) -> Ledger:
         """Generated values by key, and how rows ended."""
-        return Ledger(self.home / "ledger.sqlite")
+        return Ledger(self.home / "ledger.sqlite", read_only=self.read_only)
 
     def stage(self, asset: str, partition: str | None = None) -> Staging:
         """A fresh folder in which to put a version together.
@@ -79,6 +110,8 @@ class Store:
             >>> with store.stage("verifier") as staging:  # doctest: +SKIP
             ...     staging.write_json("thresholds", {"fidelity": 0.7})
         """
+        if self.profile is not None:
+            adopt(self.home, self.profile, self.staging)
         return Staging(self.staging, asset, partition)
 
     def publish(
@@ -112,9 +145,10 @@ class Store:
                 f"{place_name(staging.asset, staging.partition)}: nothing was staged",
                 "write at least one table or file before publishing, and publish once",
             )
-        version = staging.version()
+        digests = file_digests(staging.path)
+        version = content_name(digests)
         folder = self.place(staging.asset, staging.partition)
-        target = folder / "versions" / version
+        target = version_folder(self.home, staging.asset, staging.partition, version)
         published = Published(
             asset=staging.asset,
             partition=staging.partition,
@@ -129,6 +163,7 @@ class Store:
             self.images.flush()
             _seal(staging.path, files)
             target.parent.mkdir(parents=True, exist_ok=True)
+            write_manifest(manifest_file(target), digests, self.staging)
             if target.exists() and content_version(target) != version:
                 quarantine.set_aside(self.home, target, staging.asset, staging.partition)
             if not target.exists():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hoi_assets.errors import HoiError
-from hoi_assets.hashing import digest, digest_file
+from hoi_assets.hashing import digest, digest_file_cached
 from hoi_assets.settings import ModelRef, restore_remedy
 
 DIGESTED_SUFFIXES = (".safetensors", ".json", ".txt")
@@ -15,20 +15,26 @@ SAMPLED_FROM_BYTES = 64 << 20
 SAMPLED_BLOCKS = 16
 BLOCK_BYTES = 64 << 10
 
-_file_digests: dict[tuple[str, int, int], str] = {}
-
 
 def weights_folder(ref: ModelRef) -> Path | None:
     """The local folder of `ref`; None for a hub repository.
 
     Raises:
-        HoiError: no such folder, or a hub repository without a pinned revision.
+        HoiError: no such folder; a hub repository without a pinned revision, or one that is hidden
+            by a folder of the same name in the working folder.
     """
     if ref.revision is not None:
         if not re.fullmatch(r"[0-9a-f]{40}", ref.revision):
             raise HoiError(
                 f"model {ref.source!r} has revision {ref.revision!r}, which is not a commit",
                 "pin `revision` to the 40 hexadecimal digits of a commit, so that it cannot change",
+            )
+        if Path(ref.source).exists():
+            # The libraries would load that folder in its place.
+            raise HoiError(
+                f"model {ref.source!r} is a hub repository, but {Path.cwd() / ref.source} exists",
+                "run from another folder; or to use that one, name it by its whole path and leave "
+                "out `revision`",
             )
         return None
     folder = ref.folder
@@ -48,7 +54,7 @@ def model_digest(ref: ModelRef) -> str:
     Raises:
         HoiError: as `weights_folder`.
     """
-    return _model_digest(ref, _file_digest)
+    return _model_digest(ref, digest_file_cached)
 
 
 def model_fingerprint(ref: ModelRef) -> str:
@@ -73,18 +79,10 @@ def _model_digest(ref: ModelRef, digest_of: Callable[[Path], str]) -> str:
     return digest({"contents": contents, "dtype": ref.dtype})
 
 
-def _file_digest(path: Path) -> str:
-    stat = path.stat()
-    key = (str(path), stat.st_size, stat.st_mtime_ns)
-    if key not in _file_digests:
-        _file_digests[key] = digest_file(path)
-    return _file_digests[key]
-
-
 def _file_fingerprint(path: Path) -> str:
     size = path.stat().st_size
     if size < SAMPLED_FROM_BYTES:
-        return _file_digest(path)
+        return digest_file_cached(path)
     found = hashlib.sha256(f"{size} bytes\n".encode())
     with path.open("rb") as file:
         for block in range(SAMPLED_BLOCKS):

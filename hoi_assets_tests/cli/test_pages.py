@@ -13,6 +13,8 @@ from starlette.testclient import TestClient
 
 from hoi_assets.cli.pages import pages_app
 from hoi_assets.settings import ROOT
+from hoi_assets.store.versions import Store
+from hoi_assets_tests.damage import damage
 
 
 @pytest.fixture
@@ -21,7 +23,6 @@ def home(tmp_path: Path) -> Path:
     for name in (
         "data_docs/index.html",
         "data_docs/expectations/rows.html",
-        "assets/evaluation_report/_/versions/abc/report.html",
         "assets/verifier/_/versions/abc/summary.parquet",
         "dagster/history/runs.db",
     ):
@@ -32,12 +33,27 @@ def home(tmp_path: Path) -> Path:
     return home
 
 
+def published_report(home: Path) -> Path:
+    store = Store(home)
+    with store.stage("evaluation_report") as staging:
+        staging.write_text("report.html", "<h1>Scores</h1>")
+        return store.publish(staging, {}, None).file("report.html")
+
+
+def test_damaged_report_is_not_served(home: Path) -> None:
+    report = published_report(home)
+    damage(report)
+    answer = TestClient(pages_app(home)).get(f"/{report.relative_to(home)}")
+    assert answer.status_code == 500
+    assert "report.html is not the file that was written" in answer.text
+
+
 def test_data_docs_and_reports_are_served_and_nothing_else(home: Path) -> None:
     client = TestClient(pages_app(home))
     assert "Nothing has been validated yet" in client.get("/").text  # the index is built on demand
     assert client.get("/data_docs/expectations/rows.html").status_code == 200
-    report = "assets/evaluation_report/_/versions/abc/report.html"
-    assert client.get(f"/{report}").text == report
+    report = published_report(home)
+    assert client.get(f"/{report.relative_to(home)}").text == "<h1>Scores</h1>"
     for hidden in (
         "assets/verifier/_/versions/abc/summary.parquet",
         "dagster/history/runs.db",

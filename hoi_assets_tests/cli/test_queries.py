@@ -1,8 +1,8 @@
-"""Every query command on an empty home, on one with a row of each kind, and on a fresh asset."""
+"""Every query command on an empty home, on one of one row a table, and on one full of rows."""
 
 import json
+import re
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -12,47 +12,21 @@ from hoi_assets.cli.image_trace import BENCHMARK_IN, DRAWN_IN
 from hoi_assets.cli.main import main
 from hoi_assets.cli.output import print_json
 from hoi_assets.defs.ppv.prompts import base_prompt_taxonomy
+from hoi_assets.evaluation.scorecards import SCORECARD
 from hoi_assets.settings import load_settings
 from hoi_assets.store.versions import Store
+from hoi_assets_tests.cli.homes import WORDS, fill_home, image_id
 from hoi_assets_tests.cli.test_rate import executed
-from hoi_assets_tests.rating.published import publish, small_store
 
 OK, USER_ERROR = ExitCode.OK, ExitCode.USER_ERROR
 CATEGORY, SCENARIO = "hook", "functional"
 STEP_KEYS = {"step", "facts"}
 STALE_KEYS = {"total", "fresh", "runs_by_default", "assets"}
-SUMMARY_KEYS = {"categories", "scenarios", "scores", "costs", "places"}
+SUMMARY_KEYS = {"profile", "categories", "scenarios", "scores", "costs", "orphaned", "places"}
 
 
-def image_id(asset: str) -> str:
-    return f"{DRAWN_IN.index(asset):x}" * 16
-
-
-def publish_one_row_each(home: Path) -> Store:
-    """One image of every kind, the prompt of one, and a scorecard of one score."""
-    store = small_store(home)
-    prompt = pl.DataFrame({"prompt_id": ["p0"], "prompt": ["a hand"], "status": ["accepted"]})
-    publish(store, "detailed_prompts", CATEGORY, prompt)
-    for asset in DRAWN_IN:
-        partition = SCENARIO if asset in BENCHMARK_IN else CATEGORY
-        source = "baseline_images" if asset == "initial_images" else asset
-        table = store.require(source, partition).table("rows").head(1)
-        ids = {"image_id": pl.lit(image_id(asset)), "base_digest": pl.lit("of another model")}
-        publish(store, asset, partition, table.with_columns(**ids))
-    score: dict[str, Any] = {
-        "suite": "hoi",
-        "method": "base",
-        "metric": "clip_score",
-        "slice_kind": "all",
-        "n": 1,
-        "mean": 0.5,
-        "ci_low": None,
-        "ci_high": None,
-    }
-    with store.stage("hoi_scorecards") as out:
-        out.write_table("scorecard", pl.DataFrame([score]))
-        store.publish(out, {"code_version": "1"}, None, {})
-    return store
+def id_in(asset: str) -> str:
+    return image_id(asset, SCENARIO if asset in BENCHMARK_IN else CATEGORY)
 
 
 @pytest.fixture
@@ -63,39 +37,49 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-# Command, how it ends on an empty home and on one with a row each, and the keys of its JSON.
-TABLE = [
-    (["stale"], OK, OK, STALE_KEYS),
-    (["stale", "--all"], OK, OK, STALE_KEYS),
-    (["summary"], OK, OK, SUMMARY_KEYS),
-    *((["trace", image_id(asset)], USER_ERROR, OK, STEP_KEYS) for asset in DRAWN_IN),
-    (["trace", "1234"], USER_ERROR, USER_ERROR, set()),
+# Command, how it ends on an empty home, on one of one row a table and on a full one, and the keys
+# of its JSON; None where it prints none.
+TABLE: list[tuple[list[str], str, set[str] | None]] = [
+    (["stale"], "ok ok ok", STALE_KEYS),
+    (["stale", "--all"], "ok ok ok", STALE_KEYS),
+    (["summary"], "ok ok ok", SUMMARY_KEYS),
+    *((["trace", id_in(asset)], "error ok ok", STEP_KEYS) for asset in DRAWN_IN),
+    (["trace", "1234"], "error error error", set()),
     # Not drawn by the profile's model, so that nothing has to be loaded.
-    (["replay", image_id("candidate_images")], USER_ERROR, USER_ERROR, set()),
-    (["sql", "select asset, version from publications"], OK, OK, {"asset", "version"}),
-    (["sql", "select sum(seed) as seed from candidate_images"], USER_ERROR, OK, {"seed"}),
-    (["prune", "--dry-run"], OK, OK, {"versions", "count", "dry_run"}),
-    (["rate", "status"], OK, OK, {"study", "raters"}),
-    (["rate", "status", "cups"], USER_ERROR, USER_ERROR, set()),
+    *((["replay", id_in(asset)], "error error error", set()) for asset in DRAWN_IN),
+    (["sql", "select asset, version from publications"], "ok ok ok", {"asset", "version"}),
+    (["sql", "select sum(seed) as seed from candidate_images"], "error ok ok", {"seed"}),
+    (["prune", "--dry-run"], "ok ok ok", {"versions", "count", "orphaned", "dry_run"}),
+    (["rate", "status"], "ok ok ok", {"study", "raters"}),
+    (["rate", "status", "cups"], "error error error", set()),
+    (["rate", "links", "cups", "anna"], "error error error", None),
+    (["backfill", "--all", "--only", "failed"], "ok ok ok", None),
+    (["run", CATEGORY, SCENARIO, "--only", "failed"], "ok ok ok", None),
 ]
+HOMES = {"empty": 0, "one row": 1, "full": 3}
 
 
-@pytest.mark.parametrize("full", [False, True], ids=["empty home", "one row each"])
-def test_queries_answer_on_every_home_as_text_and_as_json(
-    full: bool, empty_home: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HOMES)
+def test_commands_answer_on_every_home_as_text_and_as_json(
+    kind: str, empty_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if full:
-        publish_one_row_each(empty_home)
-    for arguments, ends_empty, ends_full, keys in TABLE:
-        ends = ends_full if full else ends_empty
+    if kind != "empty":
+        fill_home(empty_home, HOMES[kind], [CATEGORY, SCENARIO] if kind == "one row" else None)
+    for arguments, ends, keys in TABLE:
+        end = {"ok": OK, "error": USER_ERROR}[ends.split()[list(HOMES).index(kind)]]
         capsys.readouterr()
-        assert main(arguments) == ends, arguments
+        assert main(arguments) == end, arguments
         text = capsys.readouterr()
-        assert bool(text.out) == (ends == OK), arguments
-        assert main([*arguments, "--json"]) == ends, arguments
+        assert bool(text.out) == (end == OK), arguments
+        assert text.err.startswith("error: ") == (end == USER_ERROR), arguments
+        assert "None" not in text.out + text.err, arguments
+        if keys is None:
+            continue
+        assert main([*arguments, "--json"]) == end, arguments
         answer = capsys.readouterr()
-        if ends == USER_ERROR:
-            assert not answer.out and answer.err == text.err and text.err.startswith("error: ")
+        if end == USER_ERROR:
+            assert not answer.out and answer.err == text.err
             continue
         found = json.loads(answer.out)
         assert not answer.err, arguments
@@ -103,18 +87,47 @@ def test_queries_answer_on_every_home_as_text_and_as_json(
             assert set(one) == keys, arguments
 
 
+@pytest.mark.slow
+def test_every_published_table_can_be_queried(
+    empty_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill_home(empty_home, 1, [CATEGORY, SCENARIO])
+    assert main(["sql", "show tables", "--json"]) == OK
+    names = [row["name"] for row in json.loads(capsys.readouterr().out)]
+    assert len(names) > 40
+    for name in names:
+        assert main(["sql", f"select * from {name}"]) == OK, name
+        assert main(["sql", f"select * from {name}", "--json"]) == OK, name
+
+
+@pytest.mark.slow
+def test_healthy_home_is_fresh_and_a_run_of_what_is_stale_makes_nothing(
+    empty_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill_home(empty_home, 2)
+    assert main(["stale"]) == OK
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == "99 of 99 are fresh"
+    assert main(["stale", "--all"]) == OK
+    rows = capsys.readouterr().out.splitlines()[2:-1]
+    assert len(rows) == 99 and all(row.split()[-1] == "fresh" for row in rows)
+    assert main(["run", "--only", "stale"]) == OK
+    shown = capsys.readouterr().out
+    assert "skipped" in shown and "made" not in shown.split("category")[0]
+
+
 def test_trace_tells_the_way_of_an_image_of_either_pipeline(
     empty_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    publish_one_row_each(empty_home)
+    fill_home(empty_home, 1, [CATEGORY, SCENARIO])
     steps = {}
     for asset in DRAWN_IN:
         capsys.readouterr()
-        assert main(["trace", image_id(asset)[:8], "--json"]) == OK
+        assert main(["trace", id_in(asset)[:8], "--json"]) == OK
         found = json.loads(capsys.readouterr().out)
         steps[asset] = [one["step"].split(" (")[0].split(":")[0] for one in found]
         (drawn,) = [one["facts"] for one in found if one["step"].startswith("drawn")]
-        assert drawn["image_id"] == image_id(asset)
+        assert drawn["image_id"] == id_in(asset)
     assert steps["candidate_images"] == [
         *("prompt", "drawn", "verified_pairs", "hoi_dataset", "made from")
     ]
@@ -124,10 +137,35 @@ def test_trace_tells_the_way_of_an_image_of_either_pipeline(
     assert steps["baseline_images"] == [*before, "baseline_images", "made from"]
 
 
+def test_trace_tells_which_encoders_cut_the_prompt(
+    empty_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = fill_home(empty_home, 1, [CATEGORY, SCENARIO]).platform.store
+    told = {"text_encoder_tokens": 90, "cut_by": "text_encoder", "prompt_cut": True}
+    for asset in DRAWN_IN:
+        partition = SCENARIO if asset in BENCHMARK_IN else CATEGORY
+        table = store.require(asset, partition).table("rows")
+        cut = table.with_columns(**{name: pl.lit(value) for name, value in told.items()})
+        with store.stage(asset, partition) as out:
+            out.write_table("rows", cut)
+            store.publish(out, {}, None)
+        capsys.readouterr()
+        assert main(["trace", id_in(asset), "--json"]) == OK
+        found = json.loads(capsys.readouterr().out)
+        (drawn,) = [one["facts"] for one in found if one["step"].startswith("drawn")]
+        assert told.items() <= drawn.items()
+
+
 def test_summary_shows_a_score_of_one_image_without_an_interval(
     empty_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    publish_one_row_each(empty_home)
+    store = Store(empty_home)
+    row = SCORECARD.frame(
+        [dict.fromkeys(SCORECARD.schema) | WORDS | {"n": 1, "mean": 0.5, "prompts": 1}]
+    )
+    with store.stage("hoi_scorecards") as out:
+        out.write_table("scorecard", row)
+        store.publish(out, {}, None)
     assert main(["summary"]) == OK
     (line,) = [row for row in capsys.readouterr().out.splitlines() if "clip_score" in row]
     assert "0.500" in line and "–" in line
@@ -146,8 +184,11 @@ def test_stale_lists_fresh_assets_with_all_and_says_what_a_run_makes(
     shown = capsys.readouterr().out
     assert "base_prompt_taxonomy" not in shown and "detailed_prompts" in shown
     assert "1 of " in shown
-    runs = "`hoi run --only stale` runs the profile's partitions: index_press, power_sphere, worn,"
-    assert runs in shown and "are of other partitions: name these, or add --all" in shown
+    # One line for what the profile runs, one for the rest; together all that is not fresh.
+    own, others = (int(found) for found in re.findall(r"makes (?:the other )?(\d+)", shown))
+    assert f"1 of {1 + own + others} are fresh" in shown
+    assert "`hoi run --only stale` makes" in shown
+    assert "`hoi run --only stale --all` makes the other" in shown and "tripod" in shown
 
     assert main(["stale", "--all"]) == OK
     (line,) = [

@@ -16,6 +16,7 @@ from dagster import AssetKey, DagsterRunStatus
 
 from hoi_assets.defs.all_definitions import all_definitions
 from hoi_assets.defs.backfills import launch_backfills
+from hoi_assets.defs.dagster_private import repository_of
 from hoi_assets.defs.project import Project, load_project
 from hoi_assets.defs.runs import (
     DRIVER_TAG,
@@ -101,6 +102,25 @@ def test_every_run_of_the_loop_is_in_dagster_with_its_partition(folder, instance
     assert partitions["category"] == "hook"
     assert partitions["dataset_and_model"] is None
     assert {run.tags[PID_TAG] for run in runs} == {str(os.getpid())}
+    # What the UI lists runs by, under their jobs and on its Overview.
+    assert {repository_label(run) for run in runs} == {"__repository__@hoi_assets.definitions"}
+
+
+def repository_label(run: dg.DagsterRun) -> str | None:
+    origin = run.remote_job_origin
+    return None if origin is None else origin.repository_origin.get_label()
+
+
+def test_runs_that_regenerate_makes_are_listed_where_it_is(folder, instance):
+    ours = repository_of(instance, None)
+    elsewhere = type(ours)(ours.code_location_origin, "elsewhere")
+    parent = instance.create_run_for_job(
+        small_line_job(), remote_job_origin=elsewhere.get_job_origin("regenerate")
+    )
+    run_pipelines(small_project(folder), instance, ["hook"], log=quiet, parent_run_id=parent.run_id)
+    assert {repository_label(run) for run in instance.get_runs()} == {
+        "elsewhere@hoi_assets.definitions"
+    }
 
 
 def test_second_loop_over_the_same_inputs_makes_nothing(folder, instance):

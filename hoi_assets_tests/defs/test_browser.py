@@ -1,4 +1,4 @@
-"""The UI in a real browser: clicks that materialise, the contact sheet, Data Docs, staleness."""
+"""The UI in a real browser: clicks that materialise, contact sheet, Data Docs, staleness, runs."""
 
 import json
 import os
@@ -13,12 +13,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
 
 from hoi_assets.settings import ROOT
 from hoi_assets.store.versions import Store
-from hoi_assets_tests.pipeline_fixture import environment, write_profile
+from hoi_assets_tests.cli.homes import fill_home
+from hoi_assets_tests.pipeline_fixture import environment, hoi, write_profile
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -162,15 +165,67 @@ def test_a_changed_setting_shows_the_asset_unsynced_before_anything_runs(page, u
     _reload_definitions(url)
 
 
+@pytest.fixture(scope="module")
+def command_line_run(url: str, home: Path) -> str:
+    """Id of a run that `hoi run` made beside the UI: of the report alone, over made-up assets."""
+    profile = write_profile(home)
+    fill_home(home / "home", 3, profile=str(profile))
+    for evidence in (home / "home" / "gates" / "evaluation_report" / "_").glob("*.json"):
+        evidence.unlink()
+    hoi(home / "home", profile, "run", "--only", "stale")
+    with dg.DagsterInstance.from_config(str(home / "home" / "dagster")) as instance:
+        (run,) = [run for run in instance.get_runs() if run.job_name == "evaluation"]
+    return run.run_id
+
+
+RUNS_OF_JOB = """{ repositoryOrError(repositorySelector: {
+  repositoryName: "__repository__", repositoryLocationName: "hoi_assets.definitions"
+}) { ... on Repository { pipelines { name runs {
+  runId repositoryOrigin { repositoryName repositoryLocationName }
+} } } } }"""
+
+
+def test_run_of_the_command_line_is_listed_under_its_job_as_those_of_the_ui(url, command_line_run):
+    repository = _ask(url, RUNS_OF_JOB)["repositoryOrError"]
+    runs = {job["name"]: job["runs"] for job in repository["pipelines"]}
+    (run,) = [one for one in runs["evaluation"] if one["runId"] == command_line_run]
+    assert run["repositoryOrigin"] == {
+        "repositoryName": "__repository__",
+        "repositoryLocationName": "hoi_assets.definitions",
+    }
+
+
+def test_run_of_the_command_line_is_on_the_overview_and_on_its_jobs_page(
+    page, url, command_line_run
+) -> None:  # type: ignore[no-untyped-def]
+    page.goto(f"{url}/locations/hoi_assets.definitions/jobs/evaluation/runs")
+    page.get_by_text(command_line_run[:8]).first.wait_for()
+    page.goto(f"{url}/overview/activity/timeline")
+    page.get_by_role("link", name="evaluation", exact=True).first.wait_for()
+
+
+def test_the_reports_link_in_the_ui_opens_the_report(page, url, command_line_run) -> None:  # type: ignore[no-untyped-def]
+    page.goto(f"{url}/assets/evaluation_report")
+    link = page.locator('a[href$="/report.html"]').first
+    with page.expect_popup() as opened:
+        link.click()
+    opened.value.get_by_role("heading", name="Evaluation report").wait_for()
+
+
+def _ask(url: str, query: str) -> dict[str, Any]:
+    body = json.dumps({"query": query}).encode()
+    request = urllib.request.Request(f"{url}/graphql", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as reply:
+        return json.loads(reply.read())["data"]
+
+
 def _reload_definitions(url: str) -> None:
     query = (
         'mutation { reloadRepositoryLocation(repositoryLocationName: "hoi_assets.definitions")'
         " { __typename } }"
     )
-    body = json.dumps({"query": query}).encode()
-    request = urllib.request.Request(f"{url}/graphql", body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as reply:
-        assert b"WorkspaceLocationEntry" in reply.read()
+    found = _ask(url, query)["reloadRepositoryLocation"]
+    assert found == {"__typename": "WorkspaceLocationEntry"}
 
 
 def _shown(page, address: str, element) -> bool | None:  # type: ignore[no-untyped-def]

@@ -13,12 +13,18 @@ from hoi_assets.store.versions import Published, Store
 from hoi_assets_tests.rating.conftest import picture
 
 
-def publish(store: Store, asset: str, partition: str | None = None, **tables: Any) -> Published:
+def publish(
+    store: Store,
+    asset: str,
+    partition: str | None = None,
+    made_from: dict[str, str] | None = None,
+    **tables: Any,
+) -> Published:
     with store.stage(asset, partition) as out:
         for name, rows in tables.items():
             frame = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame(rows)
             out.write_table(name, frame)
-        store.publish(out, {"code_version": "1"}, None, {})
+        store.publish(out, {"code_version": "1"}, None, made_from)
     return store.require(asset, partition)
 
 

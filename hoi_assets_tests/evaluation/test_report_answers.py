@@ -98,7 +98,7 @@ def test_examiner_looks_at_accepted_and_rejected_candidates(store: Store) -> Non
         "verified_pairs": {"hook": publish_verdicts(store, rows)},
         "detailed_prompts": {"hook": publish(store, "detailed_prompts", "hook", rows=prompts)},
     }
-    settings, told = load_settings(), list[str]()
+    settings, told = load_settings("tiny"), list[str]()
     found = examine_candidates(store, settings, parents, read_verdicts(parents), told.append)
     assert {name: one.n for name, one in found.items()} == {
         "accepted": 6,

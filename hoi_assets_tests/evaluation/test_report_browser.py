@@ -46,7 +46,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "verifier": publish(store, "verifier", **verifier_tables()),
     }
     path = folder / "report.html"
-    path.write_text(build_report(store, load_settings(), parents).html, encoding="utf-8")
+    path.write_text(build_report(store, load_settings("tiny"), parents).html, encoding="utf-8")
     return path
 
 

@@ -14,7 +14,7 @@ from hoi_assets.evaluation.report import TEMPLATES, build_report
 from hoi_assets.evaluation.report_gallery import describe_gallery
 from hoi_assets.evaluation.report_pairs import describe_pairs
 from hoi_assets.evaluation.report_verdicts import GALLERY_IMAGES, READ, read_verdicts
-from hoi_assets.ppv.verdicts import verdict_label
+from hoi_assets.ppv.verdicts import VERDICT_ROWS, verdict_label
 from hoi_assets.settings import load_settings
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.evaluation.report_parents import (
@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def page_of(store: Store, parents: dict[str, Any]) -> str:
-    page = build_report(store, load_settings(), parents)
+    page = build_report(store, load_settings("tiny"), parents)
     assert page.summary["external_references"].item() == 0
     return page.html
 
@@ -84,7 +84,7 @@ def test_defects_are_outlined_where_the_verdict_is_about_fidelity(store: Store) 
 
 
 def test_versions_from_before_there_were_maps_are_shown_without(store: Store) -> None:
-    rows = pl.DataFrame([verdict(store, 0, "low_fidelity"), verdict(store, 1)])
+    rows = VERDICT_ROWS.frame([verdict(store, 0, "low_fidelity"), verdict(store, 1)])
     old = rows.drop("defect_map", "defect_share", "defect_kind")
     new = [verdict(store, 2, "low_fidelity", defect_map=defect_map(store), defect_share=0.1)]
     parents = {

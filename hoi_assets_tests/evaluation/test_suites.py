@@ -13,6 +13,7 @@ from hoi_assets.evaluation.benchmark_scores import CANDIDATE_SCORES
 from hoi_assets.evaluation.hoi_suite import score_hoi
 from hoi_assets.evaluation.interacting_suite import score_interacting
 from hoi_assets.evaluation.metric_agreement import METRIC_AGREEMENT
+from hoi_assets.evaluation.run_metrics import score_images
 from hoi_assets.evaluation.scorecards import COMPARISONS, SCORECARD, SCORES
 from hoi_assets.evaluation.suite_scores import SuiteScores
 from hoi_assets.evaluation.vlm_judge import JUDGE_RATINGS
@@ -189,3 +190,48 @@ def test_suite_without_an_image_says_what_to_materialise(store: Store) -> None:
     for given, questions in (([], QUESTIONS), (drawn, {})):
         with pytest.raises(HoiError, match="materialise interaction_decompositions"):
             score_interacting(store, settings, given, questions, questions, votes, print)
+
+
+def counts_of(table: pl.DataFrame) -> dict[str, tuple[int | None, bool | None]]:
+    rows = table.select("metric", "prompt_tokens", "prompt_cut").unique().rows()
+    return {metric: (tokens, cut) for metric, tokens, cut in rows}
+
+
+def test_scores_say_what_their_models_read_of_the_text(store: Store) -> None:
+    # The tiny judges read 48 tokens.
+    long = "a photo of a hand with a red mug" + " on a box" * 15
+    rows = hoi_images(store).filter(status="accepted", suite="hoi").head(1)
+    short = score_images(store, settings_with(), rows, None, str)
+    cut = score_images(store, settings_with(), rows.with_columns(prompt=pl.lit(long)), None, str)
+    assert dict(cut.schema) == SCORES.schema
+    assert counts_of(short)["clip_score"] == (14, False)
+    assert counts_of(cut)["clip_score"] == (14 + 45, True)
+    assert counts_of(short)["image_reward"] == (11, False)
+    assert counts_of(cut)["image_reward"] == (11 + 45, True)
+    # The examiner reads no text.
+    assert counts_of(cut)["examiner_all"] == (None, None)
+
+
+def test_benchmark_scores_say_so_by_the_longest_question(store: Store) -> None:
+    # The tiny critic and component examiner read 32 tokens.
+    long = "does the hand touch the cup" + " on the box" * 10 + "?"
+    questions = QUESTIONS | {"p0": ["is the cup red?", long]}
+    found = score_interacting(
+        store, settings_with(), interacting_images(store), questions, PHRASES, table([]), str
+    )
+    check_declared(found)
+    assert found.candidates is not None
+    for scores in (found.candidates, found.scores):
+        for metric in ("component_accuracy", "examiner_components"):
+            asked = scores.filter(metric=metric)
+            assert set(asked.filter(evaluation_prompt_id="p0")["prompt_cut"]) == {True}
+            assert set(asked.filter(evaluation_prompt_id="p1")["prompt_cut"]) == {False}
+            assert asked.filter(evaluation_prompt_id="p0")["prompt_tokens"].min() > 32
+        assert set(scores.filter(metric="clip_score")["prompt_cut"]) == {False}
+
+
+def test_images_of_an_older_edition_are_scored_beside_new_ones(store: Store) -> None:
+    new = hoi_images(store).with_columns(prompt_cut=False, text_encoder_tokens=9)
+    old = hoi_images(store).with_columns(image_id=pl.format("old-{}", "image_id"))
+    found = score_hoi(store, settings_with(), [new, old], None, table([]), str)
+    assert found.scores["image_id"].n_unique() == 2 * 8

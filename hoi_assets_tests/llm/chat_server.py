@@ -28,19 +28,25 @@ class Answer:
     finish: str = "stop"
     delay_s: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
+    trickle_s: float = 0.0  # between the bytes of the body
+    model: str | None = None  # that answers; None: the requested one
 
 
 class Server:
     """A chat and image endpoint on loopback; `behaviour(request, number)` decides each answer.
 
-    `requests` and `keys` are the bodies and Authorization headers received, `most_busy` the most
-    requests handled at once.
+    `requests` and `keys` are the bodies and Authorization headers received, `times` when, and
+    `most_busy` the most requests handled at once. `files` are served to GET by their path, and
+    `fetched` are the paths that were asked for.
     """
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
         self.requests: list[Request] = []
         self.keys: list[str | None] = []
+        self.times: list[float] = []
+        self.files: dict[str, Answer | bytes] = {}
+        self.fetched: list[str] = []
         self.busy = self.most_busy = 0
         lock = threading.Lock()
         server = self
@@ -53,23 +59,39 @@ class Server:
                     number = len(server.requests)
                     server.requests.append({**request, "path": self.path})
                     server.keys.append(self.headers.get("Authorization"))
+                    server.times.append(time.monotonic())
                     server.busy += 1
                     server.most_busy = max(server.most_busy, server.busy)
                 answer = server.behaviour(request, number)
                 time.sleep(answer.delay_s)
-                image = self.path.endswith("/images/generations")
+                image = self.path.partition("?")[0].endswith("/images/generations")
                 form = server.image if image else server.completion
                 body = answer.body if answer.body is not None else form(request, answer)
                 with lock:
                     server.busy -= 1
+                self.send(answer, body.encode())
+
+            def do_GET(self) -> None:
+                with lock:
+                    server.fetched.append(self.path)
+                found = server.files.get(self.path, Answer(status=404))
+                if isinstance(found, bytes):
+                    self.send(Answer(), found)
+                else:
+                    self.send(found, (found.body or "").encode())
+
+            def send(self, answer: Answer, body: bytes) -> None:
                 try:
                     self.send_response(answer.status)
                     self.send_header("Content-Type", "application/json")
                     for name, value in answer.headers.items():
                         self.send_header(name, value)
                     self.end_headers()
-                    self.wfile.write(body.encode())
-                except BrokenPipeError:
+                    step = 1 if answer.trickle_s else max(1, len(body))
+                    for start in range(0, len(body), step):
+                        self.wfile.write(body[start : start + step])
+                        time.sleep(answer.trickle_s)
+                except (BrokenPipeError, ConnectionResetError):
                     pass
 
             def log_message(self, format: str, *args: Any) -> None:
@@ -84,7 +106,8 @@ class Server:
     def completion(request: Request, answer: Answer) -> str:
         message = {"role": "assistant", "content": answer.text}
         choice = {"index": 0, "message": message, "finish_reason": answer.finish}
-        head = {"id": "x", "object": "chat.completion", "created": 0, "model": request["model"]}
+        model = answer.model or request["model"]
+        head = {"id": "x", "object": "chat.completion", "created": 0, "model": model}
         return json.dumps({**head, "choices": [choice], "usage": answer.usage})
 
     @staticmethod

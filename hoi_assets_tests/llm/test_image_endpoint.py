@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_pixels
@@ -71,16 +70,6 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "home")
 
 
-@pytest.fixture
-def serve(chat_server: Serve) -> Callable[[Callable[[Request, int], Answer]], Server]:
-    def start(behaviour: Callable[[Request, int], Answer]) -> Server:
-        server = chat_server(GOOD)
-        server.behaviour = behaviour
-        return server
-
-    return start
-
-
 def generated(
     url: str,
     store: Store,
@@ -114,7 +103,7 @@ def test_one_picture_is_requested_as_the_settings_say(chat_server: Serve, store:
         "response_format": "b64_json",
     }
     assert row.reason is None and row.pixels and len(row.image_id) == 16
-    assert row.drawn_by == "m, 1536x1024 brought to 48x32"
+    assert row.drawn_by == "m, 1536x1024 requested, 96x80 came, brought to 48x32"
     assert store.images.open(row.pixels).size == (48, 32)
     assert row.pixel_std and row.pixel_std > 1
 
@@ -183,7 +172,6 @@ def bomb(side: int) -> bytes:
         (sent(bomb(9_000)), "9000x9000 px"),
         (sent(encoded(noise(0, 1, 1))), "1x1 px"),
         ("", "nothing instead"),
-        (Answer(body='{"data": [{"url": "http://127.0.0.1/a.png"}]}'), "a URL instead"),
         (Answer(body='{"data": [{"b64_json": 7}]}'), "nothing instead"),
         (Answer(body='{"data": ["x"]}'), "nothing instead"),
     ],
@@ -310,7 +298,7 @@ def test_a_page_between_pictures_fails_its_own_row(serve: Any, store: Store) -> 
     def page(request: Request, number: int) -> Answer:
         return Answer(body="<html>") if number == 1 else of_prompt(request, number)
 
-    assert codes(generated(serve(page).url, store, max_attempts=1)) == [None, "no_picture", None]
+    assert codes(generated(serve(page).url, store, max_attempts=1)) == [None, "malformed", None]
 
 
 def test_a_refused_prompt_fails_its_own_row_and_is_not_retried(serve: Any, store: Store) -> None:
@@ -404,22 +392,6 @@ def test_the_key_is_stored_nowhere(serve: Any, store: Store) -> None:
     files = [path for path in store.home.rglob("*") if path.is_file()]
     stored = b"".join(path.read_bytes() for path in files) + (repr(rows) + "".join(said)).encode()
     assert KEY.encode() not in stored and b"hunter2" not in stored
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"size": "large"},
-        {"size": "0x0"},
-        {"size": "1024×1024"},
-        {"size": "99999x99999"},
-        {"usd_per_image": -1},
-        {"usd_per_million_input_tokens": 1.0},
-    ],
-)
-def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        ImageEndpoint(endpoint="http://127.0.0.1/v1", model="m", **wrong)
 
 
 def test_no_model_is_refused_by_name(store: Store) -> None:

@@ -1,6 +1,8 @@
 """Candidates with and without a goal, on small random models."""
 
+import sqlite3
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from hoi_assets.engines.vilt.verifier import Thresholds, load_verifier, save_ver
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.ppv.candidates import CANDIDATE_ROWS, propose_candidates
+from hoi_assets.ppv.evaluation_images import EVALUATION_IMAGE_ROWS, draw_evaluation_images
 from hoi_assets.ppv.verdicts import (
     VERDICT_ROWS,
     VERDICT_SUMMARY,
@@ -62,9 +65,14 @@ class World:
         candidates = self.settings.candidates.model_copy(update=options)
         return self.settings.model_copy(update={"candidates": candidates})
 
-    def propose(self, settings: Settings, verifier: Published | None) -> pl.DataFrame:
+    def propose(
+        self,
+        settings: Settings,
+        verifier: Published | None,
+        texts: Sequence[str] = PROMPTS,
+    ) -> pl.DataFrame:
         prompts = pl.DataFrame(
-            {"prompt_id": ["a", "b", "c"], "prompt": PROMPTS, "status": ["accepted"] * 3}
+            {"prompt_id": ["a", "b", "c"], "prompt": texts, "status": ["accepted"] * 3}
         )
         return propose_candidates(
             self.store,
@@ -161,3 +169,67 @@ def test_candidate_that_was_never_drawn_is_a_failed_verdict_with_its_reason(worl
     assert (row["status"], row["reason"]) == ("failed", "out of memory")
     assert row["p_fidelity"] is None and row["p_pair"] is None
     assert verdicts.height == 3
+
+
+# The small pipeline reads 32 letters, the small verifier 12 words, two of them special.
+LONG = "a hand holds a red box with a left hand on a wall with a blue ball"
+
+
+def test_object_beyond_the_limit_is_told_in_the_candidate_and_in_its_verdict(world: World) -> None:
+    texts = ["a red box", LONG, "a red ball on a wall with a box"]
+    table = world.propose(world.with_candidates(per_prompt=1), None, texts)
+    assert table.schema == pl.Schema(CANDIDATE_ROWS.schema)
+    identifier = len(world.category.identifier)
+    letters = [identifier + len(text.replace(" ", "")) + 2 for text in texts]
+    assert table["text_encoder_tokens"].to_list() == letters
+    assert table["text_encoder_2_tokens"].to_list() == letters
+    assert table["prompt_cut"].to_list() == [count > 32 for count in letters]
+    assert table["prompt_cut"].to_list()[:2] == [False, True]
+    assert table["cut_by"].to_list()[:2] == [None, "text_encoder, text_encoder_2"]
+    assert any("longer than the 32 tokens that text_encoder reads" in one for one in world.logged)
+    assert not any("negative" in one for one in world.logged)
+
+    lost = table.with_columns(
+        pixels=pl.when(pl.col("prompt_id") == "c").then(None).otherwise("pixels"),
+        reason=pl.when(pl.col("prompt_id") == "c").then(pl.lit("out of memory")),
+    )
+    verdicts = verify_candidates(world.store, world.settings, lost, world.verifier, print)
+    assert verdicts["prompt_tokens"].to_list() == [5, 19, None]
+    assert verdicts["prompt_cut"].to_list() == [False, True, None]
+
+
+def test_images_of_homes_written_before_are_found_and_get_their_counts(world: World) -> None:
+    settings = world.with_candidates(per_prompt=1)
+    table = world.propose(settings, None)
+    with sqlite3.connect(world.store.ledger.path) as ledger:
+        forgotten = ledger.execute("DELETE FROM made WHERE kind = 'token_count'").rowcount
+    assert forgotten == len(PROMPTS)
+    world.logged.clear()
+    assert world.propose(settings, None).equals(table)
+    assert "candidates of hook: all 3 found in the cache" in world.logged
+
+
+def test_evaluation_images_say_what_was_read_of_the_drawn_prompt(world: World) -> None:
+    quick = world.settings.evaluation.model_copy(
+        update={"images_per_prompt": 1, "hoi_prompts_per_category": 1, "general_prompts": 12}
+    )
+    settings = world.settings.model_copy(update={"evaluation": quick})
+    taxonomy = load_taxonomy(settings.taxonomy_folder)
+    table = draw_evaluation_images(
+        world.store, settings, taxonomy, "hook", world.lora, world.lora, world.logged.append
+    )
+    assert table.schema == pl.Schema(EVALUATION_IMAGE_ROWS.schema)
+    for row in table.iter_rows(named=True):
+        assert row["prompt_cut"] == (row["text_encoder_2_tokens"] > 32)
+    # The identifier is read too.
+    tokens = {row["method"]: row["text_encoder_tokens"] for row in table.to_dicts()}
+    assert tokens["dreambooth"] > tokens["base"] == tokens["finetuned"]
+    assert table["prompt_cut"].any()
+
+
+def test_negative_prompt_that_is_cut_is_logged(world: World) -> None:
+    long = world.settings.sampling.model_copy(update={"negative_prompt": LONG})
+    settings = world.with_candidates(per_prompt=1).model_copy(update={"sampling": long})
+    table = world.propose(settings, None)
+    assert "negative prompts of hook: 1 of 1 texts are longer" in "\n".join(world.logged)
+    assert not table["prompt_cut"].any()

@@ -153,6 +153,26 @@ def test_one_bad_row_does_not_take_others_with_it(serve: Serve) -> None:
     assert detailed.statuses == ["accepted", "failed", "accepted"]
 
 
+def test_a_refusal_is_a_rejected_row_and_the_model_that_answered_is_recorded(
+    serve: Serve, tmp_path: Path
+) -> None:
+    choice = {"message": {"content": None, "refusal": "I cannot."}, "finish_reason": "stop"}
+    body = json.dumps({"model": "other", "choices": [choice]})
+
+    def refuses_the_second(request: Request, number: int) -> Answer:
+        second = "someone opens" in json.dumps(request["messages"])
+        return Answer(body=body) if second else good(request, number)
+
+    server = serve(refuses_the_second)
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    detailed = detail(server.url, small(3), ledger)
+    assert detailed.statuses == ["accepted", "rejected", "accepted"]
+    assert [row.model for row in detailed.rows] == ["m", "other", "m"]
+    assert detailed.rows[1].reason == "refused: by the model: I cannot."
+    assert detail(server.url, small(3), ledger).rows == detailed.rows
+    assert len(server.requests) == 3
+
+
 def test_off_category_and_contradictory_replies_are_rejected_with_the_reason(serve: Serve) -> None:
     said = [slots(0, object="mug"), slots(1, grip="cups"), slots(2, side="both"), slots(3)]
     server = serve(lambda request, number: Answer(json.dumps(said[number])))

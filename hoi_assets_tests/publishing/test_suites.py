@@ -35,6 +35,8 @@ def candidates(count: int = 20) -> pl.DataFrame:
             "height": SETTINGS.sampling.height,
             "pixels": [f"{n:064x}" for n in range(count)],
             "pixel_std": 50.0,
+            "cut_by": None,
+            "prompt_cut": False,
             "status": "accepted",
         }
     )
@@ -46,6 +48,7 @@ def verdicts(accepted: int, count: int = 20) -> pl.DataFrame:
             "image_id": [f"i{n}" for n in range(count)],
             "category": "hook",
             "prompt": "a hand",
+            "prompt_cut": False,
             "verifier_version": "v",
             "p_fidelity": 0.5,
             "p_alignment": 0.5,
@@ -104,6 +107,37 @@ def test_single_failed_candidate_does_not_block():
         pixels=pl.when(one).then(None).otherwise("pixels"),
     )
     assert passes("candidate_images", rows=table)
+
+
+def cut(count: int) -> pl.DataFrame:
+    """Candidates, of which the prompts of so many are longer than the model reads."""
+    table = candidates().with_row_index()
+    return table.with_columns(prompt_cut=pl.col("index") < count).drop("index")
+
+
+def test_cut_prompts_warn_and_block_where_they_are_most_of_a_partition():
+    declared = [e for e in resolve(SUITES["candidate_images"], SETTINGS) if e.table == "rows"]
+    whole, one, most = (evaluate({"rows": cut(count)}, declared) for count in (0, 1, 11))
+    assert whole.passed and not whole.broken
+    assert one.passed and not most.passed
+    (warning,) = one.broken
+    assert warning.column == "cut_text_share" and not warning.blocking
+    assert [row["image_id"] for row in warning.rows] == ["i0"]
+    assert most.broken[0].column == "mostly_cut_share"
+
+
+def test_threshold_of_cut_prompts_is_a_setting():
+    gates = SETTINGS.gates.model_copy(update={"max_cut_share": 1.0, "warn_cut_share": 1.0})
+    settings = SETTINGS.model_copy(update={"gates": gates})
+    declared = [e for e in resolve(SUITES["candidate_images"], settings) if e.table == "rows"]
+    found = evaluate({"rows": cut(20)}, declared)
+    assert found.passed and not found.broken
+
+
+def test_judges_that_cut_every_prompt_warn_and_do_not_block():
+    declared = [e for e in resolve(SUITES["verified_pairs"], SETTINGS) if e.table == "rows"]
+    found = evaluate({"rows": verdicts(3).with_columns(prompt_cut=True)}, declared)
+    assert found.passed and [one.column for one in found.broken] == ["cut_text_share"]
 
 
 def test_category_without_an_accepted_pair_blocks():

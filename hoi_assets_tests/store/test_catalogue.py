@@ -29,8 +29,8 @@ def test_columns_are_united_by_name_and_disagreeing_types_become_text(store: Sto
     publish(store, rows={"x": [1], "n": [1], "odd": [["a"]], "late": pl.Series([None])})
     publish(store, partition="tripod", rows={"n": [0.5], "odd": [7], "late": ["b"]})
     found = query(store, "from detailed_prompts order by partition")
-    assert found.columns == ["partition", "version", "x", "n", "odd", "late"]
-    assert found.drop("version").rows() == [
+    assert found.columns == ["partition", "version", "orphaned", "x", "n", "odd", "late"]
+    assert found.drop("version", "orphaned").rows() == [
         ("hook", 1, 1.0, "[a]", None),
         ("tripod", None, 0.5, "7", "b"),
     ]
@@ -60,7 +60,7 @@ def test_other_tables_bear_the_assets_name(store: Store) -> None:
 
 def test_own_partition_and_version_columns_win_over_the_tables(store: Store) -> None:
     published = publish(store, rows={"Version": ["mine"], "partition": ["mine"], "x": [1]})
-    assert query(store, "from detailed_prompts").rows() == [("hook", published.version, 1)]
+    assert query(store, "from detailed_prompts").rows() == [("hook", published.version, None, 1)]
 
 
 def test_catalogue_follows_what_is_published_and_recorded(store: Store) -> None:

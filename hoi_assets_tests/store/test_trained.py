@@ -1,5 +1,6 @@
 """Trainings are found again by their key, and go on where they were broken off."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import pytest
 
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
+from hoi_assets.store.integrity import Damaged
 from hoi_assets.store.trained import trained
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest, model_fingerprint
+from hoi_assets_tests.damage import damage
 
 
 def test_same_key_is_trained_once(tmp_path: Path) -> None:
@@ -44,6 +47,38 @@ def test_broken_training_leaves_no_result_and_keeps_its_checkpoint(tmp_path: Pat
     folder = trained(store, "lora", "k", resumed)
     assert seen == ["step 3"]
     assert [path.name for path in folder.iterdir()] == ["weights"]
+
+
+def test_damaged_training_is_refused_and_repeated_once_deleted(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), "4f"
+
+    def train(work: Path, result: Path) -> None:
+        (result / "lora").mkdir()
+        (result / "lora" / "weights.safetensors").write_bytes(b"weights")
+
+    folder = trained(store, "lora", key, train)
+    damage(folder / "lora" / "weights.safetensors")
+    with pytest.raises(Damaged, match=r"lora/weights\.safetensors is not the file") as refused:
+        trained(store, "lora", key, train)
+    assert str(folder) in refused.value.what and "delete that folder" in refused.value.remedy
+    shutil.rmtree(folder)
+    again = trained(store, "lora", key, train)
+    assert (again / "lora" / "weights.safetensors").read_bytes() == b"weights"
+
+
+def test_training_of_an_earlier_release_is_used_and_checked_from_then_on(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = tmp_path / "trained" / "lora" / "4f"
+    folder.mkdir(parents=True)
+    (folder / "weights.safetensors").write_bytes(b"weights")
+
+    def train(work: Path, result: Path) -> None:
+        raise AssertionError("trained anew")
+
+    assert trained(store, "lora", "4f", train) == folder
+    damage(folder / "weights.safetensors")
+    with pytest.raises(Damaged):
+        trained(store, "lora", "4f", train)
 
 
 def test_model_digest_follows_weights_and_dtype(tmp_path: Path) -> None:
@@ -94,3 +129,16 @@ def test_missing_weights_name_folder_and_remedy(tmp_path: Path) -> None:
 def test_hub_model_needs_a_commit_as_revision() -> None:
     with pytest.raises(HoiError, match="not a commit"):
         model_digest(ModelRef(source="someone/model", revision="main"))
+
+
+def test_hub_model_is_not_taken_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = ModelRef(source="someone/model", revision="0" * 40)
+    before = model_digest(ref)
+    (tmp_path / "someone" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HoiError, match="is a hub repository, but"):
+        model_digest(ref)
+    monkeypatch.chdir(tmp_path / "someone")
+    assert model_digest(ref) == before

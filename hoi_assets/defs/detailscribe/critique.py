@@ -20,6 +20,7 @@ from hoi_assets.publishing.expectations import (
     in_set,
     not_null,
     row_count,
+    share,
     suite,
     unexpected_rows,
     unique,
@@ -38,7 +39,7 @@ INITIAL_IMAGES_SUITE = (*benchmark_images(["plain"]), *suite(rows=[REPEATED_PICT
     owners=OWNERS,
     kinds={"pytorch", "diffusers"},
     pool=GPU_POOL,
-    code_version="2",
+    code_version="3",
     suite=INITIAL_IMAGES_SUITE,
     tables=[IMAGE_ROWS],
     settings=["redenoising"],
@@ -79,7 +80,11 @@ CRITIQUES_SUITE = suite(
         unexpected_rows("not_verbatim", "not starts_with(corrected_prompt, prompt)"),
         between("words", max_value="${critic.max_words}", nullable=True),
     ],
-    findings=[unique("row_id", "rank"), between("confidence", 0, 1)],
+    findings=[
+        unique("row_id", "rank"),
+        between("confidence", 0, 1),
+        share("cut_question_share", "question_cut", "${gates.warn_cut_share}", blocking=False),
+    ],
 )
 
 
@@ -90,7 +95,7 @@ CRITIQUES_SUITE = suite(
     owners=OWNERS,
     kinds={"pytorch", "transformers"},
     pool=GPU_POOL,
-    code_version="3",
+    code_version="4",
     suite=CRITIQUES_SUITE,
     tables=[CRITIQUE_ROWS, CRITIQUE_FINDINGS],
     settings=["critic"],
@@ -102,13 +107,15 @@ def image_critiques(context: StageContext, staging: Staging) -> Result:
     from hoi_assets.detailscribe.critique import critiques_frame, findings_frame
     from hoi_assets.detailscribe.decompose import read_components
     from hoi_assets.detailscribe.initial_images import critique_initial_images
+    from hoi_assets.detailscribe.vqa_critic import count_critic_tokens
 
     initial = context.parent("initial_images").table("rows")
     components = read_components(context.parent("interaction_decompositions").table("components"))
     critiques = critique_initial_images(
         context.store, context.settings, initial, components, context.log
     )
-    table, findings = critiques_frame(critiques), findings_frame(critiques)
+    counts = count_critic_tokens(context.store, context.settings, critiques)
+    table, findings = critiques_frame(critiques), findings_frame(critiques, counts)
     staging.write_table("rows", table)
     staging.write_table("findings", findings)
     context.record("row_id", table)

@@ -22,7 +22,7 @@ SHEET_ROWS = 8
     owners=OWNERS,
     kinds={"pytorch", "diffusers"},
     pool=GPU_POOL,
-    code_version="4",
+    code_version="5",
     suite=benchmark_images(["detailscribe", "craft"]),
     tables=[IMAGE_ROWS],
     settings=["redenoising", "critic"],
@@ -52,7 +52,7 @@ def refined_images(context: StageContext, staging: Staging) -> Result:
     owners=OWNERS,
     kinds={"pytorch", "diffusers"},
     pool=GPU_POOL,
-    code_version="4",
+    code_version="5",
     suite=benchmark_images(
         ["multi_seed", "multi_seed_clip", "rewrite", "refine"], optional=["endpoint"]
     ),

@@ -6,7 +6,7 @@ from hoi_assets.defs.automation import follow_per_partition
 from hoi_assets.defs.groups import EVALUATION, OWNERS
 from hoi_assets.defs.partitions import hand_pose
 from hoi_assets.defs.sheets import image_sheet
-from hoi_assets.defs.suites import FAILED_SHARE, REPEATED_PICTURES
+from hoi_assets.defs.suites import CUT_PROMPTS, FAILED_SHARE, REPEATED_PICTURES
 from hoi_assets.ppv.evaluation_images import EVALUATION_IMAGE_ROWS
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
@@ -26,6 +26,7 @@ EVALUATION_IMAGES_SUITE = suite(
         measure("methods", "count(distinct method)", 3, 3),
         FAILED_SHARE,
         REPEATED_PICTURES,
+        CUT_PROMPTS,
     ],
 )
 
@@ -38,7 +39,7 @@ EVALUATION_IMAGES_SUITE = suite(
     kinds={"pytorch", "diffusers"},
     pool=GPU_POOL,
     automation_condition=follow_per_partition,
-    code_version="1",
+    code_version="2",
     suite=EVALUATION_IMAGES_SUITE,
     tables=[EVALUATION_IMAGE_ROWS],
     settings=["sampling", "evaluation"],

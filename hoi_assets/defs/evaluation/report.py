@@ -1,6 +1,6 @@
 """The report on both pipelines, as far as they were run."""
 
-from hoi_assets.defs.automation import follow_in_one_run
+from hoi_assets.defs.automation import follow_last
 from hoi_assets.defs.groups import EVALUATION, OWNERS
 from hoi_assets.evaluation.report import REPORT_SUMMARY
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
@@ -46,7 +46,13 @@ REPORT_SUITE = suite(
     owners=OWNERS,
     kinds={"html", "pytorch"},
     pool=GPU_POOL,
-    automation_condition=follow_in_one_run,
+    automation_condition=follow_last(
+        "hoi_dataset",
+        "finetuned_model",
+        "hoi_scorecards",
+        "interacting_scorecards",
+        per_partition="hoi_evaluation_images",
+    ),
     code_version="5",
     suite=REPORT_SUITE,
     tables=[REPORT_SUMMARY],

@@ -4,6 +4,7 @@ from typing import Any
 
 from hoi_assets.defs.automation import follow_changed_parents
 from hoi_assets.defs.groups import EVALUATION, OWNERS
+from hoi_assets.defs.suites import CUT_TEXTS
 from hoi_assets.evaluation.benchmark_scores import CANDIDATE_SCORES
 from hoi_assets.evaluation.metric_agreement import METRIC_AGREEMENT
 from hoi_assets.evaluation.scorecards import COMPARISONS, SCORECARD, SCORES
@@ -34,6 +35,7 @@ SCORECARDS_SUITE = suite(
             "value is null and metric not in ('judge_rating', 'judge_yes')",
             "${gates.max_failed_share}",
         ),
+        CUT_TEXTS,
     ],
     scorecard=[
         row_count(1),
@@ -56,7 +58,7 @@ TABLES = [SCORECARD, SCORES, COMPARISONS, METRIC_AGREEMENT]
     kinds={"pytorch", "transformers"},
     pool=GPU_POOL,
     automation_condition=follow_changed_parents,
-    code_version="1",
+    code_version="2",
     suite=SCORECARDS_SUITE,
     tables=TABLES,
     settings=["evaluation", "sampling"],
@@ -94,7 +96,7 @@ def hoi_scorecards(context: StageContext, staging: Staging) -> Result:
     kinds={"pytorch", "transformers"},
     pool=GPU_POOL,
     automation_condition=follow_changed_parents,
-    code_version="1",
+    code_version="2",
     suite=SCORECARDS_SUITE,
     tables=[*TABLES, CANDIDATE_SCORES, JUDGE_RATINGS],
     settings=["evaluation", "critic", "judge"],
@@ -139,7 +141,7 @@ def interacting_scorecards(context: StageContext, staging: Staging) -> Result:
 def _write(
     context: StageContext, staging: Staging, scores: SuiteScores, metadata: dict[str, Any]
 ) -> Result:
-    from hoi_assets.pictures import scorecard_plot
+    from hoi_assets.charts import scorecard_plot
 
     for name, table in scores.tables.items():
         staging.write_table(name, table)

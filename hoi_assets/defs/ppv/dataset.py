@@ -138,7 +138,7 @@ FINETUNED_MODEL_SUITE = suite(
 )
 def finetuned_model(context: StageContext, staging: Staging) -> Result:
     """SDXL fine-tuned on `hoi_dataset` (LoRA), stopped early on validation loss."""
-    from hoi_assets.pictures import loss_curve
+    from hoi_assets.charts import loss_curve
     from hoi_assets.ppv.finetuning import finetune
 
     dataset = context.parent("hoi_dataset").table("rows")

@@ -8,6 +8,7 @@ from hoi_assets.defs.partitions import hand_pose
 from hoi_assets.defs.sheets import image_sheet
 from hoi_assets.defs.suites import (
     ACCEPTED_WITHOUT_PIXELS,
+    CUT_PROMPTS,
     FAILED_SHARE,
     FLAT_SHARE,
     ONE_CATEGORY,
@@ -121,7 +122,7 @@ CATEGORY_LORAS_SUITE = suite(
 def category_loras(context: StageContext, staging: Staging) -> Result:
     """A DreamBooth LoRA of SDXL's UNet for the category, with prior preservation, in diffusers'
     layout: `pipe.load_lora_weights(folder)` opens it."""
-    from hoi_assets.pictures import loss_curve
+    from hoi_assets.charts import loss_curve
     from hoi_assets.ppv.proposer import train_proposer
 
     proposer = train_proposer(
@@ -180,6 +181,7 @@ CANDIDATE_IMAGES_SUITE = suite(
         ACCEPTED_WITHOUT_PIXELS,
         FLAT_SHARE,
         REPEATED_PICTURES,
+        CUT_PROMPTS,
     ],
 )
 
@@ -193,7 +195,7 @@ CANDIDATE_IMAGES_SUITE = suite(
     owners=OWNERS,
     kinds={"pytorch", "diffusers"},
     pool=GPU_POOL,
-    code_version="1",
+    code_version="2",
     suite=CANDIDATE_IMAGES_SUITE,
     tables=[CANDIDATE_ROWS],
     settings=["sampling", "candidates"],

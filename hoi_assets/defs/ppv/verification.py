@@ -5,7 +5,7 @@ import polars as pl
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
 from hoi_assets.defs.sheets import image_sheet
-from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, ONE_CATEGORY
+from hoi_assets.defs.suites import ACCEPTED, CUT_TEXTS, FAILED_SHARE, ONE_CATEGORY
 from hoi_assets.engines.vilt.calibration import VERIFIER_QUALITY, VERIFIER_RELIABILITY
 from hoi_assets.engines.vilt.verifier import LOW_FIDELITY
 from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY, verdict_label
@@ -127,8 +127,8 @@ VERIFIER_SUITE = suite(
 def verifier(context: StageContext, staging: Staging) -> Result:
     """ViLT with a fidelity and an alignment head; thresholds chosen on the validation split for a
     stated precision, calibrated, measured on scenes it never saw."""
+    from hoi_assets.charts import loss_curve, reliability_diagram
     from hoi_assets.engines.vilt.verifier_statement import target_met_on_test, verifier_statement
-    from hoi_assets.pictures import loss_curve, reliability_diagram
     from hoi_assets.ppv.verifier_training import train_calibrated_verifier
 
     pairs = context.parent("verifier_training_pairs").table("rows")
@@ -169,6 +169,7 @@ VERIFIED_PAIRS_SUITE = suite(
         ),
         unexpected_rows("dropped_without_reason", "status <> 'accepted' and reason is null"),
         FAILED_SHARE,
+        CUT_TEXTS,
         measure("accepted_pairs", ACCEPTED, "${gates.min_accepted_per_category}"),
     ],
     summary=[row_count(1, 1)],

@@ -10,13 +10,21 @@ from hoi_assets.engines.diffusion_pipeline import (
     check_sides,
     load_pipeline,
     naming_errors,
+    read_index,
     read_options,
     read_part,
+    read_tokenizer,
 )
+from hoi_assets.engines.text_tokens import TextEncoder, TextReader, encoder_columns
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
+from hoi_assets.store.weights import model_digest
 
 SD3_PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+PROMPT_COLUMNS = encoder_columns(
+    TEXT_ENCODERS, "null for an encoder that the model lacks and for an image endpoint's image"
+)
 T5_PARTS = ("text_encoder_3", "tokenizer_3")
 # As in the published runs of DetailScribe; padding included.
 T5_TOKENS = 512
@@ -69,6 +77,26 @@ def load_sd3(ref: ModelRef, device: str = "cpu") -> LoadedSD3:
     return load_pipeline(LoadedSD3, ref, device, _read)
 
 
+def sd3_text_reader(ref: ModelRef) -> TextReader:
+    """What the text encoders of a Stable Diffusion 3 pipeline read of a prompt."""
+
+    def load() -> list[TextEncoder]:
+        first, second = (read_tokenizer(ref, part) for part in ("tokenizer", "tokenizer_2"))
+        # The pipeline cuts for both CLIPs by the first one's limit.
+        limit = int(first.model_max_length)
+        found = [TextEncoder(TEXT_ENCODERS[0], first, limit)]
+        found += [TextEncoder(TEXT_ENCODERS[1], second, limit)]
+        if _has_t5(ref):
+            found += [TextEncoder(TEXT_ENCODERS[2], read_tokenizer(ref, T5_PARTS[1]), T5_TOKENS)]
+        return found
+
+    return TextReader("sd3", model_digest(ref), load)
+
+
+def _has_t5(ref: ModelRef) -> bool:
+    return (read_index(ref).get(T5_PARTS[0]) or [None])[0] is not None
+
+
 def _read(ref: ModelRef, folder: Path | None) -> Any:
     from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
     from transformers import CLIPTextModelWithProjection, T5EncoderModel
@@ -76,9 +104,6 @@ def _read(ref: ModelRef, folder: Path | None) -> Any:
     if folder is not None:
         check_files(folder, SD3_PARTS)
     where, options = str(folder or ref.source), read_options(ref)
-    place = {name: options[name] for name in options.keys() - {"dtype", "use_safetensors"}}
-    with naming_errors(where, where):
-        index = StableDiffusion3Pipeline.load_config(where, **place)
     classes = {
         "transformer": SD3Transformer2DModel,
         "vae": AutoencoderKL,
@@ -87,7 +112,7 @@ def _read(ref: ModelRef, folder: Path | None) -> Any:
     }
     # The library demands T5 unless it is passed as None.
     absent: dict[str, None] = dict.fromkeys(T5_PARTS)
-    if (index.get("text_encoder_3") or [None])[0] is not None:
+    if _has_t5(ref):
         if folder is not None:
             check_files(folder, T5_PARTS)
         classes["text_encoder_3"] = T5EncoderModel

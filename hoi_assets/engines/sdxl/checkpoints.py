@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hoi_assets.hashing import file_digests
 from hoi_assets.progress import Log
 
 MAX_CHECKPOINTS = 2
+STATE_FILE = "state.json"
 
 
 @dataclass
@@ -66,8 +68,9 @@ class Checkpoints:
             {f"{i}.{name}": v for i, one in moments.items() for name, v in one.items()},
             temporary / "optimizer.safetensors",
         )
-        (temporary / "state.json").write_text(
-            json.dumps({"key": self.key, **vars(state)}), encoding="utf-8"
+        files = file_digests(temporary)
+        (temporary / STATE_FILE).write_text(
+            json.dumps({"key": self.key, "files": files, **vars(state)}), encoding="utf-8"
         )
         if target.exists():
             shutil.rmtree(target)
@@ -84,12 +87,15 @@ class Checkpoints:
             shutil.rmtree(leftover)
         for folder in self.folders():
             try:
-                raw = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+                raw = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
                 if raw.pop("key") != self.key:
                     self.log(f"{folder} belongs to other inputs: removed")
                     shutil.rmtree(folder)
                     continue
+                files = raw.pop("files")
                 state = TrainingState(**raw)
+                if files != _weights(folder):
+                    raise ValueError("its files are not those that were written")
                 weights = load_file(folder / "adapter.safetensors")
                 best = load_file(folder / "best.safetensors")
                 moments = load_file(folder / "optimizer.safetensors")
@@ -107,6 +113,10 @@ class Checkpoints:
             self.log(f"training resumes from {folder.name}")
             return state
         return TrainingState()
+
+
+def _weights(folder: Path) -> dict[str, str]:
+    return {name: found for name, found in file_digests(folder).items() if name != STATE_FILE}
 
 
 def copy_into(target: dict[str, Any], source: dict[str, Any]) -> None:

@@ -14,10 +14,15 @@ from hoi_assets.engines.diffusion_pipeline import (
     naming_errors,
     read_options,
     read_part,
+    read_tokenizer,
 )
+from hoi_assets.engines.text_tokens import TextEncoder, TextReader, encoder_columns
 from hoi_assets.settings import ModelRef
+from hoi_assets.store.weights import model_digest
 
 SDXL_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+PROMPT_COLUMNS = encoder_columns(TEXT_ENCODERS)
 
 
 @dataclass
@@ -74,6 +79,19 @@ def load_sdxl(ref: ModelRef, device: str = "cpu") -> LoadedSDXL:
             fit each other, a hub repository without a pinned revision or out of reach.
     """
     return load_pipeline(LoadedSDXL, ref, device, _read)
+
+
+def sdxl_text_reader(ref: ModelRef) -> TextReader:
+    """What the text encoders of an SDXL pipeline read of a prompt."""
+
+    def load() -> list[TextEncoder]:
+        tokenizers = [read_tokenizer(ref, part) for part in ("tokenizer", "tokenizer_2")]
+        return [
+            TextEncoder(name, tokenizer, int(tokenizer.model_max_length))
+            for name, tokenizer in zip(TEXT_ENCODERS, tokenizers, strict=True)
+        ]
+
+    return TextReader("sdxl", model_digest(ref), load)
 
 
 def _read(ref: ModelRef, folder: Path | None) -> Any:

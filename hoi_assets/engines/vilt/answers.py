@@ -1,7 +1,8 @@
 """A VQA model's answers to questions about images, each computed once per model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from hoi_assets.engines.text_tokens import TextReader, TokenCount, cached_token_counts
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
 from hoi_assets.settings import ModelRef, Settings
@@ -66,3 +67,22 @@ def cached_answers(
         )
         log(f"questions about images: {start + len(chunk)}/{len(todo)} answered")
     return {one: known[key] for one, key in keys.items()}
+
+
+def vqa_text_reader(ref: ModelRef) -> TextReader:
+    """What a VQA model reads of a question."""
+    from hoi_assets.engines.vilt.verifier import vilt_text_reader
+
+    return vilt_text_reader(ref, model_digest(ref))
+
+
+def count_question_tokens(
+    store: Store, ref: ModelRef, questions: Iterable[str]
+) -> dict[str, TokenCount]:
+    """What a VQA model reads of each question, by question.
+
+    Raises:
+        HoiError: its tokenizer cannot be read.
+    """
+    counts = cached_token_counts(store, vqa_text_reader(ref), questions)
+    return {question: own["vilt"] for question, own in counts.items()}

@@ -1,18 +1,21 @@
 """The verifier's scores of (image, prompt) pairs, each computed once per verifier."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from hoi_assets.engines.text_tokens import TokenCount, cached_token_counts
 from hoi_assets.engines.vilt.verifier import (
     PairScores,
     load_verifier,
     score_key,
     score_pairs,
     truncated,
+    vilt_text_reader,
 )
 from hoi_assets.progress import Log
-from hoi_assets.settings import Settings
+from hoi_assets.settings import ModelRef, Settings
 from hoi_assets.store.versions import Published, Store
 
 if TYPE_CHECKING:
@@ -102,6 +105,15 @@ def map_picture(cells: np.ndarray) -> "Image.Image":
     from PIL import Image
 
     return Image.fromarray(np.round(255 * cells).astype(np.uint8))
+
+
+def count_verifier_tokens(
+    store: Store, prompts: Iterable[str], verifier: Published
+) -> dict[str, TokenCount]:
+    """What the published verifier reads of each prompt, by prompt."""
+    ref = ModelRef(source=str(verifier.file("model")))
+    counts = cached_token_counts(store, vilt_text_reader(ref, verifier.version), prompts)
+    return {prompt: own["vilt"] for prompt, own in counts.items()}
 
 
 def load_published_verifier(settings: Settings, verifier: Published) -> Any:

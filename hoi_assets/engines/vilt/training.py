@@ -2,6 +2,8 @@
 
 import copy
 import io
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -278,7 +280,7 @@ class _Run:
         import torch
 
         path = self.work_dir / CHECKPOINT
-        if not path.is_file():
+        if not path.is_file() or not _is_whole(path):
             return False
         state = torch.load(path, map_location=self.verifier.device, weights_only=True)
         if state["fingerprint"] != self.fingerprint:
@@ -323,6 +325,15 @@ class _Run:
         if len(self.pixels) * pixels.nbytes < MAX_CACHED_PIXEL_BYTES:
             self.pixels[row] = pixels
         return pixels
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the checksums in the file hold; `torch.load` does not look at them."""
+    try:
+        with zipfile.ZipFile(checkpoint) as file:
+            return file.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        return False
 
 
 def _labels(pair: LabelledPair) -> tuple[bool, bool]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from hoi_assets.engines.batching import map_fixed
 from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
-from hoi_assets.engines.pair_inputs import longer_than, require_pairs, text_inputs
+from hoi_assets.engines.pair_inputs import longer_than, require_pairs, text_inputs, text_limit
 from hoi_assets.engines.pretrained import (
     content_digest,
     load_error,
@@ -27,6 +27,7 @@ from hoi_assets.engines.pretrained import (
     tokenizer_facts,
     torch_dtype,
 )
+from hoi_assets.engines.text_tokens import TextEncoder, TextReader
 from hoi_assets.engines.vilt.defect_head import (
     DEFECT_HEAD_FILE,
     head_weights,
@@ -86,9 +87,7 @@ class ViltModel:
     @property
     def max_text_tokens(self) -> int:
         """Texts are padded to this many tokens and cut beyond."""
-        return min(
-            int(self.tokenizer.model_max_length), int(self.model.config.max_position_embeddings)
-        )
+        return text_limit(self.tokenizer, self.model.config)
 
     def facts(self) -> dict[str, Any]:
         """What determines an answer besides the weights (JSON-able)."""
@@ -258,6 +257,23 @@ def _square(image: Image.Image, side: int) -> Image.Image:
     if image.width == image.height:
         return image
     return image.resize((side, side), Image.Resampling.BICUBIC)
+
+
+def vilt_text_reader(ref: ModelRef, model: str) -> TextReader:
+    """What a ViLT reads of the texts that it judges.
+
+    Args:
+        model: hash of the model, or the version of a published one.
+    """
+
+    def load() -> tuple[TextEncoder]:
+        from transformers import AutoTokenizer, ViltConfig
+
+        tokenizer = read_processor(AutoTokenizer, ref)
+        limit = text_limit(tokenizer, read_processor(ViltConfig, ref))
+        return (TextEncoder("vilt", tokenizer, limit),)
+
+    return TextReader("vilt", model, load)
 
 
 def truncated(vilt: ViltModel, texts: Sequence[str]) -> list[int]:

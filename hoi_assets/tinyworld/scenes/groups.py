@@ -30,7 +30,7 @@ SCENE_SPLITS = ("instance", "reference")
 STREAM_SPLITS = ("pretrain", "examiner")
 TWIN_STREAMS = ("twins", "twins_examiner")
 # Pairs per category, and how many share a grasp.
-JUDGE_COUNTS = {"judge_train": (20, 4), "judge_val": (8, 2), "judge_test": (9, 3)}
+JUDGE_COUNTS = {"judge_train": (20, 4), "judge_val": (8, 2), "judge_test": (12, 2)}
 TWIN_SPLITS = (*TWIN_STREAMS, *JUDGE_COUNTS)
 INSTANCE_PICTURES, INSTANCE_GROUP = 16, 4
 REFERENCE_PICTURES, REFERENCE_GROUP = 60, 2

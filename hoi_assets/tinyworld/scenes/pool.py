@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hoi_assets.errors import HoiError
+from hoi_assets.tinyworld.scenes.blind import LABELS, read_study, write_study
 from hoi_assets.tinyworld.scenes.groups import TWIN_SPLITS
 from hoi_assets.tinyworld.scenes.packing import pack
 from hoi_assets.tinyworld.scenes.render import FAST
@@ -42,18 +43,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--sheets", type=Path, help="write contact sheets here; render nothing")
     parser.add_argument("--pack", type=Path, help="pack --split into this folder; render nothing")
+    parser.add_argument(
+        "--study",
+        type=Path,
+        help="write a blind study of a split of twins into this folder, or, where its table is "
+        "filled in, say what the rater saw; render nothing",
+    )
     parser.add_argument("--taxonomy", type=Path, default=TAXONOMY, help="taxonomy folder")
     given = parser.parse_args(arguments)
     if given.count < 1 or given.workers < 1 or (given.samples or 1) < 1:
         parser.error("--count, --workers and --samples must be at least 1")
-    if given.pack is not None and given.split is None:
-        parser.error("--pack needs --split")
+    if (given.pack or given.study) is not None and given.split is None:
+        parser.error("--pack and --study need --split")
     quality = FAST if given.fast else RenderSettings.of(given.split).quality
     quality = replace(quality, samples_per_pixel=given.samples or quality.samples_per_pixel)
     settings = RenderSettings(quality, given.taxonomy)
     try:
         if given.pack is not None:
             pack(given.out, given.split, given.pack)
+        elif given.study is not None and (given.study / LABELS).is_file():
+            print(read_study(given.study).as_text())
+        elif given.study is not None:
+            count = write_study(given.out, given.split, given.study)
+            print(f"{count} pictures; fill in the column `spoilt` of {given.study / LABELS}")
         elif given.sheets is not None:
             twins = given.split in TWIN_SPLITS
             for sheet in (

@@ -55,7 +55,7 @@ def measure(model: Any, pictures: Any) -> dict[str, float]:
     """Accuracy of each kind (argmax), AUC of each defect and of `clean`, accuracy of `clean`."""
     import torch
 
-    from hoi_assets.tinyworld.scenes.vocabulary import TWIN_DEFECTS
+    from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS
     from hoi_assets.tinyworld.weights.pairs import roc_area
     from hoi_assets.tinyworld.weights.pictures import as_float
 
@@ -71,6 +71,6 @@ def measure(model: Any, pictures: Any) -> dict[str, float]:
     defects = logits[:, where["defect"]]
     right = (defects[:, -1] > 0) == (truth["defect"][:, -1] > 0)
     found["clean_accuracy"] = float(right.float().mean())
-    for number, name in enumerate((*TWIN_DEFECTS, "clean")):
+    for number, name in enumerate((*DEFECTS, "clean")):
         found[f"{name}_auc"] = roc_area(truth["defect"][:, number] > 0, defects[:, number])
     return found

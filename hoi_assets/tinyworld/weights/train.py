@@ -21,6 +21,7 @@ from hoi_assets.tinyworld.weights.train_judges import (
     train_examiner,
     train_image_reward,
     train_vilt,
+    train_vilt8,
     train_vqa,
 )
 
@@ -89,4 +90,4 @@ STAGES: dict[str, Callable[[Run], None]] = {
 }
 
 # Models of the coming edition: trained only when named, as nothing of this edition uses them.
-COMING: dict[str, Callable[[Run], None]] = {"vae16": train_vae16}
+COMING: dict[str, Callable[[Run], None]] = {"vae16": train_vae16, "vilt8": train_vilt8}

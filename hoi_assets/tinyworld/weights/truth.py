@@ -7,7 +7,7 @@ from hoi_assets.grammar.plans import Plan
 from hoi_assets.grammar.vocabulary import COLOURS, OBJECTS, RELATIONS, SHAPES, SIDES
 from hoi_assets.settings import ROOT
 from hoi_assets.taxonomy import category_keys
-from hoi_assets.tinyworld.scenes.vocabulary import TWIN_DEFECTS
+from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS
 
 NONE = "none"
 CLEAN = "clean"
@@ -25,7 +25,7 @@ def label_names() -> tuple[str, ...]:
     """The logits' names in order; `pose:none` and `side:none` stand for pictures without a hand."""
     return (
         *(f"{kind}:{name}" for kind in KINDS for name in _names(kind)),
-        *(f"defect:{name}" for name in TWIN_DEFECTS),
+        *(f"defect:{name}" for name in DEFECTS),
         CLEAN,
     )
 
@@ -46,13 +46,13 @@ def spans() -> dict[str, slice]:
         width = len(_names(kind))
         found[kind] = slice(start, start + width)
         start += width
-    found["defect"] = slice(start, start + len(TWIN_DEFECTS) + 1)
+    found["defect"] = slice(start, start + len(DEFECTS) + 1)
     return found
 
 
 def claim_width() -> int:
     """How many of `label_names` a caption can speak of: all but the defects, which come last."""
-    return len(label_names()) - len(TWIN_DEFECTS) - 1
+    return len(label_names()) - len(DEFECTS) - 1
 
 
 def claim_targets(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def targets(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     found = claim_targets(rows)
     found["defect"] = torch.tensor(
         [
-            [*(float(name in row["defects"]) for name in TWIN_DEFECTS), float(not row["defects"])]
+            [*(float(name in row["defects"]) for name in DEFECTS), float(not row["defects"])]
             for row in rows
         ]
     )

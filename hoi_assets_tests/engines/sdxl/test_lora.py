@@ -2,7 +2,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from hoi_assets.engines.sdxl.sampling import (
 )
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import FineTuning, LoraTraining, Sampling
+from hoi_assets_tests.damage import flip_bit
 from hoi_assets_tests.engines.sdxl import train_once
 from hoi_assets_tests.engines.small_sdxl import picture
 
@@ -265,12 +266,16 @@ def test_finished_training_is_not_run_again(loaded: LoadedSDXL, tmp_path: Path) 
     assert lora_digest(tmp_path / "lora") == lora_digest(tmp_path / "lora2")
 
 
-def test_damaged_checkpoint_is_passed_over(loaded: LoadedSDXL, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [lambda data: b"half", flip_bit], ids=["cut", "flipped bit"])
+def test_damaged_checkpoint_is_passed_over(
+    loaded: LoadedSDXL, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
     options = config(max_train_steps=6)
     train_dreambooth_lora(loaded, INSTANCE, PRIOR, options, tmp_path, tmp_path / "lora")
     wanted = lora_digest(tmp_path / "lora")
     assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
-    (tmp_path / "checkpoint-6" / "optimizer.safetensors").write_bytes(b"half")
+    damaged = tmp_path / "checkpoint-6" / "adapter.safetensors"
+    damaged.write_bytes(damage(damaged.read_bytes()))
     said: list[str] = []
     again = train_dreambooth_lora(
         loaded, INSTANCE, PRIOR, options, tmp_path, tmp_path / "lora", said.append

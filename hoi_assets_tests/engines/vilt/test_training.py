@@ -20,6 +20,7 @@ from hoi_assets.engines.vilt.verifier import VerifierModel, load_verifier
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import Verifier
 from hoi_assets.statistics import auc
+from hoi_assets_tests.damage import damage
 
 CONFIG = Verifier(train_steps=6, batch_size=8, learning_rate=3e-3, seed=3)
 
@@ -101,6 +102,22 @@ def test_killed_training_goes_on_and_ends_bit_identical(
     assert f"resuming after step {at} of 6" in said[0]
     assert again.verifier.digest == whole.verifier.digest
     assert (again.log, again.best_step) == (whole.log, whole.best_step)
+
+
+def test_damaged_checkpoint_is_not_trained_on(vilt_folder: Path, tmp_path: Path) -> None:
+    whole = _train(vilt_folder, tmp_path)
+    damage(tmp_path / CHECKPOINT)
+    said: list[str] = []
+    again = train_verifier(
+        load_verifier(vilt_folder),
+        make_pairs(32),
+        make_pairs(16, 100),
+        CONFIG,
+        tmp_path,
+        said.append,
+    )
+    assert not any("resuming" in line for line in said)
+    assert again.verifier.digest == whole.verifier.digest
 
 
 def test_training_is_repeatable_whatever_the_random_state(

@@ -1,0 +1,25 @@
+"""What is stored for partitions that are gone, e.g. of a category removed from the taxonomy.
+
+It stays readable and is marked, but nothing downstream reads it; `prune(known=…)` removes it.
+"""
+
+from collections.abc import Collection
+
+from hoi_assets.store.places import places
+from hoi_assets.store.versions import Store
+
+
+def orphans(store: Store, known: Collection[str]) -> list[tuple[str, str]]:
+    """Places (asset, partition) with a version in force whose partition is not `known`, sorted.
+
+    Example:
+        >>> orphans(store, known=["tripod", "worn"])  # doctest: +SKIP
+        [('detailed_prompts', 'hook')]
+    """
+    return [
+        (asset, partition)
+        for asset, partition in places(store.home)
+        if partition is not None
+        and partition not in known
+        and (store.place(asset, partition) / "current.json").exists()
+    ]
