@@ -23,6 +23,7 @@ from hoi_assets.evaluation.report_detailscribe import (
 from hoi_assets.evaluation.report_examiner import examine_candidates
 from hoi_assets.evaluation.report_gallery import describe_gallery
 from hoi_assets.evaluation.report_method_answers import answer_finetuning, answer_refinement
+from hoi_assets.evaluation.report_pairs import describe_pairs
 from hoi_assets.evaluation.report_parts import Parents, find_version, first_row
 from hoi_assets.evaluation.report_ppv import (
     describe_categories,
@@ -38,11 +39,13 @@ from hoi_assets.store.versions import Published, Store
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE, SCRIPT = "report.html.j2", "report.js.j2"
+# Included by the page; the recipe of the asset holds the templates named in modules.
 PARTS = (
     "report.css.j2",
     "report_answers.html.j2",
     "report_figure.html.j2",
     "report_gallery.html.j2",
+    "report_pairs.html.j2",
 )
 # The page asks for nothing, and runs no script but its own, whatever a prompt says.
 POLICY = (
@@ -112,6 +115,7 @@ def build_report(
         dataset=first_row(find_version(parents, "hoi_dataset"), "summary"),
         tuning=describe_finetuning(parents),
         scores=describe_hoi_scores(parents),
+        pairs=describe_pairs(store, parents),
         scenarios=describe_scenarios(store, parents),
         interacting=describe_interacting_scores(parents),
         human=_describe_human_ratings(parents),

@@ -36,7 +36,7 @@ from hoi_assets.evaluation.report_verdicts import (
 from hoi_assets.statistics import Interval
 from hoi_assets.store.versions import Published, Store
 
-SHOWN_REJECTED = 6
+SHOWN_REJECTED = 4
 NAMED_KINDS = 3
 MEANING = {
     LOW_FIDELITY: "looks defective",

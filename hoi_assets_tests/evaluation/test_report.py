@@ -12,26 +12,12 @@ from hoi_assets.evaluation.report import REPORT_SUMMARY, Page, build_report
 from hoi_assets.evaluation.scorecards import SCORES, compare_methods, make_scorecard
 from hoi_assets.settings import Evaluation, load_settings
 from hoi_assets.store.versions import Published, Store
+from hoi_assets_tests.evaluation.report_parents import publish
 from hoi_assets_tests.rating.conftest import picture
 
 PPV_SECTIONS = {"stages", "verdicts", "scores"}
 DETAILSCRIBE_SECTIONS = {"interacting"}
 SETTINGS = load_settings("tiny")
-
-
-def publish(
-    store: Store,
-    asset: str,
-    partition: str | None = None,
-    made_from: dict[str, str] | None = None,
-    **tables: Any,
-) -> Published:
-    with store.stage(asset, partition) as out:
-        for name, rows in tables.items():
-            frame = rows if isinstance(rows, pl.DataFrame) else pl.DataFrame(rows)
-            out.write_table(name, frame)
-        store.publish(out, {"code_version": "1"}, None, made_from)
-    return store.require(asset, partition)
 
 
 def publish_scorecard(store: Store, asset: str, suite: str, methods: list[str]) -> Published:

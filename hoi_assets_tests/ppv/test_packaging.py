@@ -20,6 +20,7 @@ from hoi_assets.ppv.splits import SPLITS, split_by_base_prompt
 from hoi_assets.settings import ROOT, Dataset
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.taxonomy import load_taxonomy
+from hoi_assets_tests.evaluation.report_parents import publish, verifier_tables
 
 TAXONOMY = load_taxonomy(ROOT / "data" / "taxonomy")
 
@@ -251,6 +252,25 @@ def test_card_states_counts_versions_and_what_is_missing(store: Store, tmp_path:
     assert "base model: tiny, revision 1" in body
     assert "| `hook` (" in body
     assert str(tmp_path) not in card
+
+
+def test_card_opens_with_what_the_verifier_can_and_cannot_tell(
+    store: Store, tmp_path: Path
+) -> None:
+    tables = verifier_tables(idle="fidelity", precision=(0.70, 0.60, 0.78), target_met=True)
+    judge = publish(store, "verifier", **tables)
+    pipeline = make_pipeline(store)
+    rows = pipeline["verdicts"]["hook"].table("rows").to_dicts()
+    of_judge = [row | {"verifier_version": judge.version} for row in rows]
+    pipeline["verdicts"]["hook"] = _publish(store, "verified_pairs", "hook", of_judge)
+    _package(store, tmp_path / "dataset", **pipeline)
+    card = (tmp_path / "dataset" / "README.md").read_text(encoding="utf-8")
+    opening = card.split("# Verified hand-object interactions\n")[1].split("Generated pictures")[0]
+    assert "Fidelity is not judged" in opening and "the target of 95% is missed" in opening
+    # Of the other category's verifier nothing is known, and nothing is claimed.
+    assert "What the verifier ab12 can and cannot tell" in opening
+    assert "Not known: this version is not in the store." in opening
+    assert "accepts or rejects each pair on" not in card and "a verifier found true" not in card
 
 
 def test_dataset_of_two_base_prompts_has_a_train_split_alone(store: Store, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from hoi_assets.publishing.asset import stage_of
 from hoi_assets.publishing.expectations import resolve, with_schemas
 from hoi_assets.publishing.validation import build_suite, evaluate
 from hoi_assets.settings import load_settings
+from hoi_assets_tests.evaluation.report_parents import verifier_tables
 
 SETTINGS = load_settings("tiny")
 STAGES = {stage.name: stage for stage in (stage_of(a) for a in published_below("hoi_assets.defs"))}
@@ -51,6 +52,7 @@ def verdicts(accepted: int, count: int = 20) -> pl.DataFrame:
             "verifier_version": "v",
             "p_fidelity": 0.5,
             "p_alignment": 0.5,
+            "defect_share": 0.1,
             "status": ["accepted" if n < accepted else "rejected" for n in range(count)],
             "reason": [None if n < accepted else "fidelity" for n in range(count)],
         },
@@ -146,6 +148,26 @@ def test_category_without_an_accepted_pair_blocks():
 def test_verdict_without_a_reason_blocks():
     table = verdicts(3).with_columns(reason=pl.lit(None, dtype=pl.String))
     assert not passes("verified_pairs", rows=table)
+
+
+@pytest.mark.parametrize(
+    ("on_validation", "on_test", "kept"),
+    [(True, 0.97, True), (True, 0.70, False), (False, 0.97, False), (True, None, False)],
+)
+def test_target_precision_counts_as_met_only_where_both_splits_meet_it(
+    on_validation, on_test, kept
+):
+    summary = verifier_tables(target_met=on_validation)["summary"].with_columns(
+        precision=pl.lit(on_test, pl.Float64),
+        auc_fidelity=pl.lit(0.9),
+        auc_alignment=pl.lit(0.9),
+        threshold_fidelity=pl.lit(0.5),
+        threshold_alignment=pl.lit(0.5),
+    )
+    declared = [each for each in resolve(SUITES["verifier"], SETTINGS) if each.table == "summary"]
+    found = evaluate({"summary": summary}, declared)
+    assert found.passed  # a warning, never a block
+    assert (found.broken == []) == kept
 
 
 def dataset(split: list[str], prompt: list[str]) -> pl.DataFrame:

@@ -44,7 +44,7 @@ REPORT_SUITE = suite(
     ],
     group_name=EVALUATION,
     owners=OWNERS,
-    kinds={"html"},
+    kinds={"html", "pytorch"},
     pool=GPU_POOL,
     automation_condition=follow_last(
         "hoi_dataset",

@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 
 ASSET = "verifier"
 GOOD = {"fidelity": "free of defects", "alignment": "true to their caption"}
-UNKNOWN = "What this version can tell is not known here: it is not in the store."
+UNKNOWN = "Not known: this version is not in the store."
 
 
 def statements_by_version(store: Store, versions: Iterable[str]) -> dict[str, str]:
