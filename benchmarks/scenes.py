@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.common import report
 from hoi_assets.settings import ROOT
 
-GROUPS, ITEMS, PAIRS = 10, 30, 40
+GROUPS, ITEMS, PAIRS = 5, 12, 12
 
 
 def main() -> None:

@@ -201,7 +201,7 @@ def test_run_of_the_command_line_is_on_the_overview_and_on_its_jobs_page(
     page.goto(f"{url}/locations/hoi_assets.definitions/jobs/evaluation/runs")
     page.get_by_text(command_line_run[:8]).first.wait_for()
     page.goto(f"{url}/overview/activity/timeline")
-    page.get_by_role("link", name="evaluation", exact=True).first.wait_for()
+    page.locator('a[href="/locations/hoi_assets.definitions/jobs/evaluation"]').first.wait_for()
 
 
 def test_the_reports_link_in_the_ui_opens_the_report(page, url, command_line_run) -> None:  # type: ignore[no-untyped-def]
