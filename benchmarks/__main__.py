@@ -73,6 +73,7 @@ def _measure(name: str, temporary: Path, most_s: float) -> bool:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    print("terminated", file=sys.stderr, flush=True)
     raise SystemExit(TERMINATED)
 
 
