@@ -52,6 +52,9 @@ SMALL: dict[str, Any] = {
         "max_loss": 100.0,
         "max_duplicate_share": 1.0,
         "min_pixel_std": 0.0,
+        # Models of the tests read few tokens.
+        "warn_cut_share": 1.0,
+        "max_cut_share": 1.0,
     },
 }
 

@@ -16,7 +16,7 @@ from hoi_assets.settings import ROOT
 from hoi_assets.store.catalogue import rebuild
 from hoi_assets.store.home import profile_of
 from hoi_assets.store.versions import Store
-from hoi_assets_tests.cli.test_queries import image_id, publish_one_row_each
+from hoi_assets_tests.cli.one_row_home import image_id, publish_one_row_each
 from hoi_assets_tests.processes import full_disk, obey_permissions, set_writable
 
 # One process for several commands: starting costs more than answering.

@@ -10,7 +10,7 @@ import yaml
 from hoi_assets.cli.exit_codes import ExitCode
 from hoi_assets.cli.main import main
 from hoi_assets.settings import PROFILES, ROOT
-from hoi_assets_tests.cli.test_queries import CATEGORY, publish_one_row_each
+from hoi_assets_tests.cli.one_row_home import CATEGORY, publish_one_row_each
 
 
 @pytest.fixture
