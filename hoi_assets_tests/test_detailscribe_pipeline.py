@@ -427,7 +427,7 @@ def test_an_image_endpoint_is_a_baseline_when_set_and_paints_each_prompt_once(
     rules, compute = describe_methods(list_candidates(drawn, texts, texts))
     assert compute["endpoint"] == "an image endpoint"
     assert rules["endpoint"] == "none: one picture"
-    with pytest.raises(HoiError, match="96x80 came, brought to 64x64.*cannot be drawn again"):
+    with pytest.raises(HoiError, match=r"96x80 came, brought to 64x64.*cannot be drawn again"):
         replay_image(store, settings_of(profile), own["image_id"][0])
 
 
