@@ -13,6 +13,15 @@ Start = Callable[..., Server]
 
 # These train, render or run Dagster jobs; `make test-fast` leaves them out.
 SLOW_FILES = (
+    "cli/test_homes.py",
+    "cli/test_taxonomy_changes.py",
+    "llm/test_waiting.py",
+    "llm/test_credentials.py",
+    "publishing/test_damaged_content.py",
+    "publishing/test_taxonomy_changes.py",
+    "store/test_home.py",
+    "store/test_integrity.py",
+    "test_environment.py",
     "cli/test_rate.py",
     "defs/test_automation.py",
     "engines/",

@@ -65,15 +65,15 @@ def test_forgotten_values_are_made_anew(ledger: Ledger) -> None:
     assert ledger.get("image", ["n"]) == {"n": 2}
 
 
-def test_five_thousand_keys_cost_under_half_a_second(ledger: Ledger) -> None:
+def test_five_thousand_keys_cost_under_two_seconds(ledger: Ledger) -> None:
     values = {digest(number): {"image": digest(-number)} for number in range(5000)}
     before = time.process_time()
     ledger.put("image", values)
     between = time.process_time()
     assert ledger.get("image", values) == values
     after = time.process_time()
-    assert between - before < 0.5
-    assert after - between < 0.5
+    assert between - before < 2
+    assert after - between < 2
 
 
 def test_latest_status_stands_and_attempts_are_counted(ledger: Ledger) -> None:
