@@ -13,6 +13,13 @@ Start = Callable[..., Server]
 
 # These train, render or run Dagster jobs; `make test-fast` leaves them out.
 SLOW_FILES = (
+    "evaluation/test_benchmark_scores.py",
+    "evaluation/test_report",
+    "evaluation/test_suites.py",
+    "llm/test_image_",
+    "llm/test_replies.py",
+    "ppv/test_instance_folder.py",
+    "store/test_catalogue.py",
     "cli/test_homes.py",
     "cli/test_taxonomy_changes.py",
     "llm/test_waiting.py",
