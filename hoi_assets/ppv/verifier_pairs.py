@@ -171,7 +171,9 @@ def _view(settings: Settings, scene_id: str) -> str:
 
 
 def _replace_pixels(store: Store, settings: Settings, rows: list[dict[str, Any]], log: Log) -> None:
-    """Replace the pixels of rows that are shown as the generator shows them."""
+    """Replace the pixels of rows that are shown as the generator shows them: each picture once,
+    under its scene's true caption, so that a view never comes closer to a lie."""
+    captions = {row["scene_id"]: row["prompt"] for row in rows if row["alignment"]}
     base = model_digest(settings.models.base)
     for view in GENERATOR_VIEWS:
         chosen = [row for row in rows if row["shown_as"] == view]
@@ -180,7 +182,7 @@ def _replace_pixels(store: Store, settings: Settings, rows: list[dict[str, Any]]
                 {
                     "view": view,
                     "pixels": row["pixels"],
-                    "prompt": row["prompt"] if view == "renoised" else None,
+                    "prompt": captions[row["scene_id"]] if view == "renoised" else None,
                     "strength": settings.verifier.renoise_strength if view == "renoised" else None,
                     "sampling": settings.sampling.model_dump(exclude={"batch_size"}),
                     "base": base,
@@ -190,36 +192,38 @@ def _replace_pixels(store: Store, settings: Settings, rows: list[dict[str, Any]]
         ]
         known = store.ledger.get(VIEW_KIND, keys)
         lost = set(store.images.missing(known.values()))
-        todo = [
-            (key, row)
+        missing = {
+            key: row | {"prompt": captions[row["scene_id"]]}
             for key, row in zip(keys, chosen, strict=True)
             if key not in known or known[key] in lost
-        ]
-        if todo:
-            seen = track(_views(store, settings, view, todo), f"{view} views", len(todo), log)
-            for (key, _), pixels in zip(todo, seen, strict=True):
+        }
+        if missing:
+            shown = _views(store, settings, view, list(missing.values()))
+            for key, pixels in zip(
+                missing, track(shown, f"{view} views", len(missing), log), strict=True
+            ):
                 known[key] = store.ledger.put(VIEW_KIND, {key: pixels})[key]
         for key, row in zip(keys, chosen, strict=True):
             row["pixels"] = known[key]
 
 
 def _views(
-    store: Store, settings: Settings, view: str, todo: list[tuple[str, dict[str, Any]]]
+    store: Store, settings: Settings, view: str, rows: list[dict[str, Any]]
 ) -> Iterator[str]:
     from hoi_assets.engines.device import configure_torch
     from hoi_assets.engines.sdxl.img2img import renoise, round_trip
     from hoi_assets.engines.sdxl.loading import load_sdxl
 
     loaded = load_sdxl(settings.models.base, configure_torch(settings))
-    images = [store.images.open(row["pixels"]) for _, row in todo]
+    images = [store.images.open(row["pixels"]) for row in rows]
     if view == "vae":
         shown = round_trip(loaded, images, settings.sampling)
     else:
         shown = renoise(
             loaded,
             images,
-            [row["prompt"] for _, row in todo],
-            [seed_of("renoise", row["scene_id"]) for _, row in todo],
+            [row["prompt"] for row in rows],
+            [seed_of("renoise", row["scene_id"]) for row in rows],
             settings.verifier.renoise_strength,
             settings.sampling,
         )

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ import pytest
 
 from hoi_assets.settings import ROOT
 from hoi_assets.store.versions import Store
+from hoi_assets_tests.chromium import running_chromium
 from hoi_assets_tests.cli.homes import fill_home
 from hoi_assets_tests.pipeline_fixture import environment, hoi, write_profile
 
@@ -28,7 +28,6 @@ pytestmark = pytest.mark.timeout(1800)
 START_S = 180
 STEP_MS = 90_000
 CATEGORY = "hook"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="module")
@@ -85,26 +84,10 @@ def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> No
 
 @pytest.fixture
 def page(home: Path) -> Iterator["object"]:
-    from playwright.sync_api import sync_playwright
-
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium: `make chromium` installs it")
-        pytest.skip("no Chromium: `make chromium` installs it")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--disable-background-networking",
-            ],
-        )
+    with running_chromium() as browser:
         opened = browser.new_page(viewport={"width": 1300, "height": 900})
         opened.set_default_timeout(STEP_MS)
         yield opened
-        browser.close()
 
 
 def test_category_materialised_by_clicks_shows_its_contact_sheet(page, url, home) -> None:  # type: ignore[no-untyped-def]

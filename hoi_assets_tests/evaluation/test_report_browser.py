@@ -1,7 +1,5 @@
 """The report in a real browser: filters, zoom, colours, a phone's width, no request."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ import pytest
 from hoi_assets.evaluation.report import build_report
 from hoi_assets.settings import load_settings
 from hoi_assets.store.versions import Store
+from hoi_assets_tests.chromium import running_chromium
 from hoi_assets_tests.evaluation.report_parents import (
     defect_map,
     publish,
@@ -22,8 +21,6 @@ from hoi_assets_tests.evaluation.report_parents import (
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 STEP_MS = 60_000
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 SHOWN = ".gallery figure:not([hidden])"
 HOSTILE = "<img src=x onerror=document.title='owned'>" + "long" * 80
 
@@ -52,16 +49,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium: `make chromium` installs it")
-        pytest.skip("no Chromium: `make chromium` installs it")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with running_chromium() as opened:
         yield opened
-        opened.close()
 
 
 def open_page(browser: Any, path: Path, **context: Any) -> Any:

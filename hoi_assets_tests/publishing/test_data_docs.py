@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,8 +25,8 @@ from hoi_assets.publishing.expectations import (
 )
 from hoi_assets.publishing.gate_result import GateResult
 from hoi_assets.publishing.validation import ValidationRun, evaluate
+from hoi_assets_tests.chromium import running_chromium
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CARRIED_OUT = {"asset": "candidate_images", "partition": "hook", "run_id": "0f3a"}
 TABLE = pl.DataFrame(
     {
@@ -191,16 +190,8 @@ def test_processes_validate_on_one_home_at_the_same_time(tmp_path):
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    if CHROMIUM is None:
-        pytest.skip("no Chromium: `make chromium` installs it")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
+    with running_chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.mark.slow

@@ -1,7 +1,5 @@
 """The rating page in a real browser: two raters at once, by keys alone, through a crash."""
 
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from hoi_assets.evaluation.human_ratings import estimate_win_rates
 from hoi_assets.rating.raters import make_links
 from hoi_assets.rating.study_making import StudyImage, make_study
 from hoi_assets.rating.vote_tables import votes_table
+from hoi_assets_tests.chromium import running_chromium
 from hoi_assets_tests.rating.conftest import METHODS, offers
 from hoi_assets_tests.rating.server import Server
 
@@ -22,7 +21,6 @@ pytestmark = pytest.mark.timeout(600)
 
 STEP_MS = 60_000
 PROMPTS = 10
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture
@@ -51,24 +49,8 @@ def server(folder: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium: `make chromium` installs it")
-        pytest.skip("no Chromium: `make chromium` installs it")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--disable-background-networking",
-            ],
-        )
+    with running_chromium() as opened:
         yield opened
-        opened.close()
 
 
 def open_page(browser: Any, link: str, seen: list[str]) -> Any:

@@ -191,8 +191,8 @@ class _Run:
             {
                 "start": verifier.digest,
                 "config": config.model_dump(),
-                "train": [[pair.pair_id, pair.text, *_labels(pair)] for pair in train],
-                "validation": [[pair.pair_id, pair.text, *_labels(pair)] for pair in validation],
+                "train": [_identity(pair) for pair in train],
+                "validation": [_identity(pair) for pair in validation],
             }
         )
         self.step = 0
@@ -336,8 +336,10 @@ def _is_whole(checkpoint: Path) -> bool:
         return False
 
 
-def _labels(pair: LabelledPair) -> tuple[bool, bool]:
-    return pair.fidelity, pair.alignment
+def _identity(pair: LabelledPair) -> list[Any]:
+    """What a training knows of a pair; the map goes with the image."""
+    labels = [pair.fidelity, pair.alignment, *pair.defects, pair.open_map is not None]
+    return [pair.pair_id, pair.text, *labels]
 
 
 def _log_row(row: dict[str, Any]) -> dict[str, Any]:

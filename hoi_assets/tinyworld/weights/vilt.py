@@ -1,5 +1,7 @@
 """The tiny world's verifier base: ViLT with a fidelity and an alignment head."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,29 +9,47 @@ from hoi_assets.engines.vilt.verifier import HEADS, VerifierModel, save_verifier
 from hoi_assets.tinyworld.weights.tokenizers import MAX_LENGTH, bert_tokenizer
 from hoi_assets.tinyworld.weights.vae import IMAGE_SIZE
 
-WIDTH = 160
 PATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Size:
+    """Width of the features, layers, heads of attention."""
+
+    width: int
+    layers: int
+    heads: int
+
+
+SIZE = Size(160, 5, 5)
 
 
 def build(tokenizer: Any) -> Any:
     """A fresh ViltForQuestionAnswering with two labels."""
+    return build_vilt(tokenizer, HEADS, SIZE, PATCH_SIZE, MAX_LENGTH)
+
+
+def build_vilt(
+    tokenizer: Any, labels: Sequence[str], size: Size, patch_px: int, max_tokens: int
+) -> Any:
+    """A fresh ViltForQuestionAnswering for pictures of `IMAGE_SIZE`."""
     from transformers import ViltConfig, ViltForQuestionAnswering
 
     config = ViltConfig(
         vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        num_hidden_layers=5,
-        num_attention_heads=5,
-        intermediate_size=4 * WIDTH,
-        max_position_embeddings=MAX_LENGTH,
+        hidden_size=size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        intermediate_size=4 * size.width,
+        max_position_embeddings=max_tokens,
         image_size=IMAGE_SIZE,
-        patch_size=PATCH_SIZE,
+        patch_size=patch_px,
         # -1: no resampling of patches, which would draw from the global generator.
         max_image_length=-1,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-        id2label=dict(enumerate(HEADS)),
-        label2id={name: index for index, name in enumerate(HEADS)},
+        id2label=dict(enumerate(labels)),
+        label2id={name: index for index, name in enumerate(labels)},
     )
     return ViltForQuestionAnswering(config)
 
@@ -53,7 +73,7 @@ def trainable(model: Any) -> Any:
 
     from hoi_assets.tinyworld.weights.truth import reader
 
-    return nn.ModuleDict({"vilt": model, "reader": reader(WIDTH)})
+    return nn.ModuleDict({"vilt": model, "reader": reader(SIZE.width)})
 
 
 def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:

@@ -14,8 +14,8 @@ from hoi_assets.engines.vilt.verifier import HEADS, VerifierModel, save_verifier
 from hoi_assets.tinyworld.scenes.vocabulary import PARTS, TWIN_DEFECTS
 from hoi_assets.tinyworld.weights.tokenizers import MAX_LENGTH, bert_tokenizer
 from hoi_assets.tinyworld.weights.vae import IMAGE_SIZE
+from hoi_assets.tinyworld.weights.vilt import SIZE, build_vilt
 
-WIDTH = 160
 # A finger is about ten pixels wide.
 PATCH_SIZE = 8
 
@@ -24,33 +24,16 @@ def build(tokenizer: Any) -> Any:
     """Fresh models by name: `vilt`, a ViltForQuestionAnswering with two labels, and `defects`, its
     defect head."""
     from torch import nn
-    from transformers import ViltConfig, ViltForQuestionAnswering
 
-    config = ViltConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        num_hidden_layers=5,
-        num_attention_heads=5,
-        intermediate_size=4 * WIDTH,
-        max_position_embeddings=MAX_LENGTH,
-        image_size=IMAGE_SIZE,
-        patch_size=PATCH_SIZE,
-        # -1: no resampling of patches, which would draw from the global generator.
-        max_image_length=-1,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        id2label=dict(enumerate(HEADS)),
-        label2id={name: index for index, name in enumerate(HEADS)},
-    )
-    vilt = ViltForQuestionAnswering(config)
-    return nn.ModuleDict({"vilt": vilt, "defects": build_defect_head(WIDTH, TWIN_DEFECTS)})
+    vilt = build_vilt(tokenizer, HEADS, SIZE, PATCH_SIZE, MAX_LENGTH)
+    return nn.ModuleDict({"vilt": vilt, "defects": build_defect_head(SIZE.width, TWIN_DEFECTS)})
 
 
 def stored(verifier: VerifierModel) -> Any:
     """The models of a stored verifier, by name; a defect head that it lacks is fresh."""
     from torch import nn
 
-    head = verifier.defect_head or build_defect_head(WIDTH, TWIN_DEFECTS)
+    head = verifier.defect_head or build_defect_head(SIZE.width, TWIN_DEFECTS)
     return nn.ModuleDict({"vilt": verifier.model, "defects": head})
 
 
@@ -79,8 +62,8 @@ def trainable(models: Any) -> Any:
 
     from hoi_assets.tinyworld.weights.truth import reader
 
-    parts = nn.Linear(WIDTH, len(PARTS) * CELLS_PER_SIDE**2)
-    return nn.ModuleDict({**models, "reader": reader(WIDTH), "parts": parts})
+    parts = nn.Linear(SIZE.width, len(PARTS) * CELLS_PER_SIDE**2)
+    return nn.ModuleDict({**models, "reader": reader(SIZE.width), "parts": parts})
 
 
 def loss_of(models: Any, pictures: Any, recipe: Any) -> Any:

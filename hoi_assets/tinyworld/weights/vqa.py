@@ -2,7 +2,6 @@
 of components, which learns from other scenes and other questions."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,14 @@ from hoi_assets.grammar.vocabulary import RELATIONS
 from hoi_assets.tinyworld.weights.sd3 import known_words
 from hoi_assets.tinyworld.weights.tokenizers import bert_tokenizer, token_ids
 from hoi_assets.tinyworld.weights.vae import IMAGE_SIZE
+from hoi_assets.tinyworld.weights.vilt import PATCH_SIZE, SIZE, Size, build_vilt
 from hoi_assets.tinyworld.weights.words import words_of
 
-PATCH_SIZE = 16
 LABELS = (YES, NO)
 # Questions in other words than the scenes' are spelled in letters.
 MAX_LENGTH = 32
 # No question about a scene is longer.
 QUESTION_LENGTH = 14
-
-
-@dataclass(frozen=True)
-class Size:
-    """Width of the features, layers, heads of attention."""
-
-    width: int
-    layers: int
-    heads: int
-
-
-# The verifier's, from which they begin.
-SIZE = Size(160, 5, 5)
 
 
 def question_words() -> list[str]:
@@ -48,26 +34,9 @@ def tokenizer() -> Any:
 
 
 def build(words: Any, size: Size = SIZE) -> Any:
-    """A fresh ViltForQuestionAnswering that says yes or no."""
-    from transformers import ViltConfig, ViltForQuestionAnswering
-
-    config = ViltConfig(
-        vocab_size=len(words),
-        hidden_size=size.width,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        intermediate_size=4 * size.width,
-        max_position_embeddings=MAX_LENGTH,
-        image_size=IMAGE_SIZE,
-        patch_size=PATCH_SIZE,
-        # -1: no resampling of patches, which would draw from the global generator.
-        max_image_length=-1,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        id2label=dict(enumerate(LABELS)),
-        label2id={name: index for index, name in enumerate(LABELS)},
-    )
-    return ViltForQuestionAnswering(config)
+    """A fresh ViltForQuestionAnswering that says yes or no. By default it is of the verifier's
+    size, from which it begins."""
+    return build_vilt(words, LABELS, size, PATCH_SIZE, MAX_LENGTH)
 
 
 def start_from(model: Any, words: Any, verifier: Any) -> None:
