@@ -4,7 +4,7 @@ steps and weights, one after the other in one process; then again with one edite
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -28,6 +28,7 @@ def main() -> None:
 def _measure(folder: Path, instance: dg.DagsterInstance) -> None:
     project = load_project(str(write_profile(folder, LITTLE_WORK)), folder / "home")
     settings, store = project.platform.settings, project.platform.store
+    _read_taxonomy(project, instance)
     for assets in (["detailed_prompts", "instance_images", "category_loras"], ["candidate_images"]):
         # The first run draws; the later ones are forced, into image stores that forgot.
         _run(project, instance, *assets)
@@ -55,6 +56,7 @@ def _measure(folder: Path, instance: dg.DagsterInstance) -> None:
         "at least 1.5",
     )
     text, edited = _edit_one_prompt(folder)
+    _read_taxonomy(edited, instance, force=False)
     _run(edited, instance, "detailed_prompts", "candidate_images", force=False)
     after = store.require("candidate_images", CATEGORY).table("rows")
     new = after.filter(~pl.col("image_id").is_in(rows["image_id"].to_list()))
@@ -68,22 +70,31 @@ def _measure(folder: Path, instance: dg.DagsterInstance) -> None:
     )
 
 
+def _read_taxonomy(project: Project, instance: dg.DagsterInstance, force: bool = True) -> None:
+    _run_job(project, instance, "verifier_training", None, ["base_prompt_taxonomy"], force)
+
+
 def _run(project: Project, instance: dg.DagsterInstance, *assets: str, force: bool = True) -> None:
-    for job, category, names in (
-        ("verifier_training", None, ["base_prompt_taxonomy"]),
-        ("ppv_category", CATEGORY, assets),
-    ):
-        if category is None and "detailed_prompts" not in assets:
-            continue
-        result = project.pipelines.resolve_job_def(job).execute_in_process(
-            instance=instance,
-            partition_key=category,
-            asset_selection=[dg.AssetKey(name) for name in names],
-            tags={"hoi/force": "true"} if force else {},
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        )
-        if not result.success:
-            raise SystemExit("the benchmark's own run failed")
+    _run_job(project, instance, "ppv_category", CATEGORY, assets, force)
+
+
+def _run_job(
+    project: Project,
+    instance: dg.DagsterInstance,
+    job: str,
+    category: str | None,
+    assets: Sequence[str],
+    force: bool,
+) -> None:
+    result = project.pipelines.resolve_job_def(job).execute_in_process(
+        instance=instance,
+        partition_key=category,
+        asset_selection=[dg.AssetKey(name) for name in assets],
+        tags={"hoi/force": "true"} if force else {},
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+    if not result.success:
+        raise SystemExit("the benchmark's own run failed")
 
 
 def _edit_one_prompt(folder: Path) -> tuple[str, Project]:

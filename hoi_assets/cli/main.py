@@ -19,8 +19,6 @@ from hoi_assets.cli import (
 from hoi_assets.cli.exit_codes import EPILOGUE, ExitCode
 from hoi_assets.cli.output import warn
 from hoi_assets.errors import HoiError
-from hoi_assets.settings.locations import home_folder
-from hoi_assets.store.disk import DiskFull, is_full
 
 PROGRAM = "hoi"
 
@@ -60,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warn(f"error: {what}\n  {_usage(getattr(error, 'ctx', None))}")
         return ExitCode.USER_ERROR
     except Exception as error:
+        from hoi_assets.settings.locations import home_folder
+        from hoi_assets.store.disk import DiskFull, is_full
+
         if not is_full(error):
             raise
         warn(f"error: {DiskFull(home_folder())}")

@@ -8,7 +8,6 @@ A line that cannot be used becomes a failed row with file, line and reason; the 
 
 import hashlib
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from hoi_assets.hashing import digest, digest_file
 from hoi_assets.settings import ROOT, expand_user
 from hoi_assets.store.tables import Column, Table
 from hoi_assets.taxonomy import ID_LENGTH
+from hoi_assets.text import text_problem
 
 BUILT_IN = ROOT / "data" / "interacting"
 FIELDS = ("topic", "prompt")
@@ -267,12 +267,9 @@ class _Pairs(list[tuple[str, Any]]):
 def _check_text(field: str, value: Any) -> None:
     if not isinstance(value, str):
         raise UnusableLine(f"no_text: {field} is {_shown(value)}")
-    for place, sign in enumerate(value, start=1):
-        # Control characters, lone surrogates, line and paragraph separators.
-        if unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp"):
-            raise UnusableLine(
-                f"control_character: U+{ord(sign):04X} in {field} at character {place}"
-            )
+    problem = text_problem(value)
+    if problem is not None:
+        raise UnusableLine(f"{problem} of {field}")
 
 
 def _shown(value: Any) -> str:

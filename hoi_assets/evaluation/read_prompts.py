@@ -10,7 +10,7 @@ from hoi_assets.engines.text_tokens import (
     longest_count,
 )
 from hoi_assets.evaluation.component_judges import component_judges
-from hoi_assets.settings import ModelRef, Settings
+from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Published, Store
 
 Row = Mapping[str, Any]
@@ -50,15 +50,13 @@ def _readers(
     from hoi_assets.engines.clip_score import clip_text_reader
     from hoi_assets.engines.image_reward import image_reward_text_reader
     from hoi_assets.engines.vilt.answers import vqa_text_reader
-    from hoi_assets.engines.vilt.verifier import vilt_text_reader
+    from hoi_assets.engines.vilt.pair_scores import verifier_text_reader
 
     models = settings.models
     yield ("clip_score",), clip_text_reader(models.clip), _prompt
     yield ("image_reward",), image_reward_text_reader(models.image_reward), _prompt
     if verifier is not None:
-        ref = ModelRef(source=str(verifier.file("model")))
-        metrics = ("verifier_fidelity", "verifier_alignment")
-        yield metrics, vilt_text_reader(ref, verifier.version), _prompt
+        yield ("verifier_fidelity", "verifier_alignment"), verifier_text_reader(verifier), _prompt
     if models.blip_vqa is not None:
         yield ("blip_vqa",), blip_text_reader(models.blip_vqa), _phrases
     for name, critic, _ in component_judges(settings):

@@ -24,7 +24,7 @@ from hoi_assets.evaluation.report_examiner import examine_candidates
 from hoi_assets.evaluation.report_gallery import describe_gallery
 from hoi_assets.evaluation.report_method_answers import answer_finetuning, answer_refinement
 from hoi_assets.evaluation.report_pairs import describe_pairs
-from hoi_assets.evaluation.report_parts import Parents, find_version, first_row
+from hoi_assets.evaluation.report_parts import Parents, find_version, find_versions, first_row
 from hoi_assets.evaluation.report_ppv import (
     describe_categories,
     describe_finetuning,
@@ -199,10 +199,4 @@ def _list_superseded(parents: Parents) -> list[tuple[str, str, str, str]]:
 
 def _published(parents: Parents) -> list[Published]:
     """Every version that the page is made from."""
-    published: list[Published] = []
-    for found in parents.values():
-        if isinstance(found, Published):
-            published.append(found)
-        elif found is not None:
-            published += found.values()
-    return published
+    return [one for asset in parents for one in find_versions(parents, asset)]

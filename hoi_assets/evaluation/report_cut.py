@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from hoi_assets.evaluation.report_parts import Parents
-from hoi_assets.store.versions import Published
+from hoi_assets.evaluation.report_parts import Parents, find_versions
 
 ENCODERS = "text_encoder"
 # Asset, table, column, and what reads its texts; `cut_by` names a pipeline's text encoders.
@@ -30,20 +29,13 @@ def describe_cut_texts(parents: Parents) -> list[str]:
     cut: Counter[str] = Counter()
     read: Counter[str] = Counter()
     for asset, table, column, model in READ:
-        for published in _versions(parents, asset):
+        for published in find_versions(parents, asset):
             rows = published.table(table)
             if column in rows.columns:
                 for name, is_cut, is_read in _counted(rows, column, model):
                     cut[name] += is_cut
                     read[name] += is_read
     return [f"{name} {n} of {read[name]} ({n / read[name]:.0%})" for name, n in cut.items() if n]
-
-
-def _versions(parents: Parents, asset: str) -> list[Published]:
-    found = parents.get(asset)
-    if isinstance(found, Published):
-        return [found]
-    return [] if found is None else list(found.values())
 
 
 def _counted(rows: pl.DataFrame, column: str, model: str) -> Iterator[tuple[str, int, int]]:

@@ -4,7 +4,6 @@ from typing import Any
 
 import polars as pl
 
-from hoi_assets.evaluation.report_dataset_answers import spell
 from hoi_assets.evaluation.report_verdicts import (
     ACCEPTED,
     GALLERY_IMAGES,
@@ -32,8 +31,8 @@ def describe_gallery(
         "pictures": with_outlines(store, chosen.to_dicts()),
         "drawn": verdicts["pixels"].is_not_null().sum(),
         "filters": {
-            "category": [(name, name) for name in chosen["category"].unique().sort()],
-            "verdict": [(name, name) for name in statuses],
-            "reason": [(name, spell(name)) for name in rejected["label"].unique().sort()],
+            "category": chosen["category"].unique().sort().to_list(),
+            "verdict": statuses,
+            "reason": rejected["label"].unique().sort().to_list(),
         },
     }

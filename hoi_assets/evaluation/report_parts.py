@@ -29,6 +29,14 @@ def find_partitions(parents: Parents, asset: str) -> dict[str, Published]:
     return found if isinstance(found, dict) else {}
 
 
+def find_versions(parents: Parents, asset: str) -> list[Published]:
+    """Every version of an asset, partitioned or not."""
+    found = parents.get(asset)
+    if isinstance(found, Published):
+        return [found]
+    return list((found or {}).values())
+
+
 def first_row(published: Published | None, table: str) -> dict[str, Any]:
     """The first row of a table of that version; empty without a version."""
     return {} if published is None else published.table(table).row(0, named=True)

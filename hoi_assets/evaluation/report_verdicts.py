@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from hoi_assets.engines.vilt.verifier import LOW_FIDELITY
+from hoi_assets.engines.vilt.verifier import blames_fidelity, verdict_label
 from hoi_assets.evaluation.report_parts import Parents, find_partitions, webp_uri
 from hoi_assets.store.versions import Store
 
@@ -37,31 +37,22 @@ def read_verdicts(parents: Parents) -> pl.DataFrame:
     `label` is the verdict in a few words: accepted, or the reason with the kind of defect.
     """
     tables = [
-        published.table("rows").select(
+        rows.select(
             pl.lit(category).alias("category"),
             *(
-                pl.col(name).cast(kind)
-                if name in published.table("rows").columns
-                else pl.lit(None, kind).alias(name)
+                pl.col(name).cast(kind) if name in rows.columns else pl.lit(None, kind).alias(name)
                 for name, kind in READ.items()
             ),
         )
-        for category, published in find_partitions(parents, "verified_pairs").items()
+        for category, rows in (
+            (category, published.table("rows"))
+            for category, published in find_partitions(parents, "verified_pairs").items()
+        )
     ]
-    rows = (
-        pl.concat(tables, how="diagonal_relaxed")
-        if tables
-        else pl.DataFrame(schema={"category": pl.String, **READ})
-    )
-    faulty = pl.col("reason").str.starts_with(LOW_FIDELITY) & pl.col("defect_kind").is_not_null()
-    return rows.with_columns(
-        pl.when(pl.col("reason").is_null())
-        .then(pl.col("status"))
-        .when(faulty)
-        .then(pl.concat_str("reason", pl.lit(": "), "defect_kind"))
-        .otherwise(pl.col("reason"))
-        .alias("label")
-    )
+    rows = pl.concat(tables) if tables else pl.DataFrame(schema={"category": pl.String, **READ})
+    named = rows.select("status", "reason", "defect_kind").iter_rows()
+    labels = pl.Series("label", [verdict_label(*row) for row in named], pl.String)
+    return rows.with_columns(labels)
 
 
 def choose_gallery(rows: pl.DataFrame, most: int = GALLERY_IMAGES) -> pl.DataFrame:
@@ -102,7 +93,7 @@ def with_outlines(store: Store, rows: Iterable[dict[str, Any]]) -> list[dict[str
 def _outline(store: Store, row: dict[str, Any]) -> str | None:
     from hoi_assets.map_overlay import outline_layer
 
-    if row["defect_map"] is None or not (row["reason"] or "").startswith(LOW_FIDELITY):
+    if row["defect_map"] is None or not blames_fidelity(row["reason"]):
         return None
     layer = outline_layer(store.images.open(row["defect_map"]), THUMBNAIL_PX)
     return None if layer.getbbox() is None else webp_uri(layer, THUMBNAIL_PX)

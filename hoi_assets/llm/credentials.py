@@ -66,13 +66,15 @@ class EndpointAddress:
         if "@" in parts.netloc:
             login = (unquote(parts.username or ""), unquote(parts.password or ""))
         user, password = login or ("", "")
+        # Servers echo the header; base64 of the whole is not that of a part.
+        header = () if login is None else (_base64(":".join(login)),)
         return EndpointAddress(
             shown=urlunsplit((parts.scheme, host, path, shown_query, "")),
             base_url=urlunsplit((parts.scheme, host, parts.path, "", "")),
             query=query,
             login=login,
             # A user without a password is a token.
-            secrets=tuple(filter(None, (password or user, *hidden.values(), *keys))),
+            secrets=tuple(filter(None, (password or user, *header, *hidden.values(), *keys))),
         )
 
     @property

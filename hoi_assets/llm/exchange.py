@@ -82,9 +82,6 @@ class Exchange:
         """The OpenAI client; its methods with a raw response are what `ask` takes."""
         from openai import OpenAI
 
-        if self.address.secrets:
-            for name in URL_LOGGERS:
-                logging.getLogger(name).setLevel(logging.WARNING)
         return OpenAI(
             base_url=self.address.base_url,
             default_query=self.address.query,
@@ -97,7 +94,12 @@ class Exchange:
 
     @cached_property
     def http(self) -> "httpx2.Client":
-        """The HTTP client below; it sends no credentials of its own."""
+        """The HTTP client below; it sends no credentials of its own.
+
+        What it fetches is logged nowhere: endpoints and signed picture URLs hold credentials.
+        """
+        for name in URL_LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
         return bounded_client(self.options.timeout_s, self.max_body_bytes, self.stopped)
 
     def ask(

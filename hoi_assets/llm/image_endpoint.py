@@ -54,6 +54,7 @@ class EndpointImage:
         drawn_by: the model, the size requested, the size that came where it is another, and the
             size made of it.
         reason: `code: detail` where there is none.
+        other_size: whether it came in another size than requested.
     """
 
     image_id: str
@@ -61,6 +62,7 @@ class EndpointImage:
     pixel_std: float | None
     drawn_by: str
     reason: str | None
+    other_size: bool = False
 
 
 class ImageClient(EndpointClient):
@@ -189,7 +191,7 @@ def generate_images(
         lambda missing, on_reply: client.ask(missing, on_reply, log),
     )
     images = {key: _resized(store, key, reply, size, client.size) for key, reply in replies.items()}
-    others = sum("came" in image.drawn_by for image in images.values())
+    others = sum(image.other_size for image in images.values())
     if others:
         log(f"image endpoint: {others} pictures did not come in the requested size {client.size}")
     failed = sum(images[key].pixels is None for key in keys)
@@ -264,7 +266,9 @@ def _resized(
     other = "" if came == requested else f" requested, {came} came,"
     drawn_by = f"{reply.model}, {requested}{other} brought to {made}"
     image = crop_and_resize(image, size)
-    return EndpointImage(key, store.images.put(image), channel_deviation(image), drawn_by, None)
+    return EndpointImage(
+        key, store.images.put(image), channel_deviation(image), drawn_by, None, bool(other)
+    )
 
 
 def _pixel_digest(value: Any) -> str:

@@ -66,10 +66,13 @@ def parse_json_object(text: str) -> dict[str, Any]:
     """
     if len(text) > MAX_CHARACTERS:
         raise UnusableReply(f"it is longer than {MAX_CHARACTERS} characters", None, "too_large")
-    answer = _after_reasoning(text)
     decoder = json.JSONDecoder(
         object_pairs_hook=lambda pairs: _distinct(pairs, text), parse_constant=_refuse_constant
     )
+    whole = _whole_object(text.strip(), decoder)
+    if whole is not None:
+        return whole
+    answer = _after_reasoning(text)
     found: list[dict[str, Any]] = []
     unreadable, nested_too_deeply = 0, ""
     start = answer.find("{")
@@ -90,6 +93,18 @@ def parse_json_object(text: str) -> dict[str, Any]:
             f"it holds {number} JSON objects, one is wanted{nested_too_deeply}", text
         )
     return found[0]
+
+
+def _whole_object(text: str, decoder: json.JSONDecoder) -> dict[str, Any] | None:
+    """The object that is all of the text, whose strings may hold anything; None where it is not."""
+    if not text.startswith("{"):
+        return None
+    try:
+        value, end = decoder.raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    found: dict[str, Any] | None = value if end == len(text) else None
+    return found
 
 
 def _after_reasoning(text: str) -> str:

@@ -122,8 +122,9 @@ class Throttle:
         with self._change:
             self._in_flight -= 1
             now = self._clock()
-            if self._busy_since is None:
-                self._busy_since = now
+            long_ago = now > self._resumes_at + self.pace.longest_asked_s
+            if self._busy_since is None or long_ago:
+                self._busy_since, self._busy_answers = now, 0
             pause_s = min(asked_s or 0.0, self.pace.longest_asked_s)
             starts = ticket == self._round
             if starts:

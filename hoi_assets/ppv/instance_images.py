@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import polars as pl
 
 from hoi_assets.errors import HoiError
-from hoi_assets.hashing import digest, digest_file
+from hoi_assets.hashing import digest, digest_file_cached
 from hoi_assets.picture_files import FORMAT_NAMES, open_picture, picture_size
 from hoi_assets.settings import InstanceImages, resolve_path, restore_remedy
 from hoi_assets.store.images import ImageStore
@@ -95,7 +95,7 @@ def instance_images_digest(category: str, settings: InstanceImages) -> str:
         HoiError: the folder or pool is missing or empty.
     """
     if settings.folder is None:
-        return digest_file(_pool_folder(settings) / "scenes.parquet")
+        return digest_file_cached(_pool_folder(settings) / "scenes.parquet")
     return digest([[entry.name, _content(entry)] for entry in _entries(category, settings)])
 
 
@@ -201,7 +201,7 @@ def _content(entry: _Entry) -> str:
     if entry.problem is not None:
         return entry.problem
     try:
-        return digest_file(entry.path)
+        return digest_file_cached(entry.path)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 

@@ -1,8 +1,5 @@
 """Verdicts on candidates: accepted, or rejected with the reason and both probabilities."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import polars as pl
 
 from hoi_assets.engines.text_tokens import PROMPT_CUT, PROMPT_TOKENS, prompt_values
@@ -11,7 +8,7 @@ from hoi_assets.engines.vilt.pair_scores import (
     count_verifier_tokens,
     load_published_verifier,
 )
-from hoi_assets.engines.vilt.verifier import LOW_FIDELITY, decide
+from hoi_assets.engines.vilt.verifier import decide
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
@@ -119,18 +116,6 @@ def verify_candidates(
             }
         rows.append(record)
     return VERDICT_ROWS.frame(rows)
-
-
-def verdict_label(row: Mapping[str, Any]) -> str:
-    """A verdict in a few words: accepted, or the reason with the kind of defect.
-
-    >>> verdict_label({"reason": "low_fidelity", "defect_kind": "extra_finger"})
-    'low_fidelity: extra_finger'
-    """
-    if row["reason"] is None:
-        return "accepted"
-    kind = row["defect_kind"] if row["reason"].startswith(LOW_FIDELITY) else None
-    return row["reason"] if kind is None else f"{row['reason']}: {kind}"
 
 
 def summarise_verdicts(verdicts: pl.DataFrame, category: str, goal: int | None) -> pl.DataFrame:

@@ -155,9 +155,8 @@ def _twin_pairs(
             "shown_as": _view(settings, scene["scene_id"]),
             "scene_id": scene["scene_id"],
             "grasp_id": scene["grasp_id"],
-            "seen": scene["object"] in taxonomy.categories[category].objects
-            if category in taxonomy.categories
-            else False,
+            "seen": category in taxonomy.categories
+            and scene["object"] in taxonomy.categories[category].objects,
         }
 
 

@@ -57,6 +57,7 @@ def status(
     Args:
         only: pairs to report; all of them otherwise.
     """
+    wanted = None if only is None else set(only)
     found: dict[tuple[str, str | None], Status] = {}
     for stage in graph.stages:
         for partition in stage.partition_keys:
@@ -65,10 +66,9 @@ def status(
                 for dep in stage.deps
                 for key in graph.partitions_read(stage, dep, partition)
             ]
-            found[stage.name, partition] = _status(
-                graph, stage, partition, settings, store, parents
-            )
-    wanted = None if only is None else set(only)
+            place = stage.name, partition
+            check = wanted is None or place in wanted
+            found[place] = _status(graph, stage, partition, settings, store, parents, check)
     return [one for place, one in found.items() if wanted is None or place in wanted]
 
 
@@ -79,7 +79,13 @@ def _status(
     settings: Settings,
     store: Store,
     parents: Sequence[Status],
+    check: bool,
 ) -> Status:
+    """The status of one place.
+
+    Args:
+        check: whether the files are held against the version's name.
+    """
     place = (store, stage.name, partition)
     current = store.current(stage.name, partition)
     gate = None if current is None else evidence.find(*place, current.version)
@@ -97,7 +103,7 @@ def _status(
     if current is None:
         return report("missing", "nothing published")
     try:
-        if current.path.is_dir():
+        if check and current.path.is_dir():
             current.verify()
     except Damaged as error:
         return report("blocked", error.what)

@@ -1,7 +1,6 @@
 """Makes a study: copies its pictures, pairs them by prompt, and writes the manifest."""
 
 import shutil
-import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from hoi_assets.rating.study import (
 )
 from hoi_assets.store.disk import writing
 from hoi_assets.store.images import DIGEST, ImageStore
+from hoi_assets.text import text_problem
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -161,8 +161,9 @@ def _find_problem(offer: StudyImage) -> str | None:
         return "the prompt is empty"
     if len(offer.prompt) > MAX_PROMPT_CHARACTERS:
         return f"the prompt has {len(offer.prompt)} characters, more than {MAX_PROMPT_CHARACTERS}"
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in offer.prompt):
-        return "the prompt holds control characters"
+    problem = text_problem(offer.prompt)
+    if problem is not None:
+        return f"the prompt is no plain text: {problem}"
     if not offer.method:
         return "the method has no name"
     return None

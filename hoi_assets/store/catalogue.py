@@ -26,6 +26,7 @@ from filelock import FileLock
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import canonical_json
 from hoi_assets.store.disk import DiskFull, writing
+from hoi_assets.store.places import is_orphan
 from hoi_assets.store.versions import Published, Store
 
 if TYPE_CHECKING:
@@ -301,9 +302,7 @@ def _union(sources: list[tuple[Published, Path]], known: Known) -> str:
 
 
 def _orphaned(partition: str | None, known: Known) -> bool | None:
-    if known is None:
-        return None
-    return partition is not None and partition not in known
+    return None if known is None else is_orphan(partition, known)
 
 
 def _publications(store: Store) -> "pl.DataFrame":

@@ -5,7 +5,7 @@ It stays readable and is marked, but nothing downstream reads it; `prune(known=â
 
 from collections.abc import Collection
 
-from hoi_assets.store.places import places
+from hoi_assets.store.places import is_orphan, places
 from hoi_assets.store.versions import Store
 
 
@@ -20,6 +20,6 @@ def orphans(store: Store, known: Collection[str]) -> list[tuple[str, str]]:
         (asset, partition)
         for asset, partition in places(store.home)
         if partition is not None
-        and partition not in known
+        and is_orphan(partition, known)
         and (store.place(asset, partition) / "current.json").exists()
     ]

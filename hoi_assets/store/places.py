@@ -1,7 +1,7 @@
 """Places of the graph, (asset, partition), and the folders of a home that belong to them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from hoi_assets.errors import HoiError
@@ -37,6 +37,15 @@ def check_names(asset: str, partition: str | None) -> None:
                 f"{what} name {name!r} cannot name a folder",
                 "use letters, digits, '_', '-' and '.', beginning with a letter or digit",
             )
+
+
+def is_orphan(partition: str | None, known: Collection[str] | None) -> bool:
+    """Whether a partition is none of those that are known; None: all are.
+
+    >>> is_orphan("hook", ["tripod"]), is_orphan(None, ["tripod"])
+    (True, False)
+    """
+    return known is not None and partition is not None and partition not in known
 
 
 def folder_name(partition: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from hoi_assets.errors import HoiError
 from hoi_assets.store.disk import writing
 from hoi_assets.store.lineage import lineage
-from hoi_assets.store.places import folder_name, manifest_file, places
+from hoi_assets.store.places import folder_name, is_orphan, manifest_file, places
 from hoi_assets.store.published import Published
 from hoi_assets.store.versions import Store
 
@@ -45,7 +45,7 @@ def prune(
         raise HoiError(f"prune: keep is {keep}", "keep at least 1: the version in force")
     if not dry_run:
         store.require_writable()
-    gone = {place for place in places(store.home) if _is_gone(place[1], known)}
+    gone = {place for place in places(store.home) if is_orphan(place[1], known)}
     kept = _kept(store, keep, gone)
     if not dry_run:
         for asset, partition in sorted(gone, key=str):
@@ -56,10 +56,6 @@ def prune(
             if path not in kept and (dry_run or _remove(store, asset, partition, path)):
                 removed.append(path)
     return removed
-
-
-def _is_gone(partition: str | None, known: Collection[str] | None) -> bool:
-    return known is not None and partition is not None and partition not in known
 
 
 def _take_out_of_force(store: Store, asset: str, partition: str | None) -> None:

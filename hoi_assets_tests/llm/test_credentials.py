@@ -13,6 +13,7 @@ from hoi_assets.defs.ppv.prompts import base_prompt_taxonomy, detailed_prompts
 from hoi_assets.defs.resources import PlatformResource
 from hoi_assets.detailscribe.baselines.rewriter import EndpointRewriter, rewrite_prompts
 from hoi_assets.errors import HoiError
+from hoi_assets.llm.credentials import EndpointAddress, Redactor
 from hoi_assets.llm.retry import EndpointError
 from hoi_assets.publishing.asset import bind
 from hoi_assets.settings import Rewriter as RewriterSettings
@@ -169,3 +170,11 @@ def test_a_key_that_no_header_can_hold_is_refused_without_showing_it(
     with pytest.raises(HoiError, match="HOI_API_KEY") as caught:
         ask(serve(good).url)
     assert "abcdefgh" not in str(caught.value)
+
+
+@pytest.mark.parametrize("user", ["b", "bo", "bob"])
+def test_the_header_of_a_login_is_masked_whatever_the_users_name(user: str) -> None:
+    address = EndpointAddress.parse(f"https://{user}:pw-0123456789abcdef@host/v1")
+    header = address.headers["Authorization"]
+    said = Redactor(address.secrets).redact(f"you sent Authorization: {header}")
+    assert header.removeprefix("Basic ") not in said and "pw-0123456789" not in said

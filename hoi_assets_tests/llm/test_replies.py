@@ -271,3 +271,8 @@ def test_hostile_text_is_refused_quickly(text: str) -> None:
     with pytest.raises(UnusableReply):
         parse_json_object(text)
     assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("said", ["x <reflection of the lamp", "a <think> of a thing"])
+def test_a_reply_that_is_an_object_may_hold_anything_in_its_strings(said: str) -> None:
+    assert parse_json_object(json.dumps({"a": said})) == {"a": said}

@@ -192,3 +192,19 @@ def test_the_real_pace_makes_few_requests_in_ten_minutes() -> None:
         assert shared.enter(lambda: False) is not None
         shared.leave(answered=True)
     assert shared.limit == 8
+
+
+def test_patience_begins_anew_when_the_endpoint_was_long_let_alone() -> None:
+    now = [0.0]
+    shared = Throttle(REAL, clock=lambda: now[0])
+
+    def busy_for() -> float:
+        ticket = shared.enter(lambda: False)
+        assert ticket is not None
+        return shared.leave_busy(ticket, None).busy_s
+
+    assert busy_for() == 0
+    now[0] += REAL.longest_pause_s
+    assert busy_for() == REAL.longest_pause_s
+    now[0] += REAL.longest_asked_s + 2 * REAL.longest_pause_s
+    assert busy_for() == 0

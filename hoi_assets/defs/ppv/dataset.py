@@ -94,7 +94,10 @@ def hoi_dataset(context: StageContext, staging: Staging) -> Result:
     accepted = table.filter(pl.col("status") == "accepted")
     shown = accepted.sample(n=min(SHOWN_PAIRS, accepted.height), seed=0)
     sheet = image_sheet(context.store, shown["pixels"], shown["prompt"].to_list())
-    versions = {name for one in verdicts.values() for name in one.table("rows")["verifier_version"]}
+    judged = pl.concat(
+        one.table("rows").select("status", "verifier_version") for one in verdicts.values()
+    )
+    versions = judged.filter(pl.col("status") == "accepted")["verifier_version"].unique()
     statements = statements_by_version(context.store, versions)
     return Result(
         metadata={

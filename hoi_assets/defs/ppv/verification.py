@@ -7,8 +7,8 @@ from hoi_assets.defs.partitions import hand_pose
 from hoi_assets.defs.sheets import image_sheet
 from hoi_assets.defs.suites import ACCEPTED, CUT_TEXTS, FAILED_SHARE, ONE_CATEGORY
 from hoi_assets.engines.vilt.calibration import VERIFIER_QUALITY, VERIFIER_RELIABILITY
-from hoi_assets.engines.vilt.verifier import LOW_FIDELITY
-from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY, verdict_label
+from hoi_assets.engines.vilt.verifier import blames_fidelity, verdict_label
+from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY
 from hoi_assets.ppv.verifier_pairs import VERIFIER_PAIR_ROWS
 from hoi_assets.ppv.verifier_training import VERIFIER_LOG, VERIFIER_SUMMARY
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
@@ -210,9 +210,12 @@ def verified_pairs(context: StageContext, staging: Staging) -> Result:
     sheet = image_sheet(
         context.store,
         shown["pixels"],
-        [verdict_label(row) for row in shown.iter_rows(named=True)],
+        [
+            verdict_label(row["status"], row["reason"], row["defect_kind"])
+            for row in shown.iter_rows(named=True)
+        ],
         maps=[
-            row["defect_map"] if (row["reason"] or "").startswith(LOW_FIDELITY) else None
+            row["defect_map"] if blames_fidelity(row["reason"]) else None
             for row in shown.iter_rows(named=True)
         ],
         good=[status == "accepted" for status in shown["status"]],

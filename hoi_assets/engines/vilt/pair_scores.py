@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hoi_assets.engines.text_tokens import TokenCount, cached_token_counts
+from hoi_assets.engines.text_tokens import TextReader, TokenCount, cached_token_counts
 from hoi_assets.engines.vilt.verifier import (
-    PairScores,
+    VerifierScores,
     load_verifier,
     score_key,
     score_pairs,
@@ -85,7 +85,7 @@ def cached_pair_scores(
     return {pair: known[key] for pair, key in keys.items()}
 
 
-def _stored(store: Store, found: PairScores, place: int) -> PairScore:
+def _stored(store: Store, found: VerifierScores, place: int) -> PairScore:
     """The score at `place`; its map is put into the image store."""
     fidelity, alignment = map(float, found.probabilities[place])
     if found.maps is None or found.kinds is None:
@@ -107,12 +107,16 @@ def map_picture(cells: np.ndarray) -> "Image.Image":
     return Image.fromarray(np.round(255 * cells).astype(np.uint8))
 
 
+def verifier_text_reader(verifier: Published) -> TextReader:
+    """What the published verifier reads of a prompt."""
+    return vilt_text_reader(ModelRef(source=str(verifier.file("model"))), verifier.version)
+
+
 def count_verifier_tokens(
     store: Store, prompts: Iterable[str], verifier: Published
 ) -> dict[str, TokenCount]:
     """What the published verifier reads of each prompt, by prompt."""
-    ref = ModelRef(source=str(verifier.file("model")))
-    counts = cached_token_counts(store, vilt_text_reader(ref, verifier.version), prompts)
+    counts = cached_token_counts(store, verifier_text_reader(verifier), prompts)
     return {prompt: own["vilt"] for prompt, own in counts.items()}
 
 

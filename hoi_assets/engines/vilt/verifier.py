@@ -334,7 +334,7 @@ def probabilities(logits: np.ndarray, temperature: tuple[float, float] = (1.0, 1
 
 
 @dataclass(frozen=True)
-class PairScores:
+class VerifierScores:
     """What a verifier says of N pairs.
 
     Attributes:
@@ -353,19 +353,19 @@ def score_pairs(
     images: Sequence[Image.Image],
     texts: Sequence[str],
     slots: Sequence[int] | None = None,
-) -> PairScores:
+) -> VerifierScores:
     """Calibrated probabilities, defect maps and kinds of pairs; see `forward_pairs`."""
     from scipy.special import expit
 
     rows = _outputs(verifier, images, texts, slots, BATCH_SIZE)
     found = probabilities(rows[:, : len(HEADS)], verifier.temperature)
     if verifier.defect_head is None or not texts:
-        return PairScores(found)
+        return VerifierScores(found)
     names = verifier.defect_head.kind_names
     cells, kinds = np.split(rows[:, len(HEADS) :], [-len(names)], axis=1)
     side = round(cells.shape[1] ** 0.5)
     likeliest = tuple(names[place] for place in kinds.argmax(axis=1))
-    return PairScores(found, expit(cells).reshape(-1, side, side), likeliest)
+    return VerifierScores(found, expit(cells).reshape(-1, side, side), likeliest)
 
 
 def decide(p_fidelity: float, p_alignment: float, thresholds: Thresholds) -> PairVerdict:
@@ -379,6 +379,24 @@ def decide(p_fidelity: float, p_alignment: float, thresholds: Thresholds) -> Pai
     if faithful and aligned:
         return PairVerdict("accepted", None)
     return PairVerdict("rejected", LOW_ALIGNMENT if faithful else LOW_FIDELITY if aligned else BOTH)
+
+
+def verdict_label(status: str, reason: str | None, defect_kind: str | None) -> str:
+    """A verdict in a few words: its status, or the reason with the kind of defect.
+
+    >>> verdict_label("rejected", "low_fidelity", "extra_finger")
+    'low_fidelity: extra_finger'
+    >>> verdict_label("accepted", None, "extra_finger")
+    'accepted'
+    """
+    if reason is None:
+        return status
+    return f"{reason}: {defect_kind}" if defect_kind and blames_fidelity(reason) else reason
+
+
+def blames_fidelity(reason: str | None) -> bool:
+    """Whether a verdict's reason is, or holds, too low a fidelity."""
+    return (reason or "").startswith(LOW_FIDELITY)
 
 
 def score_key(pixel_digest: str, prompt: str, verifier_digest: str) -> str:

@@ -12,7 +12,7 @@ import polars as pl
 from PIL import Image, ImageDraw
 
 from hoi_assets.errors import HoiError
-from hoi_assets.statistics import Interval, accuracy
+from hoi_assets.statistics import Interval, share_interval
 from hoi_assets.store.scene_pool import decode_picture, read_pool
 
 LABELS, KEY = "labels.csv", "key.csv"
@@ -125,8 +125,7 @@ def read_study(folder: Path) -> Seen:
 
 def _called(said: pl.Series) -> Interval:
     """Share of pictures that were called spoilt, with its interval."""
-    flags = [bool(value) for value in said]
-    return accuracy([True] * len(flags), flags)
+    return share_interval(int(said.sum()), len(said))
 
 
 def _page(pictures: list[Image.Image], first: int) -> Image.Image:

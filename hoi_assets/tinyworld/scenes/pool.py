@@ -15,7 +15,7 @@ from hoi_assets.errors import HoiError
 from hoi_assets.tinyworld.scenes.blind import LABELS, read_study, write_study
 from hoi_assets.tinyworld.scenes.groups import TWIN_SPLITS
 from hoi_assets.tinyworld.scenes.packing import pack
-from hoi_assets.tinyworld.scenes.render import FAST
+from hoi_assets.tinyworld.scenes.render import FAST, Quality
 from hoi_assets.tinyworld.scenes.shards import (
     TAXONOMY,
     RenderSettings,
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m hoi_assets.tinyworld.scenes.pool", description=__doc__
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the pool")
+    parser.add_argument("--out", type=Path, help="folder of the pool")
     parser.add_argument("--split", help="a stream's name; left out: the stored pool")
     parser.add_argument("--count", type=int, default=8000, help="pictures, or pairs of twins")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
@@ -53,16 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.count < 1 or given.workers < 1 or (given.samples or 1) < 1:
         parser.error("--count, --workers and --samples must be at least 1")
-    if (given.pack or given.study) is not None and given.split is None:
+    filled = given.study is not None and (given.study / LABELS).is_file()
+    if given.out is None and not filled:
+        parser.error("--out is required")
+    if (given.pack or given.study) is not None and given.split is None and not filled:
         parser.error("--pack and --study need --split")
-    quality = FAST if given.fast else RenderSettings.of(given.split).quality
-    quality = replace(quality, samples_per_pixel=given.samples or quality.samples_per_pixel)
-    settings = RenderSettings(quality, given.taxonomy)
+    settings = RenderSettings(_quality(given), given.taxonomy)
     try:
-        if given.pack is not None:
-            pack(given.out, given.split, given.pack)
-        elif given.study is not None and (given.study / LABELS).is_file():
+        if filled:
             print(read_study(given.study).as_text())
+        elif given.pack is not None:
+            pack(given.out, given.split, given.pack)
         elif given.study is not None:
             count = write_study(given.out, given.split, given.study)
             print(f"{count} pictures; fill in the column `spoilt` of {given.study / LABELS}")
@@ -82,6 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _quality(given: argparse.Namespace) -> Quality | None:
+    """The quality that was asked for; None: that of each split."""
+    if not given.fast and given.samples is None:
+        return None
+    quality = FAST if given.fast else RenderSettings().quality_of(given.split)
+    return replace(quality, samples_per_pixel=given.samples or quality.samples_per_pixel)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ A shard is complete or absent, so that a killed render resumes with the shard it
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,15 +67,18 @@ TAXONOMY = ROOT / "data" / "taxonomy"
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """How shards are rendered, and the taxonomy's folder."""
+    """How shards are rendered, and the taxonomy's folder.
 
-    quality: Quality = STANDARD
+    Attributes:
+        quality: None: that of each split.
+    """
+
+    quality: Quality | None = None
     taxonomy: Path = TAXONOMY
 
-    @classmethod
-    def of(cls, split: str | None) -> "RenderSettings":
-        """The settings of a split: twins are rendered fast, what is older keeps its pixels."""
-        return cls(FAST if split in TWIN_SPLITS else STANDARD)
+    def quality_of(self, split: str | None) -> Quality:
+        """How a split is rendered: twins fast, so that what is older keeps its pixels."""
+        return self.quality or (FAST if split in TWIN_SPLITS else STANDARD)
 
 
 def render_stream(
@@ -94,7 +97,7 @@ def render_stream(
         The shards' tables, `<out>/<split>-<shard>.parquet`; pictures are in
         `<out>/images/<split>-<shard>/`, those of twins in the tables themselves.
     """
-    settings = settings or RenderSettings.of(split)
+    settings = settings or RenderSettings()
     streams = (*STREAM_SPLITS, *INTERACTION_SPLITS, *TWIN_STREAMS)
     if split not in streams:
         raise HoiError(
@@ -120,20 +123,19 @@ def render_stored(
 ) -> Path:
     """Render the pool that is stored with the project; returns `<out>/scenes.parquet`. The
     verifier's twins are beside it, in `<out>/twins.parquet`."""
-    taxonomy = (settings or RenderSettings()).taxonomy
-    known, parts = load_world(taxonomy).taxonomy, out / "parts"
+    settings, parts = settings or RenderSettings(), out / "parts"
+    known = load_world(settings.taxonomy).taxonomy
 
-    def render(groups: list[Group], split: str) -> list[Path]:
-        own = [group for group in groups if group.split == split]
-        shards: dict[str, Work] = {
-            f"{split}-{start // 30:05d}": own[start : start + 30]
-            for start in range(0, len(own), 30)
-        }
-        quality = RenderSettings.of(split).quality if settings is None else settings.quality
-        return _render_shards(parts, shards, workers, RenderSettings(quality, taxonomy), log)
+    def render(groups: list[Group], splits: Iterable[str]) -> list[Path]:
+        shards: dict[str, Work] = {}
+        for split in splits:
+            own = [group for group in groups if group.split == split]
+            for start in range(0, len(own), 30):
+                shards[f"{split}-{start // 30:05d}"] = own[start : start + 30]
+        return _render_shards(parts, shards, workers, settings, log)
 
-    tables = [table for split in SCENE_SPLITS for table in render(plan_stored(known), split)]
-    twins = [table for split in JUDGE_COUNTS for table in render(plan_judges(known), split)]
+    tables = render(plan_stored(known), SCENE_SPLITS)
+    twins = render(plan_judges(known), JUDGE_COUNTS)
     pictures = out / "images"
     fresh = out / "images.new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -214,11 +216,12 @@ def _render_shard_into(
 def _render_shard(out: Path, name: str, groups: Work, settings: RenderSettings) -> Iterator[str]:
     """Render one shard beside its place and move it there when it is whole; table last."""
     world = load_world(settings.taxonomy)
+    quality = settings.quality_of(groups[0].split)
     rows: list[dict[str, Any]] = []
     if groups[0].split in TWIN_SPLITS:
         for group in groups:
             assert isinstance(group, Group)
-            for _, row in render_twins(world, group, settings.quality):
+            for _, row in render_twins(world, group, quality):
                 rows.append(row)
                 yield row["scene_id"]
         _write_table(TWIN_SCENES.frame(rows), _table(out, name))
@@ -227,7 +230,7 @@ def _render_shard(out: Path, name: str, groups: Work, settings: RenderSettings) 
     staging = out / "images" / f"{name}.{os.getpid()}.part"
     staging.mkdir(parents=True)
     for group in groups:
-        for scene in _render_pictures(world, group, settings):
+        for scene in _render_pictures(world, group, quality):
             scene_id = scene.row["scene_id"]
             path = staging / f"{scene_id}{PICTURE_SUFFIX}"
             scene.image.save(path, "WEBP", **WEBP_OPTIONS)
@@ -246,13 +249,11 @@ def _render_shard(out: Path, name: str, groups: Work, settings: RenderSettings) 
     _write_table(table.frame(rows), _table(out, name))
 
 
-def _render_pictures(
-    world: World, group: Group | StreamItem, settings: RenderSettings
-) -> Iterator[Scene]:
+def _render_pictures(world: World, group: Group | StreamItem, quality: Quality) -> Iterator[Scene]:
     if isinstance(group, StreamItem):
-        yield render_item(world, group, settings.quality)
+        yield render_item(world, group, quality)
     else:
-        yield from render_group(world, group, settings.quality)
+        yield from render_group(world, group, quality)
 
 
 def _table(out: Path, name: str) -> Path:

@@ -344,6 +344,30 @@ def test_stored_scene_is_drawn_again_with_equal_pixels(pool):
     assert digest_pixels(Image.open(buffer)) == row["digest"]
 
 
+@pytest.mark.slow
+def test_stored_twins_are_drawn_again_with_equal_pixels(twins):
+    pytest.importorskip("mitsuba")
+    pytest.importorskip("anny")
+    from hoi_assets.tinyworld.scenes.groups import plan_judges
+    from hoi_assets.tinyworld.scenes.shards import RenderSettings
+    from hoi_assets.tinyworld.scenes.solving import load_world
+    from hoi_assets.tinyworld.scenes.twins.picture import render_twins
+
+    world = load_world(TAXONOMY)
+    group = next(one for one in plan_judges(world.taxonomy) if one.split == "judge_val")
+    _, drawn = next(render_twins(world, group, RenderSettings().quality_of(group.split)))
+    stored = twins.filter(pl.col("scene_id") == drawn["scene_id"]).row(0, named=True)
+    same = [name for name in stored if name != "camera"]  # stored in fewer digits
+    assert {name: drawn[name] for name in same} == {name: stored[name] for name in same}
+
+
+def test_a_filled_study_is_counted_without_a_pool(capsys):
+    from hoi_assets.tinyworld.scenes.pool import main
+
+    assert main(["--study", str(TAXONOMY.parent / "eye_labels" / "twins")]) == 0
+    assert "| clean twins | 0.03 |" in capsys.readouterr().out
+
+
 def test_streams_stay_close_to_their_stated_shares(taxonomy):
     pytest.importorskip("mitsuba")
     from hoi_assets.tinyworld.scenes.groups import plan_stream
