@@ -10,11 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from hoi_assets.engines.vilt.verifier import verdict_label
 from hoi_assets.evaluation.report import TEMPLATES, build_report
 from hoi_assets.evaluation.report_gallery import describe_gallery
 from hoi_assets.evaluation.report_pairs import describe_pairs
 from hoi_assets.evaluation.report_verdicts import GALLERY_IMAGES, READ, read_verdicts
-from hoi_assets.ppv.verdicts import VERDICT_ROWS, verdict_label
+from hoi_assets.ppv.verdicts import VERDICT_ROWS
 from hoi_assets.settings import load_settings
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.evaluation.report_parents import (
@@ -79,7 +80,9 @@ def test_defects_are_outlined_where_the_verdict_is_about_fidelity(store: Store) 
     shown = describe_gallery(store, read_verdicts(parents))["pictures"]
     assert [row["outline"] is not None for row in shown] == [True, True, False, False, False, False]
     # As the contact sheets and `hoi trace` call it.
-    assert [row["label"] for row in shown] == [verdict_label(row) for row in rows]
+    assert [row["label"] for row in shown] == [
+        verdict_label(row["status"], row["reason"], row["defect_kind"]) for row in rows
+    ]
     assert "low fidelity: extra finger" in page_of(store, parents)
 
 

@@ -87,7 +87,7 @@ def test_what_cannot_be_shown_is_named_and_the_rest_goes_on(tmp_path: Path) -> N
         (StudyImage("p", "x", "0" * 64), "is not in"),
         (StudyImage("  ", "x", good), "prompt is empty"),
         (StudyImage("word " * 10_000, "x", good), "50000 characters"),
-        (StudyImage("a\x00b", "x", good), "control characters"),
+        (StudyImage("a\x00b", "x", good), "control_character"),
         (StudyImage("p", "", good), "no name"),
     ]
     given = [offer for offer, _ in bad] + [StudyImage("p", "x", good)]
