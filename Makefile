@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: run run-all test test-fast lint ui bench world weights chromium clean
+.PHONY: run run-all test test-fast lint ui bench prove world weights chromium clean
 
 run: $(VENV)/.run
 	$(BIN)/hoi run
@@ -18,6 +18,10 @@ ui: $(VENV)/.run
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
+
+# Tries to break what the platform promises; one table.
+prove: $(VENV)/.test
+	$(BIN)/python -m proofs
 
 # Two processes, a file each at a time; torch would otherwise start two threads in both.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -1,0 +1,1 @@
+"""Campaigns that try to break the platform; `python -m proofs` runs them and prints one table."""
