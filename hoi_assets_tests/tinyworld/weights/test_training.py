@@ -99,7 +99,7 @@ def test_learning_rate_warms_up_and_decays() -> None:
 
 STAGES = (
     *("vae", "decoder", "sdxl", "clip", "vilt", "image_reward", "examiner"),
-    *("sd3", "vqa", "component_examiner", "vae16", "vilt8"),
+    *("sd3", "vqa", "component_examiner", "vae16", "sdxl16", "vilt8"),
 )
 
 
@@ -230,7 +230,11 @@ def _cards(out: Path, recipe: Recipe) -> None:
     """Cards for fresh weights, as earlier stages would have left them."""
     from hoi_assets.tinyworld.weights.card import Card, write_card
 
-    for folder, name in (("sdxl", "sdxl"), ("sdxl/vae", "vae"), ("examiner", "examiner")):
+    from hoi_assets.tinyworld.weights import vae16
+
+    vae16.save(vae16.build_vae16(), out / "vae16")
+    named = (("sdxl", "sdxl"), ("sdxl/vae", "vae"), ("vae16", "vae16"), ("examiner", "examiner"))
+    for folder, name in named:
         card = Card(name, recipe.digest, "none", 0, 0, "", 0, 7, 7, 0, 0.0, "none", 0)
         write_card(out / folder, card)
 
