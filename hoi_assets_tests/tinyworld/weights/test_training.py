@@ -232,7 +232,9 @@ def _cards(out: Path, recipe: Recipe) -> None:
 
     from hoi_assets.tinyworld.weights import vae16
 
-    vae16.save(vae16.build_vae16(), out / "vae16")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vae16.save(vae16.build_vae16(), out / "vae16")
     named = (("sdxl", "sdxl"), ("sdxl/vae", "vae"), ("vae16", "vae16"), ("examiner", "examiner"))
     for folder, name in named:
         card = Card(name, recipe.digest, "none", 0, 0, "", 0, 7, 7, 0, 0.0, "none", 0)
