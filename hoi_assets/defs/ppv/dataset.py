@@ -6,6 +6,7 @@ from hoi_assets.defs.automation import follow_changed_parents, follow_in_one_run
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.sheets import image_sheet
 from hoi_assets.defs.suites import ACCEPTED
+from hoi_assets.ppv.cut_captions import CUT_CAPTIONS
 from hoi_assets.ppv.finetuning import FINETUNING_LOG, FINETUNING_SUMMARY
 from hoi_assets.ppv.packaging import DATASET_ROWS, DATASET_SUMMARY
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
@@ -135,7 +136,7 @@ FINETUNED_MODEL_SUITE = suite(
     automation_condition=follow_in_one_run,
     code_version="1",
     suite=FINETUNED_MODEL_SUITE,
-    tables=[FINETUNING_SUMMARY, FINETUNING_LOG],
+    tables=[FINETUNING_SUMMARY, FINETUNING_LOG, CUT_CAPTIONS],
     settings=["finetuning", "sampling"],
     models=["base"],
 )
@@ -149,9 +150,12 @@ def finetuned_model(context: StageContext, staging: Staging) -> Result:
     staging.add_folder("lora", tuned.folder)
     staging.write_table("log", tuned.log)
     staging.write_table("summary", tuned.summary)
+    if not tuned.cut_captions.is_empty():
+        staging.write_table("cut_captions", tuned.cut_captions)
     return Result(
         metadata={
             **tuned.summary.row(0, named=True),
+            "images_with_cut_captions": tuned.cut_captions["images"].sum(),
             "loss_curve": Image(loss_curve(tuned.log), "image/png"),
             "use": Markdown("```python\npipe.load_lora_weights('<path>/lora')\n```"),
         }
