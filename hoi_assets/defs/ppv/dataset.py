@@ -78,13 +78,19 @@ def hoi_dataset(context: StageContext, staging: Staging) -> Result:
     from hoi_assets.engines.vilt.verifier_statement import statements_by_version
     from hoi_assets.ppv.packaging import package_dataset
 
-    verdicts = context.partitions("verified_pairs")
+    parents = {name: context.partitions(name) for name in ("verified_pairs", "detailed_prompts")}
+    tables = {
+        name: {key: one.table("rows") for key, one in found.items()}
+        for name, found in parents.items()
+    }
+    verdicts = tables["verified_pairs"]
     table, summary = package_dataset(
         context.store,
         context.settings.dataset,
         context.taxonomy,
         verdicts=verdicts,
-        prompts=context.partitions("detailed_prompts"),
+        prompts=tables["detailed_prompts"],
+        versions={one.name: one.version for found in parents.values() for one in found.values()},
         missing=context.missing("verified_pairs"),
         folder=staging.path / "dataset",
         sources={"base model": _named(context.settings.models.base)},
@@ -95,9 +101,7 @@ def hoi_dataset(context: StageContext, staging: Staging) -> Result:
     accepted = table.filter(pl.col("status") == "accepted")
     shown = accepted.sample(n=min(SHOWN_PAIRS, accepted.height), seed=0)
     sheet = image_sheet(context.store, shown["pixels"], shown["prompt"].to_list())
-    judged = pl.concat(
-        one.table("rows").select("status", "verifier_version") for one in verdicts.values()
-    )
+    judged = pl.concat(one.select("status", "verifier_version") for one in verdicts.values())
     versions = judged.filter(pl.col("status") == "accepted")["verifier_version"].unique()
     statements = statements_by_version(context.store, versions)
     return Result(
