@@ -69,7 +69,7 @@ class Endpoint(Section):
 
     endpoint: EndpointAddress | None = Field(
         None,
-        description="Base URL, e.g. http://127.0.0.1:8000/v1; null: none. Its login and query are "
+        description="Base URL, e.g. http://127.0.0.1:8000/v1; null: none. Credentials in it are "
         "sent with every call, and neither shown nor part of any version or cache key.",
     )
     model: str | None = Field(None, description="Model requested from the endpoint.")

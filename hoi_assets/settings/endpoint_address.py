@@ -90,19 +90,22 @@ class EndpointAddress:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> "CoreSchema":
         from pydantic_core import PydanticCustomError, core_schema
 
-        def read(url: str) -> EndpointAddress:
+        def read(given: Any) -> EndpointAddress:
+            if isinstance(given, cls):
+                return given
+            if not isinstance(given, str):
+                raise PydanticCustomError("url_type", "is not a URL")
             try:
-                return cls.parse(url)
+                return cls.parse(given)
             except ValueError as error:
                 shown = repr(str(error))
             example = "http://127.0.0.1:8000/v1"
             said = "{shown} is not a URL; give one such as {example}, or leave it out"
             raise PydanticCustomError(HIDDEN_INPUT, said, {"shown": shown, "example": example})
 
-        text = core_schema.no_info_after_validator_function(read, core_schema.str_schema())
-        return core_schema.json_or_python_schema(
-            json_schema=text,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), text]),
+        return core_schema.no_info_plain_validator_function(
+            read,
+            json_schema_input_schema=core_schema.str_schema(),
             serialization=core_schema.to_string_ser_schema(when_used="always"),
         )
 

@@ -150,6 +150,7 @@ def test_an_endpoint_that_is_no_url_is_refused_with_its_line_and_without_its_pas
     ) as error:
         load_settings(str(profile))
     assert "hunter2" not in str(error.value) and error.value.__cause__ is None
+    assert str(error.value).count("small.yaml:") == 1
     with pytest.raises(ValidationError) as invalid:
         Prompter(endpoint=url)
     assert "hunter2" not in str(invalid.value)
