@@ -172,8 +172,8 @@ def _package(store: Store, folder: Path, **pipeline: Any) -> tuple[pl.DataFrame,
         TAXONOMY,
         **tables,
         versions={one.name: one.version for found in parents.values() for one in found.values()},
-        missing=given["missing"],
         folder=folder,
+        **{name: value for name, value in given.items() if name not in parents},
     )
 
 
