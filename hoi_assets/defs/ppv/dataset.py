@@ -159,7 +159,7 @@ def finetuned_model(context: StageContext, staging: Staging) -> Result:
     return Result(
         metadata={
             **tuned.summary.row(0, named=True),
-            "images_with_cut_captions": tuned.cut_captions["images"].sum(),
+            "images_with_cut_captions": int(tuned.cut_captions["images"].sum()),
             "loss_curve": Image(loss_curve(tuned.log), "image/png"),
             "use": Markdown("```python\npipe.load_lora_weights('<path>/lora')\n```"),
         }

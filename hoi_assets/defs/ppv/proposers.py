@@ -144,7 +144,7 @@ def category_loras(context: StageContext, staging: Staging) -> Result:
     return Result(
         metadata={
             **proposer.summary.row(0, named=True),
-            "images_with_cut_captions": proposer.cut_captions["images"].sum(),
+            "images_with_cut_captions": int(proposer.cut_captions["images"].sum()),
             "loss_curve": Image(loss_curve(proposer.log), "image/png"),
             "samples_before_and_after": sheet,
             "use": Markdown(
