@@ -22,12 +22,12 @@ from hoi_assets_tests.rating.published import small_store
 
 COMMANDS = {
     *("run", "summary", "stale", "backfill", "ui", "trace", "replay", "sql", "prune", "score"),
-    *("interacting fetch", "interacting check", "lock-code-versions", "lock-recipes"),
+    *("repair", "interacting fetch", "interacting check", "lock-code-versions", "lock-recipes"),
     *("rate make", "rate links", "rate serve", "rate status", "rate labels"),
 }
 QUERIES = {
     *("summary", "stale", "trace", "replay", "sql", "prune", "score"),
-    *("interacting check", "rate status"),
+    *("repair", "interacting check", "rate status"),
 }
 HEAVY = ("dagster", "polars", "torch", "pydantic_settings", "duckdb", "great_expectations")
 

@@ -160,8 +160,20 @@ def store(tmp_path: Path) -> Store:
 
 
 def _package(store: Store, folder: Path, **pipeline: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+    given = pipeline or make_pipeline(store)
+    parents = {name: given[name] for name in ("verdicts", "prompts")}
+    tables = {
+        name: {key: one.table("rows") for key, one in found.items()}
+        for name, found in parents.items()
+    }
     return package_dataset(
-        store, Dataset(), TAXONOMY, **(pipeline or make_pipeline(store)), folder=folder
+        store,
+        Dataset(),
+        TAXONOMY,
+        **tables,
+        versions={one.name: one.version for found in parents.values() for one in found.values()},
+        folder=folder,
+        **{name: value for name, value in given.items() if name not in parents},
     )
 
 
