@@ -228,9 +228,8 @@ def weights_of(folder: Path) -> bytes:
 
 def _cards(out: Path, recipe: Recipe) -> None:
     """Cards for fresh weights, as earlier stages would have left them."""
-    from hoi_assets.tinyworld.weights.card import Card, write_card
-
     from hoi_assets.tinyworld.weights import vae16
+    from hoi_assets.tinyworld.weights.card import Card, write_card
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
