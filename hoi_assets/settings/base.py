@@ -1,7 +1,7 @@
 """What the sections share: their base, references to models, and the options of an endpoint."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -13,6 +13,19 @@ class Section(BaseModel):
     into 64 bits are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # Fields that came after versions had been published. At their default they stay out of
+    # digests, so that those versions stay fresh.
+    ADDED_LATER: ClassVar[frozenset[str]] = frozenset()
+
+    def digestible(self) -> dict[str, Any]:
+        """The fields that enter a digest, as JSON-able data."""
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in self.model_dump(mode="json").items()
+            if name not in self.ADDED_LATER or getattr(self, name) != fields[name].default
+        }
 
     @field_validator("*")
     @classmethod
@@ -31,6 +44,13 @@ class ModelRef(Section):
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float32", description="Type the weights are computed in."
+    )
+    max_sequence_length: int | None = Field(
+        None,
+        ge=1,
+        le=512,
+        description="Stable Diffusion 3 only: tokens of T5's part of a prompt, as in diffusers; "
+        "null: 512, and 1 in its place without T5 (the published DetailScribe joins 512).",
     )
 
     @property

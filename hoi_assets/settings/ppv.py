@@ -44,6 +44,8 @@ class InstanceImages(Section):
 class LoraTraining(Section):
     """DreamBooth LoRA of SDXL per category; names as in diffusers' training script."""
 
+    ADDED_LATER = frozenset({"weight_prior_by_snr"})
+
     rank: int = Field(8, ge=1, le=256, description="Rank of the LoRA matrices.")
     lora_alpha: int = Field(
         8, ge=1, le=512, description="Scale of the LoRA update: lora_alpha / rank."
@@ -70,6 +72,11 @@ class LoraTraining(Section):
     )
     prior_loss_weight: float = Field(
         1.0, ge=0, description="Weight of the prior-preservation loss."
+    )
+    weight_prior_by_snr: bool = Field(
+        True,
+        description="Apply the min-SNR weights to the prior-preservation loss too; diffusers' "
+        "script does not.",
     )
     num_class_images: int = Field(
         16, ge=0, description="Pictures of the base model for prior preservation."

@@ -76,7 +76,10 @@ def _model_digest(ref: ModelRef, digest_of: Callable[[Path], str]) -> str:
     else:
         files = sorted(p for p in folder.rglob("*") if p.suffix in DIGESTED_SUFFIXES)
         contents = digest({p.relative_to(folder).as_posix(): digest_of(p) for p in files})
-    return digest({"contents": contents, "dtype": ref.dtype})
+    named: dict[str, object] = {"contents": contents, "dtype": ref.dtype}
+    if ref.max_sequence_length is not None:
+        named["max_sequence_length"] = ref.max_sequence_length
+    return digest(named)
 
 
 def _file_fingerprint(path: Path) -> str:

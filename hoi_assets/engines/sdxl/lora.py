@@ -87,7 +87,11 @@ def lora_key(
             "training": TRAINING_VERSION,
             "base": base_digest,
             "kind": type(config).__name__,
-            "options": config.model_dump(mode="json", exclude=UNHASHED_OPTIONS),
+            "options": {
+                name: value
+                for name, value in config.digestible().items()
+                if name not in UNHASHED_OPTIONS
+            },
             "train": train,
             "other": other,
         }
