@@ -10,7 +10,7 @@ from hoi_assets.progress import Log
 from hoi_assets.publishing.context import Parent, StageContext
 from hoi_assets.publishing.expectations import Suite, resolve, with_schemas
 from hoi_assets.publishing.stage import Stage
-from hoi_assets.settings import FORMER_NAMES, ModelRef, Section, Settings
+from hoi_assets.settings import FORMER_NAMES, ModelRef, Settings, digested
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.store.weights import model_digest
 
@@ -199,17 +199,12 @@ def settings_digest(settings: Settings, names: Sequence[str]) -> str:
     Raises:
         HoiError: no such section.
     """
-    known = Settings.model_fields
-    unknown = [name for name in names if name not in known]
+    dumped = digested(settings)
+    unknown = [name for name in names if name not in dumped]
     if unknown:
         raise HoiError(
-            f"no settings section {', '.join(unknown)}", f"name one of: {', '.join(known)}"
+            f"no settings section {', '.join(unknown)}", f"name one of: {', '.join(dumped)}"
         )
-    dumped = settings.model_dump(mode="json", include=set(names))
-    for name in names:
-        section = getattr(settings, name)
-        if isinstance(section, Section):
-            dumped[name] = section.digestible()
     return digest({FORMER_NAMES.get(name, name): dumped[name] for name in names})
 
 

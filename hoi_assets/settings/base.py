@@ -1,11 +1,15 @@
 """What the sections share: their base, references to models, and the options of an endpoint."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hoi_assets.settings.locations import resolve_path
+
+# `json_schema_extra` of fields that came later than published versions: what they mean to digests.
+UNLESS_DEFAULT: dict[str, Any] = {"digested": "unless_default"}
+NEVER: dict[str, Any] = {"digested": "never"}
 
 
 class Section(BaseModel):
@@ -14,25 +18,36 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    # Fields that came after versions had been published. At their default they stay out of
-    # digests, so that those versions stay fresh.
-    ADDED_LATER: ClassVar[frozenset[str]] = frozenset()
-
-    def digestible(self) -> dict[str, Any]:
-        """The fields that enter a digest, as JSON-able data."""
-        fields = type(self).model_fields
-        return {
-            name: value
-            for name, value in self.model_dump(mode="json").items()
-            if name not in self.ADDED_LATER or getattr(self, name) != fields[name].default
-        }
-
     @field_validator("*")
     @classmethod
     def _fits(cls, value: Any) -> Any:
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError("does not fit into 64 bits")
         return value
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """The named fields that are not at their default."""
+        fields = type(self).model_fields
+        values = {name: getattr(self, name) for name in names}
+        return {name: one for name, one in values.items() if one != fields[name].get_default()}
+
+
+def digested(section: Section) -> dict[str, Any]:
+    """A section as it enters digests, in JSON's types.
+
+    A field marked `UNLESS_DEFAULT` is left out at its default, so that digests from before it was
+    added stay; one marked `NEVER` changes nothing that is published, such as memory used.
+    """
+    found = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            found[name] = digested(value)
+        extra = field.json_schema_extra
+        rule = extra.get("digested") if isinstance(extra, dict) else None
+        if rule == "never" or (rule == "unless_default" and not section.given(name)):
+            del found[name]
+    return found
 
 
 class ModelRef(Section):
@@ -51,6 +66,7 @@ class ModelRef(Section):
         le=512,
         description="Stable Diffusion 3 only: tokens of T5's part of a prompt, as in diffusers; "
         "null: 512, and 1 in its place without T5 (the published DetailScribe joins 512).",
+        json_schema_extra=UNLESS_DEFAULT,
     )
 
     @property

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hoi_assets.settings.base import Endpoint, Section
+from hoi_assets.settings.base import UNLESS_DEFAULT, Endpoint, Section
 
 LABELS_FILE = "labels.csv"  # inside the folder of `verifier.labels_folder`
 
@@ -44,8 +44,6 @@ class InstanceImages(Section):
 class LoraTraining(Section):
     """DreamBooth LoRA of SDXL per category; names as in diffusers' training script."""
 
-    ADDED_LATER = frozenset({"weight_prior_by_snr"})
-
     rank: int = Field(8, ge=1, le=256, description="Rank of the LoRA matrices.")
     lora_alpha: int = Field(
         8, ge=1, le=512, description="Scale of the LoRA update: lora_alpha / rank."
@@ -77,6 +75,7 @@ class LoraTraining(Section):
         True,
         description="Apply the min-SNR weights to the prior-preservation loss too; diffusers' "
         "script does not.",
+        json_schema_extra=UNLESS_DEFAULT,
     )
     num_class_images: int = Field(
         16, ge=0, description="Pictures of the base model for prior preservation."

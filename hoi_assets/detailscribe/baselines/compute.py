@@ -32,6 +32,11 @@ def images_within_budget(settings: Settings, row: ImageSpec) -> int:
     return affordable_images(row, evaluation_budget(settings, row))
 
 
+def only_one(settings: Settings) -> bool:
+    """Whether `rewrite` and `refine` draw one image, whatever the budget pays for."""
+    return settings.redenoising.baseline_images == "one"
+
+
 def draw_candidates(
     store: Store,
     settings: Settings,
