@@ -34,7 +34,8 @@ def test_each_figure_stands_beside_plain_diffusers_and_nothing_is_left(tmp_path:
     for one in found["figures"]:
         assert one["ours"] > 0 and one["plain"] > 0
         assert one["ratio"] == pytest.approx(one["ours"] / one["plain"])
-        assert one["peak_gib"] is None  # a CPU's peak is not measured
+        # A CPU's peak is not measured, and the goals are for full size.
+        assert one["peak_gib"] is None and one["reached"] is None
     for name in NAMES:
         assert f"\n{name}: " in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]

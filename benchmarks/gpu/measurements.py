@@ -35,7 +35,7 @@ class Figure:
         ours, plain: in `unit`; None where it could not be measured, which `note` explains.
         ratio: ours over plain.
         goal: in words.
-        reached: whether the goal is met; None where there is nothing to compare.
+        reached: whether the goal is met; None at a small size, or with nothing to compare.
         peak_gib, plain_peak_gib: most memory that tensors took on the GPU; None on a CPU.
     """
 
@@ -107,10 +107,11 @@ def sampling(bench: Bench) -> Figure:
     def ours(count: int) -> None:
         loaded = load_sdxl(bench.ref("sdxl"), bench.device)  # once, then the model cache's
         drawn = list(generate_images(loaded, rows[:count], size.batch_size))
-        _require(all(one.image for one in drawn), "SDXL drew NaN")
+        if not all(one.image for one in drawn):
+            raise RuntimeError("SDXL drew NaN or infinity")
 
     own, own_peak = _rate(bench, ours, size.batch_size, size.images)
-    _free()
+    free()
     pipe = plain.load_sdxl(bench.folder / "sdxl", bench.device, size.dtype)
 
     def theirs(count: int) -> None:
@@ -167,7 +168,7 @@ def training(bench: Bench) -> Figure:
         hook.remove()
     del loaded
     own = size.train_steps / (began[-1] - began[WARM_UP_TRAIN_STEPS])
-    _free()
+    free()
     with _peak(bench) as other_peak:
         other = plain.train_dreambooth(
             *(bench.folder / "sdxl", bench.device, size.dtype, pictures, PROMPT, size.side),
@@ -232,9 +233,9 @@ def eviction(bench: Bench) -> Figure:
         pipe = load(bench.folder / name, device, size.dtype)
         pipe(PROMPT, num_inference_steps=2, width=size.side, height=size.side)
         del pipe
-        _free()
+        free()
 
-    _free()
+    free()
     # As on a card of that size: half of the free memory may hold models.
     budget = int(model_cache.FREE_MEMORY_SHARE * bench.budget_gib * GIB)
     model_cache.configure(budget)
@@ -310,7 +311,7 @@ def _capped(bench: Bench) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def _free() -> None:
+def free() -> None:
     """Drop all models, and give their memory back."""
     model_cache.clear()
     gc.collect()
@@ -318,11 +319,6 @@ def _free() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _require(holds: bool, problem: str) -> None:
-    if not holds:
-        raise SystemExit(problem)
 
 
 def _silent(line: str) -> None:
