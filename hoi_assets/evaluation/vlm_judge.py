@@ -104,7 +104,7 @@ class RatingRequest:
 
     def key(self, identity: Mapping[str, Any]) -> str:
         """Hash of all that determines the rating: 16 hex digits."""
-        determined_by = {
+        determined_by: dict[str, Any] = {
             "pixels": self.seen.pixels,
             "prompt": self.prompt,
             "judge": dict(identity),

@@ -7,11 +7,7 @@ seeing the initial image, without components.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from hoi_assets.detailscribe.baselines.compute import (
-    draw_candidates,
-    images_within_budget,
-    only_one,
-)
+from hoi_assets.detailscribe.baselines.compute import draw_candidates, new_images
 from hoi_assets.detailscribe.baselines.refiner import (
     EndpointRefiner,
     RefineRequest,
@@ -52,7 +48,7 @@ def draw_refined_prompts(
     wanted: dict[str, list[ImageSpec]] = {}
     for row in initial:
         prompt, plain = corrected[row["row_id"]], redrawable_row(row, settings)
-        more = 1 if only_one(settings) else images_within_budget(settings, plain) - 1
+        more = new_images(settings, plain)[REFINE]
         wanted[row["row_id"]] = (
             []
             if prompt is None or not more

@@ -3,11 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hoi_assets.detailscribe.baselines.compute import (
-    draw_candidates,
-    images_within_budget,
-    only_one,
-)
+from hoi_assets.detailscribe.baselines.compute import draw_candidates, new_images
 from hoi_assets.detailscribe.baselines.rewriter import EndpointRewriter, rewrite_prompts
 from hoi_assets.detailscribe.image_rows import REWRITE, Record, failed_row, redrawable_row
 from hoi_assets.detailscribe.prompt_extension import NoRoom, extend_prompt
@@ -46,8 +42,7 @@ def draw_rewritten_prompts(
             failed.append(failed_row(row, REWRITE, f"rewrite: {reason}"))
             continue
         first = replace(redrawable_row(row, settings), prompt=prompt)
-        count = 1 if only_one(settings) else images_within_budget(settings, first)
-        wanted[row["row_id"]] = multi_seed_specs(first, count)
+        wanted[row["row_id"]] = multi_seed_specs(first, new_images(settings, first)[REWRITE])
     able = [row for row in initial if row["row_id"] in wanted]
     label = "rewritten prompts"
     return draw_candidates(store, settings, able, wanted, REWRITE, 0, label, log), failed
