@@ -64,8 +64,8 @@ class ModelRef(Section):
         None,
         ge=1,
         le=512,
-        description="Stable Diffusion 3 only: tokens of T5's part of a prompt, as in diffusers; "
-        "null: 512, and 1 in its place without T5 (the published DetailScribe joins 512).",
+        description="Tokens of T5's part in Stable Diffusion 3, zeros where there is no T5 "
+        "(diffusers: 256); null: 512, and 1 without T5.",
         json_schema_extra=UNLESS_DEFAULT,
     )
 
