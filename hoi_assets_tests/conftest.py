@@ -45,6 +45,7 @@ SLOW_FILES = (
     "rating/test_crash.py",
     "test_detailscribe_pipeline.py",
     "test_environment.py",
+    "test_paper_profiles.py",
     "test_ppv_pipeline.py",
     "test_wheel.py",
     "tinyworld/",
