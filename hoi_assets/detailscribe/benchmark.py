@@ -54,7 +54,7 @@ class OfficialFile:
 
     Attributes:
         rows: how many it has.
-        sha256: of its bytes; None for the file that was not available to hash.
+        sha256: of its bytes; None: unknown.
     """
 
     scenario: str
@@ -76,7 +76,12 @@ OFFICIAL_FILES = (
         200,
         "6706730223a3a3bb5d462e13bec28fc139de9caa5bb64cd142625ae527ac91c9",
     ),
-    OfficialFile("multi_subject", "multi_subject_200.jsonl", 200, None),
+    OfficialFile(
+        "multi_subject",
+        "multi_subject_200.jsonl",
+        200,
+        "c0def35f494ae9cd403dfe3f13aee9db50b1e9fa066e1d4964cdf9f533e0c382",
+    ),
 )
 
 

@@ -91,6 +91,7 @@ def hoi_scorecards(context: StageContext, staging: Staging) -> Result:
         "baseline_images",
         "human_ratings",
     ],
+    deps_when={"interacting_prompts": lambda settings: settings.judge.topic},
     group_name=EVALUATION,
     owners=OWNERS,
     kinds={"pytorch", "transformers"},
@@ -114,6 +115,10 @@ def interacting_scorecards(context: StageContext, staging: Staging) -> Result:
     components: dict[str, Any] = {}
     for one in context.partitions("interaction_decompositions").values():
         components |= read_components(one.table("components"))
+    topics: dict[str, str] = {}
+    if context.settings.judge.topic:
+        for one in context.published("interacting_prompts").values():
+            topics |= one.table("rows").select("row_id", "topic").rows()
     scores = score_interacting(
         context.store,
         context.settings,
@@ -126,6 +131,7 @@ def interacting_scorecards(context: StageContext, staging: Staging) -> Result:
         {row_id: noun_phrases(own) for row_id, own in components.items()},
         context.parent("human_ratings").table("rows"),
         context.log,
+        topics,
     )
     if scores.ratings is not None:
         context.record("row_id", scores.ratings)
