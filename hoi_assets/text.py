@@ -62,3 +62,15 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def shown_bytes(count: float) -> str:
+    """A number of bytes for people, in powers of ten.
+
+    >>> shown_bytes(950), shown_bytes(1_640_000), shown_bytes(27.4e9)
+    ('950 bytes', '1.64 MB', '27.4 GB')
+    """
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} bytes"

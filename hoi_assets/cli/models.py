@@ -11,9 +11,9 @@ from hoi_assets.cli.exit_codes import ExitCode
 from hoi_assets.cli.options import Profile, json_option
 from hoi_assets.cli.output import log_to_stderr, print_json
 from hoi_assets.cli.project import text_table
+from hoi_assets.text import shown_bytes
 
 PANEL = "Before a run"
-GB = 1e9
 
 commands = typer.Typer(
     help="The models that the profile names: get them, check them, or convert one."
@@ -63,7 +63,7 @@ def check(
     else:
         rows = [("model", "source", "files", "state", "weights in memory")]
         for state in states:
-            size = "" if state.memory_bytes is None else f"{state.memory_bytes / GB:.2f} GB"
+            size = "" if state.memory_bytes is None else shown_bytes(state.memory_bytes)
             rows.append(
                 (
                     state.entry,
@@ -112,8 +112,8 @@ def fetch(
         return
     for one in fetched:
         print(
-            f"{one.entry}: {one.bytes / GB:.2f} GB in {one.place}, "
-            f"{one.downloaded_bytes / GB:.2f} GB of it downloaded now"
+            f"{one.entry}: {shown_bytes(one.bytes)} in {one.place}, "
+            f"{shown_bytes(one.downloaded_bytes)} of it downloaded now"
         )
     if not fetched:
         print("the profile names no hub models: nothing to fetch")

@@ -9,12 +9,14 @@ from hoi_assets.cli.exit_codes import ExitCode
 from hoi_assets.cli.options import Partitions, Profile, json_option
 from hoi_assets.cli.output import log_to_stderr, print_json
 from hoi_assets.cli.project import chosen_by_kind, text_table
+from hoi_assets.text import shown_bytes
 
 if TYPE_CHECKING:
     from hoi_assets.preflight.costs import AssetCost, Plan
     from hoi_assets.preflight.findings import Finding
 
 PANEL = "Before a run"
+BYTES_PER_GB = 1e9
 UNKNOWN = "unknown"
 
 commands = typer.Typer()
@@ -60,7 +62,7 @@ def plan(
 
 def print_plan(made: "Plan") -> None:
     """Print a plan as a table, with what it rests on."""
-    heads = ("asset", "partitions", "pictures", "training steps", "GB", "hours", "calls", "USD")
+    heads = ("asset", "partitions", "pictures", "training steps", "disk", "hours", "calls", "USD")
     rows = [heads, *(_plan_row(one, made.picture_format) for one in (*made.assets, made.total))]
     print(text_table(rows))
     print("at most, from an empty home; scoring is not counted")
@@ -69,15 +71,18 @@ def print_plan(made: "Plan") -> None:
     for model, measured in made.bytes_per_picture.items():
         if measured is None:
             print(
-                f"{model}: GB unknown: no picture of that size to measure, here or in your photos"
+                f"{model}: disk unknown: no picture of that size to measure, here or in your photos"
             )
         else:
-            sizes = ", ".join(f"{n / 1e6:.2f} MB as {f}" for f, n in measured.by_format.items())
+            sizes = ", ".join(f"{shown_bytes(n)} as {f}" for f, n in measured.by_format.items())
             size = "x".join(map(str, measured.size))
             print(f"{model}: {size} px, {sizes}; measured on {measured.samples} {measured.source}")
     other = next(name for name in made.total.gb if name != made.picture_format)
-    if made.total.gb[other] is not None:
-        print(f"picture_format is {made.picture_format}; {other}: {made.total.gb[other]:.2f} GB")
+    gb = made.total.gb[other]
+    if gb:
+        print(
+            f"picture_format is {made.picture_format}; as {other}: {shown_bytes(gb * BYTES_PER_GB)}"
+        )
     if made.total.hours is None:
         print("hours unknown: run `hoi plan --measure` on the machine that will draw")
     for call in made.calls:
@@ -98,7 +103,7 @@ def _plan_row(one: "AssetCost", picture_format: str) -> tuple[str, ...]:
         str(one.partitions),
         str(one.pictures or ""),
         str(one.training_steps or ""),
-        ("" if not one.pictures else UNKNOWN if gb is None else f"{gb:.2f}"),
+        ("" if not one.pictures else UNKNOWN if gb is None else shown_bytes(gb * BYTES_PER_GB)),
         (
             ""
             if not one.pictures and not one.training_steps
@@ -149,9 +154,8 @@ def doctor(
             print_plan(found.plan)
         problems = sum(one.state == "problem" for one in found.findings)
         warnings = sum(one.state == "warning" for one in found.findings)
-        print(
-            f"\n{'ready' if found.ready else 'NOT READY'}: {problems} problems, {warnings} warnings"
-        )
+        state = "ready" if found.ready else "NOT READY"
+        print(f"\n{state}; problems: {problems}, warnings: {warnings}")
     if not found.ready:
         raise typer.Exit(ExitCode.PROBLEM)
 

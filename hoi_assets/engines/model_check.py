@@ -135,9 +135,11 @@ def _check_fetched(folder: Path, hashes: bool) -> None:
 
 
 def _load_shapes(kind: ModelKind, ref: ModelRef) -> dict[str, int]:
+    from hoi_assets.engines.device import silence_libraries
     from hoi_assets.engines.model_cache import size_bytes
     from hoi_assets.engines.pretrained import shapes_only
 
+    silence_libraries()
     with shapes_only(), _offline():
         modules = getattr(kind.load(ref), "modules", ())
     parameters = {id(one): one for module in modules for one in module.parameters()}

@@ -19,10 +19,10 @@ from hoi_assets.hashing import digest_file
 from hoi_assets.settings import ModelRef
 from hoi_assets.store.disk import replace_bytes, writing
 from hoi_assets.store.weights import FETCHED_FILE, fetched_folder, weights_folder
+from hoi_assets.text import shown_bytes
 
 PARTIAL_SUFFIX = ".part"
 FILE_MODE = 0o644
-GB = 1e9
 
 Log = Callable[[str], None]
 
@@ -80,7 +80,7 @@ def _fetch(entry: str, kind: ModelKind, ref: ModelRef, place: Path, log: Log) ->
         size = sum(file.size for file in files)
         todo = [file for file in files if not _is_there(place / file.name, file)]
         left = sum(file.size - _partial_size(place / file.name) for file in todo)
-        log(f"{entry}: {ref.source}, {size / GB:.2f} GB, {left / GB:.2f} GB of it to download")
+        log(f"{entry}: {ref.source}, {shown_bytes(size)}, {shown_bytes(left)} of it to download")
         _require_room(place, left)
         for file in todo:
             _download(ref, file, place / file.name)
@@ -133,7 +133,7 @@ def _require_room(place: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise HoiError(
-            f"{place} needs {needed / GB:.1f} GB, {free / GB:.1f} GB are free there",
+            f"{place} needs {shown_bytes(needed)}, {shown_bytes(free)} are free there",
             "set HOI_MODELS to a folder on a larger disk",
         )
 

@@ -141,8 +141,8 @@ def load_error(cls: Any, ref: ModelRef, why: str) -> HoiError:
     name = getattr(cls, "__name__", str(cls))
     return HoiError(
         f"{_location(ref)} does not load as {name}: {why.strip().splitlines()[0]}",
-        "`hoi models check` says what does not fit; restore the weights, or name others under "
-        "`models` of the profile",
+        "restore the weights, or name others under `models` of the profile; `hoi models check` "
+        "tries all of them",
     )
 
 

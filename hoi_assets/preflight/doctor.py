@@ -16,6 +16,7 @@ from hoi_assets.preflight.machine import check_device, check_disk, check_home
 from hoi_assets.preflight.photos import check_photos
 from hoi_assets.settings import ModelRef, Settings
 from hoi_assets.taxonomy import Taxonomy, load_taxonomy
+from hoi_assets.text import shown_bytes
 
 # What only one of the pipelines needs.
 OF_CATEGORIES = frozenset({"base", "verifier", "examiner", "prompter"})
@@ -88,8 +89,9 @@ def _of_models(states: Sequence[ModelState]) -> Iterator[Finding]:
         if state.problem is not None:
             yield problem("models", state.entry, state.problem, state.remedy or "")
             continue
-        notes = "".join(f"; {note}" for note in state.notes)
-        yield ok("models", state.entry, f"{state.title}, {state.origin}, {state.dtype}{notes}")
+        size = shown_bytes(state.memory_bytes or 0)
+        facts = [f"{state.title}, {state.origin}, {size} of weights as {state.dtype}", *state.notes]
+        yield ok("models", state.entry, "; ".join(facts))
 
 
 def _licences(missing: dict[str, ModelRef]) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from hoi_assets.preflight.costs import BYTES_PER_GB, Plan
 from hoi_assets.preflight.findings import Finding, ok, problem, warning
 from hoi_assets.settings import Settings, models_folder
 from hoi_assets.store.home import check_path, check_profile
+from hoi_assets.text import shown_bytes
 
 # Of the free memory; the rest is for activations, which nobody knows before a run.
 WEIGHTS_SHARE = 0.7
@@ -29,7 +30,7 @@ def check_device(settings: Settings, states: Sequence[ModelState]) -> Iterator[F
     free = free_bytes(device)
     on_gpu = device.startswith("cuda")
     name = torch.cuda.get_device_name() if on_gpu else "CPU"
-    yield ok("device", device, f"{name}, {free / BYTES_PER_GB:.1f} GB of its memory are free")
+    yield ok("device", device, f"{name}, {shown_bytes(free)} of its memory are free")
     if settings.device == "auto" and not on_gpu:
         yield warning(
             "device",
@@ -49,8 +50,7 @@ def check_device(settings: Settings, states: Sequence[ModelState]) -> Iterator[F
     for state in states:
         if state.memory_bytes is None:
             continue
-        gb, most = state.memory_bytes / BYTES_PER_GB, free / BYTES_PER_GB
-        what = f"weights of {gb:.1f} GB, {most:.1f} GB of memory are free"
+        what = f"weights of {shown_bytes(state.memory_bytes)}, {shown_bytes(free)} are free"
         remedy = f"set models.{state.entry}.dtype to bfloat16, name a smaller model, or free memory"
         if state.memory_bytes > free:
             yield problem("device", state.entry, what, remedy)
@@ -65,10 +65,7 @@ def _budget(settings: Settings, states: Sequence[ModelState], free: int) -> Find
     limit = settings.model_budget_gb
     most = free * 0.5 if limit is None else limit * BYTES_PER_GB
     where = "half of the free memory" if limit is None else "model_budget_gb"
-    what = (
-        f"all models together have {total / BYTES_PER_GB:.1f} GB, {where} is "
-        f"{most / BYTES_PER_GB:.1f} GB"
-    )
+    what = f"all models together have {shown_bytes(total)}, {where} is {shown_bytes(most)}"
     if total <= most:
         return ok("device", "model budget", what)
     return ok("device", "model budget", f"{what}: they are loaded in turn")
@@ -76,23 +73,24 @@ def _budget(settings: Settings, states: Sequence[ModelState], free: int) -> Find
 
 def check_disk(home: Path, plan: Plan | None, missing_models: bool) -> Iterator[Finding]:
     """Free space for the plan's pictures, and where models would be fetched to."""
-    free = shutil.disk_usage(_existing(home)).free / BYTES_PER_GB
+    free = shutil.disk_usage(_existing(home)).free
     gb = None if plan is None else plan.total.gb[plan.picture_format]
+    room = f"{shown_bytes(free)} are free at {home}"
     if gb is None:
-        yield ok("disk", "home", f"{free:.1f} GB are free at {home}; what is needed is unknown")
-    elif gb > free:
+        yield ok("disk", "home", f"{room}; what is needed is unknown")
+    elif gb * BYTES_PER_GB > free:
         yield problem(
             "disk",
             "home",
-            f"{free:.1f} GB are free at {home}, the pictures take up to {gb:.1f} GB",
+            f"{room}, the pictures take up to {shown_bytes(gb * BYTES_PER_GB)}",
             "set HOI_HOME to a larger disk, picture_format to webp, or lower candidates.budget",
         )
     else:
-        yield ok("disk", "home", f"{free:.1f} GB are free at {home}, up to {gb:.1f} GB are needed")
+        yield ok("disk", "home", f"{room}, up to {shown_bytes(gb * BYTES_PER_GB)} are needed")
     if missing_models:
         folder = models_folder()
-        room = shutil.disk_usage(_existing(folder)).free / BYTES_PER_GB
-        yield ok("disk", "models", f"{room:.1f} GB are free at {folder}, where models are fetched")
+        free = shutil.disk_usage(_existing(folder)).free
+        yield ok("disk", "models", f"{shown_bytes(free)} are free at {folder}, for fetched models")
 
 
 def check_home(home: Path, profile: str) -> Iterator[Finding]:

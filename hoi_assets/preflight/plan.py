@@ -19,6 +19,7 @@ from hoi_assets.grammar.plans import SCENARIOS
 from hoi_assets.ppv.evaluation_images import METHODS
 from hoi_assets.ppv.evaluation_prompts import general_prompts, held_out_prompts
 from hoi_assets.ppv.proposer import SAMPLES
+from hoi_assets.ppv.verifier_pairs import count_views
 from hoi_assets.preflight.calls import CallPlanner, Calls
 from hoi_assets.settings import LoraTraining, Settings
 from hoi_assets.taxonomy import Category, Taxonomy
@@ -82,14 +83,15 @@ def plan_work(
 
 def _verifier(settings: Settings) -> Iterator[Work]:
     """Renders shown as the generator would draw them; own labels are shown as they are."""
-    options = settings.verifier
-    if options.labels_folder is not None:
+    views = count_views(settings)
+    if not views:
         return
-    views = round(options.training_pairs * options.generator_view_share)
-    steps = max(1, round(settings.sampling.num_inference_steps * options.renoise_strength))
-    # Half of the views are re-noised, the others pass through the autoencoder alone.
-    evaluations = views // 2 * steps * _guided(settings.sampling.guidance_scale)
-    yield Work("verifier_training_pairs", None, BASE, views, evaluations)
+    sampling = settings.sampling
+    steps = int(sampling.num_inference_steps * settings.verifier.renoise_strength)
+    # The view `vae` passes through the autoencoder alone.
+    evaluations = views["renoised"] * steps * _guided(sampling.guidance_scale)
+    pictures = views["vae"] + views["renoised"]
+    yield Work("verifier_training_pairs", None, BASE, pictures, evaluations)
 
 
 def _category(settings: Settings, category: Category, calls: CallPlanner) -> Iterator[Work]:

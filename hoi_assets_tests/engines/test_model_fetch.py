@@ -175,3 +175,16 @@ def test_absent_repository_and_absent_hub_are_told_apart(hub) -> None:
     with pytest.raises(HoiError, match="cannot be fetched") as caught:
         fetch_models({"clip": ref(CLIP)}, quiet)
     assert "connect to the network" in caught.value.remedy
+
+
+def test_model_in_the_hubs_own_cache_is_found_offline(hub, tmp_path, monkeypatch) -> None:
+    from huggingface_hub import hf_hub_download
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    for name in hub.repositories[CLIP].files():
+        hf_hub_download(CLIP, name, revision=REVISION)
+    count = len(hub.requests)
+    (state,) = check_models({"clip": ref(CLIP)})
+    assert (state.origin, state.problem) == ("hub cache", None)
+    assert "read with weights_only" in " ".join(state.notes)
+    assert len(hub.requests) == count

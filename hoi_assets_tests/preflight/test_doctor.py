@@ -204,7 +204,7 @@ def test_good_profile_is_told_what_it_should_know(
     assert "5 without a caption" in said
     assert "not calibrated on your pictures" in said
     assert "critic: a-model at" in said and "text, schema and picture understood" in said
-    assert said.rstrip().endswith("ready: 0 problems, 1 warnings")
+    assert said.rstrip().endswith("ready; problems: 0, warnings: 1")
     assert len(server.requests) == 2  # the critic and the judge share theirs
     assert not (tmp_path / "home" / "images").exists()
 

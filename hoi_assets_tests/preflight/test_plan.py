@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from hoi_assets.ppv.verifier_pairs import count_views
 from hoi_assets.preflight.costs import Plan, make_plan
 from hoi_assets.preflight.plan import plan_work
 from hoi_assets.preflight.speed import Drawing, Speeds, read_speeds
@@ -61,13 +62,14 @@ def test_every_picture_of_the_categories_is_counted(tmp_path: Path) -> None:
             "general_prompts": 0,
             "images_per_prompt": 4,
         },
-        verifier={"training_pairs": 100, "generator_view_share": 0.5},
+        verifier={"training_pairs": 100},
     )
     made = plan_of(settings, tmp_path)
     pictures = {one.asset: one.pictures for one in made.assets if one.pictures}
     assert pictures["category_loras"] == 10 + 16
     assert pictures["hoi_evaluation_images"] == 3 * 4 * 3
-    assert pictures["verifier_training_pairs"] == 50
+    views = count_views(settings)
+    assert pictures["verifier_training_pairs"] == views["vae"] + views["renoised"] > 0
     assert made.total.pictures == sum(pictures.values())
     steps = settings.lora.max_train_steps + settings.finetuning.max_train_steps
     assert made.total.training_steps == steps
