@@ -15,7 +15,6 @@ from hoi_assets.engines.model_kinds import (
     ALL_KINDS,
     IMAGE_REWARD_CHECKPOINT,
     PIPELINE_INDEX,
-    TOKENIZER,
     WEIGHTS,
     ModelKind,
 )
@@ -181,9 +180,3 @@ def _offline() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
-
-
-def total_memory_bytes(states: Mapping[str, ModelState]) -> int | None:
-    """Memory of all models together; None where one is unknown."""
-    known = [state.memory_bytes for state in states.values() if state.entry != TOKENIZER]
-    return None if None in known else sum(one for one in known if one is not None)

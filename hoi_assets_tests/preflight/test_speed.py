@@ -26,6 +26,7 @@ def test_measured_steps_give_the_plan_its_hours(tmp_path: Path) -> None:
             "models": tiny.models.model_copy(update=models),
             "sampling": tiny.sampling.model_copy(update=small),
             "redenoising": tiny.redenoising.model_copy(update=small),
+            "threads": 1,
         }
     )
     taxonomy, home = load_taxonomy(settings.taxonomy_folder), tmp_path / "home"
