@@ -3,6 +3,7 @@ prompts, and what the run will cost."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hoi_assets.engines.model_check import ModelState, check_models
@@ -98,7 +99,7 @@ def _licences(missing: dict[str, ModelRef]) -> Iterator[Finding]:
     """Whether the hub would give the models that are not here; one call each."""
     for entry, ref in missing.items():
         if ref.revision is not None:
-            yield from guarded("licences", entry, lambda ref=ref, entry=entry: _access(entry, ref))
+            yield from guarded("licences", entry, partial(_access, entry, ref))
 
 
 def _access(entry: str, ref: ModelRef) -> Iterator[Finding]:
@@ -117,9 +118,7 @@ def _of_categories(
 ) -> Iterator[Finding]:
     for key in categories:
         category = taxonomy.categories[key]
-        yield from guarded(
-            "photos", key, lambda category=category: check_photos(settings, category)
-        )
+        yield from guarded("photos", key, partial(check_photos, settings, category))
         asked = len(category.base_prompts) * settings.prompter.per_base_prompt
         wanted = settings.gates.min_prompts
         if asked < wanted:

@@ -14,7 +14,7 @@ from typing import Any
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
-from hoi_assets.settings import LoraTraining, ModelRef, Settings
+from hoi_assets.settings import LoraTraining, ModelRef, Redenoising, Sampling, Settings
 from hoi_assets.store.disk import replace_bytes, writing
 from hoi_assets.store.weights import model_fingerprint
 
@@ -113,7 +113,9 @@ def measure_speeds(settings: Settings, home: Path, log: Log, training: bool = Tr
 
 
 def _drawing_keys(settings: Settings) -> dict[str, str]:
-    named = {"base": (settings.models.base, settings.sampling)}
+    named: dict[str, tuple[ModelRef, Sampling | Redenoising]] = {
+        "base": (settings.models.base, settings.sampling)
+    }
     if settings.models.benchmark is not None:
         named["benchmark"] = (settings.models.benchmark, settings.redenoising)
     return {
