@@ -140,7 +140,10 @@ def _load_shapes(kind: ModelKind, ref: ModelRef) -> dict[str, int]:
 
     silence_libraries()
     with shapes_only(), _offline():
-        modules = getattr(kind.load(ref), "modules", ())
+        loaded = kind.load(ref)
+    if not kind.weights:
+        return {}
+    modules = loaded.modules
     parameters = {id(one): one for module in modules for one in module.parameters()}
     return {
         "memory_bytes": size_bytes(modules),

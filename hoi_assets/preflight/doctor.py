@@ -90,8 +90,10 @@ def _of_models(states: Sequence[ModelState]) -> Iterator[Finding]:
         if state.problem is not None:
             yield problem("models", state.entry, state.problem, state.remedy or "")
             continue
-        size = shown_bytes(state.memory_bytes or 0)
-        facts = [f"{state.title}, {state.origin}, {size} of weights as {state.dtype}", *state.notes]
+        size = ""
+        if state.memory_bytes is not None:
+            size = f", {shown_bytes(state.memory_bytes)} of weights as {state.dtype}"
+        facts = (f"{state.title}, {state.origin}{size}", *state.notes)
         yield ok("models", state.entry, "; ".join(facts))
 
 

@@ -8,7 +8,13 @@ import pytest
 
 from hoi_assets.engines.model_check import check_models
 from hoi_assets.engines.model_convert import convert_model
-from hoi_assets.engines.model_kinds import KINDS, chosen_models, named_models
+from hoi_assets.engines.model_kinds import (
+    ALL_KINDS,
+    KINDS,
+    TOKENIZER,
+    chosen_models,
+    named_models,
+)
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef, Models, load_settings
 from hoi_assets_tests.engines.small_judges import make_clip, make_vilt
@@ -36,6 +42,71 @@ def test_only_models_of_the_profile_can_be_asked_for() -> None:
     assert list(chosen_models(models, ["clip"])) == ["clip"]
     with pytest.raises(HoiError, match="names no model 'blip_vqa'"):
         chosen_models(models, ["blip_vqa"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "files", "left_out"),
+    [
+        (
+            "base",
+            {
+                *("model_index.json", "scheduler/scheduler_config.json", "unet/config.json"),
+                *("unet/diffusion_pytorch_model.safetensors", "tokenizer/merges.txt"),
+                *("text_encoder_2/model.safetensors", "vae/diffusion_pytorch_model.safetensors"),
+            },
+            {
+                *("sd_xl_base_1.0.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors"),
+                *("unet/model.onnx", "unet/model.onnx_data", "text_encoder/flax_model.msgpack"),
+                *("vae_1_0/diffusion_pytorch_model.safetensors", "README.md", "comparison.png"),
+                "text_encoder/openvino_model.bin",
+            },
+        ),
+        (
+            "benchmark",
+            {
+                *("model_index.json", "text_encoder_3/model.safetensors.index.json"),
+                *(f"text_encoder_3/model-0000{n}-of-00002.safetensors" for n in (1, 2)),
+                *("tokenizer_3/spiece.model", "transformer/config.json"),
+                "transformer/diffusion_pytorch_model.safetensors",
+            },
+            {
+                *("sd3.5_medium.safetensors", "text_encoders/t5xxl_fp16.safetensors"),
+                *("text_encoder/model.fp16.safetensors", "LICENSE.md"),
+                "text_encoder_3/model.fp16-00001-of-00002.safetensors",
+                "text_encoder_3/model.safetensors.index.fp16.json",
+            },
+        ),
+        (
+            "clip",
+            {"config.json", "pytorch_model.bin", "vocab.json", "merges.txt", "tokenizer.json"},
+            {"flax_model.msgpack", "tf_model.h5", ".gitattributes"},
+        ),
+        (
+            "blip_vqa",
+            {"config.json", "model.safetensors", "vocab.txt", "preprocessor_config.json"},
+            {"pytorch_model.bin", "tf_model.h5"},
+        ),
+        ("image_reward", {"ImageReward.pt", "med_config.json"}, {"README.md", ".gitattributes"}),
+        (
+            TOKENIZER,
+            {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "config.json"},
+            {"model.safetensors", "pytorch_model.bin", "rust_model.ot", "tf_model.h5"},
+        ),
+    ],
+)
+def test_of_a_released_repository_only_what_is_read_is_wanted(entry, files, left_out) -> None:
+    assert set(ALL_KINDS[entry].wanted(files | left_out)) == files
+
+
+def test_tokenizer_of_the_published_image_reward_is_fetched_and_checked_too() -> None:
+    models = load_settings("full").models
+    named = named_models(models)
+    assert named[TOKENIZER].revision and set(named) - {TOKENIZER} <= set(KINDS)
+    assert all(ref.revision for ref in named.values())
+    own = models.model_copy(
+        update={"image_reward": ModelRef(source="data/models/tiny/image_reward")}
+    )
+    assert TOKENIZER not in named_models(own)
 
 
 @pytest.fixture
