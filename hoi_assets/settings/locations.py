@@ -16,7 +16,7 @@ SHOWN_CHARACTERS = 80
 # What is stored with the project; all else below data/ is ignored by git.
 STORED = ("data/models/tiny", "data/pool")
 FETCHED = "data/models/full"
-_CHECK_PATH = "correct the path in the profile"
+_STORED_POOL = "name data/pool, which comes with the project and `make world` renders anew"
 
 
 def resolve_path(path: str) -> Path:
@@ -107,7 +107,7 @@ def restore_remedy(path: str, target: str) -> str:
         target: of the Makefile, which makes stored data anew.
     """
     if not is_stored(path):
-        return "`hoi models fetch` gets hub models" if target == "weights" else _CHECK_PATH
+        return "`hoi models fetch` gets hub models" if target == "weights" else _STORED_POOL
     if IN_CHECKOUT:
         return f"restore it with `git checkout -- {path}`, or make it with `make {target}`"
     data = os.environ.get("HOI_DATA")

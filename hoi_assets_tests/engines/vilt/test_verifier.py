@@ -127,7 +127,7 @@ def test_long_texts_are_named(vilt_folder: Path) -> None:
 def test_missing_weights_are_named_with_folder_and_remedy(tmp_path: Path) -> None:
     folder = make_vilt(tmp_path / "vilt")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(HoiError, match=r"vilt: model.safetensors is missing\n  restore"):
+    with pytest.raises(HoiError, match=r"vilt: model.safetensors is missing\n  `hoi models fetch`"):
         load_verifier(folder)
 
 
