@@ -12,6 +12,8 @@ from hoi_assets.cli import (
     development,
     images,
     interacting,
+    models,
+    preflight,
     rate,
     run,
     score,
@@ -32,9 +34,10 @@ app = typer.Typer(
     # The interpreter's own traceback: rich's would show local variables, and so keys of endpoints.
     pretty_exceptions_enable=False,
 )
-for commands in (run, images, catalogue, score, development):
+for commands in (run, preflight, images, catalogue, score, development):
     app.add_typer(commands.commands)
 app.add_typer(interacting.commands, name="interacting", rich_help_panel=score.PANEL)
+app.add_typer(models.commands, name="models", rich_help_panel=models.PANEL)
 app.add_typer(rate.commands, name="rate", rich_help_panel=score.PANEL)
 
 

@@ -33,7 +33,8 @@ class Platform:
 
     @cached_property
     def store(self) -> Store:
-        return Store(self.home or home_folder(), self.settings.profile)
+        settings = self.settings
+        return Store(self.home or home_folder(), settings.profile, settings.picture_format)
 
 
 class PlatformResource(dg.ConfigurableResource):

@@ -32,7 +32,7 @@ from hoi_assets.engines.pretrained import (
 from hoi_assets.engines.text_tokens import TextEncoder, TextReader
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
-from hoi_assets.store.weights import model_digest
+from hoi_assets.store.weights import local_folder, model_digest
 
 BATCH_SIZE = 32
 
@@ -172,10 +172,11 @@ def _load_published(ref: ModelRef, device: str) -> ImageRewardModel:
         CLIPImageProcessorPil,
     )
 
+    folder = local_folder(ref)
     try:
         path = (
-            ref.folder / PUBLISHED_CHECKPOINT
-            if ref.folder
+            folder / PUBLISHED_CHECKPOINT
+            if folder
             else Path(hf_hub_download(ref.source, PUBLISHED_CHECKPOINT, revision=ref.revision))
         )
         state = torch.load(path, map_location="cpu", weights_only=True)

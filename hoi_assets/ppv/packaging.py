@@ -105,9 +105,7 @@ def package_dataset(
         for row in pairs.iter_rows(named=True)
     ]
     accepted = [row for row in decided if row["status"] == "accepted"]
-    counts = write_dataset_files(
-        folder, accepted, lambda name: store.images.path(name).read_bytes()
-    )
+    counts = write_dataset_files(folder, accepted, store.images.png_bytes)
     summary = {
         "rows": len(accepted),
         "categories": len({row["category"] for row in accepted}),

@@ -26,6 +26,7 @@ from hoi_assets.settings.locations import (
     ROOT,
     expand_user,
     home_folder,
+    models_folder,
     resolve_path,
     restore_remedy,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "expand_user",
     "home_folder",
     "load_settings",
+    "models_folder",
     "resolve_path",
     "restore_remedy",
 ]

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file_cached
-from hoi_assets.settings import ModelRef, digested, restore_remedy
+from hoi_assets.settings import ModelRef, digested, models_folder, restore_remedy
 
+# Written by `hoi models fetch` when a repository is whole: its files, their sizes and hashes.
+FETCHED_FILE = "fetched.json"
 DIGESTED_SUFFIXES = (".safetensors", ".json", ".txt")
 # A fingerprint reads smaller files whole, and this many blocks of a larger one.
 SAMPLED_FROM_BYTES = 64 << 20
@@ -44,6 +46,26 @@ def weights_folder(ref: ModelRef) -> Path | None:
             f"{restore_remedy(ref.source, 'weights')}; or name another model under `models` of the "
             "profile; for a hub repository give its `revision` (40 hexadecimal digits)",
         )
+    return folder
+
+
+def fetched_folder(ref: ModelRef) -> Path:
+    """Where `hoi models fetch` puts a hub repository: `<models folder>/<source>/<revision>`."""
+    return models_folder() / ref.source / (ref.revision or "")
+
+
+def local_folder(ref: ModelRef) -> Path | None:
+    """The folder that holds the files of `ref`: its own, or a fetched one; None where they come
+    from the hub or its cache.
+
+    A hub repository is the same model wherever its files lie: `model_digest` does not ask.
+
+    Raises:
+        HoiError: as `weights_folder`.
+    """
+    folder = weights_folder(ref)
+    if folder is None and (fetched_folder(ref) / FETCHED_FILE).is_file():
+        folder = fetched_folder(ref)
     return folder
 
 

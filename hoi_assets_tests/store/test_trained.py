@@ -122,7 +122,7 @@ def test_fingerprint_of_gigabytes_is_quick_and_follows_the_weights(
 
 
 def test_missing_weights_name_folder_and_remedy(tmp_path: Path) -> None:
-    with pytest.raises(HoiError, match="make weights"):
+    with pytest.raises(HoiError, match="hoi models fetch"):
         model_digest(ModelRef(source=str(tmp_path / "absent")))
 
 
