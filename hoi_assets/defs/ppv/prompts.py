@@ -4,7 +4,7 @@ import polars as pl
 
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
-from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, ONE_CATEGORY
+from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, ONE_CATEGORY, no_blank
 from hoi_assets.ppv.detailed_prompts import (
     DETAILED_PROMPT_ROWS,
     detail_prompts,
@@ -48,6 +48,7 @@ TAXONOMY_SUITE = suite(
         unique("base_prompt_id"),
         not_null("base_prompt_id", "text"),
         in_set("kind", ["base", "evaluation", "general"]),
+        no_blank("text"),
     ],
 )
 
@@ -95,7 +96,10 @@ DETAILED_PROMPTS_SUITE = suite(
             f"{ACCEPTED} - count(distinct case when status = 'accepted' then prompt end)",
             max_value=0,
         ),
-        unexpected_rows("accepted_without_text", "status = 'accepted' and prompt is null"),
+        unexpected_rows(
+            "accepted_without_text",
+            "status = 'accepted' and (prompt is null or trim(prompt) = '')",
+        ),
     ],
 )
 

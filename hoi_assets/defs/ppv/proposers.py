@@ -13,6 +13,9 @@ from hoi_assets.defs.suites import (
     FLAT_SHARE,
     ONE_CATEGORY,
     REPEATED_PICTURES,
+    SOUND_WEIGHTS,
+    STORED_PICTURES,
+    no_blank,
 )
 from hoi_assets.ppv.candidates import CANDIDATE_ROWS
 from hoi_assets.ppv.instance_images import INSTANCE_IMAGE_ROWS
@@ -27,6 +30,7 @@ from hoi_assets.publishing.expectations import (
     not_null,
     row_count,
     suite,
+    unexpected_rows,
     unique,
 )
 from hoi_assets.publishing.metadata import Image, Markdown
@@ -35,6 +39,8 @@ from hoi_assets.store.versions import Staging
 
 SHOWN_IMAGES = 36
 LOGGED_REJECTIONS = 20
+# Steps may be bad; one that is infinite ends a training.
+LARGEST_LOSS = 1e6
 
 INSTANCE_IMAGES_SUITE = suite(
     rows=[
@@ -49,6 +55,7 @@ INSTANCE_IMAGES_SUITE = suite(
         ACCEPTED_WITHOUT_PIXELS,
         REPEATED_PICTURES,
     ],
+    contents=[STORED_PICTURES],
 )
 
 
@@ -95,7 +102,7 @@ def _source_digest(context: StageContext) -> str:
 
 
 CATEGORY_LORAS_SUITE = suite(
-    log=[row_count(1), unique("step"), between("loss", 0)],
+    log=[row_count(1), unique("step"), between("loss", 0, LARGEST_LOSS)],
     summary=[
         row_count(1, 1),
         not_null("lora_digest", "base_digest", "identifier"),
@@ -103,6 +110,12 @@ CATEGORY_LORAS_SUITE = suite(
         between("instance_images", 1),
     ],
     samples=[row_count(1), not_null("pixels")],
+    contents=[
+        SOUND_WEIGHTS,
+        STORED_PICTURES,
+        # One half of a fresh LoRA is zero: nothing was learnt.
+        unexpected_rows("zero_weights", "zero_tensors > 0"),
+    ],
 )
 
 
@@ -182,7 +195,9 @@ CANDIDATE_IMAGES_SUITE = suite(
         FLAT_SHARE,
         REPEATED_PICTURES,
         CUT_PROMPTS,
+        no_blank("prompt"),
     ],
+    contents=[STORED_PICTURES],
 )
 
 
