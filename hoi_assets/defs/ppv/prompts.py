@@ -29,7 +29,7 @@ from hoi_assets.publishing.expectations import (
     unexpected_rows,
     unique,
 )
-from hoi_assets.publishing.metadata import Markdown
+from hoi_assets.publishing.metadata import Markdown, as_text
 from hoi_assets.store.versions import Staging
 
 SHOWN_PROMPTS = 20
@@ -70,7 +70,8 @@ def base_prompt_taxonomy(context: StageContext, staging: Staging) -> Result:
     staging.write_table("categories", categories)
     staging.write_table("prompts", taxonomy_prompts_table(taxonomy))
     listing = "\n".join(
-        f"| `{row['category']}` | {row['name']} | {row['definition']} | {row['base_prompts']} |"
+        f"| `{row['category']}` | {as_text(row['name'])} | {as_text(row['definition'])} |"
+        f" {row['base_prompts']} |"
         for row in categories.iter_rows(named=True)
     )
     return Result(
@@ -138,7 +139,7 @@ def detailed_prompts(context: StageContext, staging: Staging) -> Result:
             "rejected": table.filter(pl.col("status") == "rejected").height,
             "failed": table.filter(pl.col("status") == "failed").height,
             "prompts": Markdown(
-                "\n".join(f"- {text}" for text in accepted["prompt"].head(SHOWN_PROMPTS))
+                "\n".join(f"- {as_text(text)}" for text in accepted["prompt"].head(SHOWN_PROMPTS))
             ),
         }
     )
