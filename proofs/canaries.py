@@ -28,8 +28,9 @@ SECRETS = (KEY, IN_URL, PASSWORD)
 LONGEST_S = 600
 
 
-def _error(status: int, text: str) -> Answer:
-    return Answer(status=status, body=json.dumps({"error": {"message": text, "code": text}}))
+def _error(status: int, text: str, code: str = "") -> Answer:
+    error = {"message": text, "code": code or text, "type": text}
+    return Answer(status=status, body=json.dumps({"error": error}))
 
 
 TEXT = f"key {KEY}; url {IN_URL}, {quote(IN_URL, safe='')}; login {PASSWORD}"
@@ -42,7 +43,7 @@ ANSWERS: dict[str, Callable[[], Answer]] = {
     "a model called after the key": lambda: Answer("{}", model=TEXT),
     "an error with status 200": lambda: Answer(body=json.dumps({"error": {"message": TEXT}})),
     "a page": lambda: Answer(body=f"<html>{TEXT}</html>"),
-    "429": lambda: Answer(status=429, body=TEXT, headers={"Retry-After": "0"}),
+    "429": lambda: _error(429, f"insufficient_quota {TEXT}", "insufficient_quota"),
     "400": lambda: _error(400, TEXT),
     "413": lambda: _error(413, TEXT),
     "500": lambda: _error(500, TEXT),
@@ -59,6 +60,7 @@ def forms(secret: str) -> Iterator[bytes]:
     for text in (secret, quote(secret, safe=""), quote(secret), quote_plus(secret)):
         yield text.encode()
         yield json.dumps(text)[1:-1].encode()
+    yield secret[:14].encode()  # cut short
     yield secret.encode("utf-16-le")
     yield secret.encode().hex().encode()
     # Within a longer text base64 depends on the place; what does not is in the middle.
