@@ -92,11 +92,11 @@ def _weights(path: Path) -> dict[str, Any]:
 
 def _count(tensor: "torch.Tensor", found: dict[str, Any]) -> None:
     found["tensors"] += 1
-    if not tensor.numel():
+    if not tensor.numel() or not tensor.is_floating_point():
         return
-    finite = tensor.isfinite()
+    values = tensor.float()
+    finite = values.isfinite()
     found["not_finite"] += int((~finite).sum())
-    values = tensor[finite].abs()
-    found["zero_tensors"] += int(bool((tensor == 0).all()))
-    if values.numel():
-        found["largest"] = max(found["largest"], float(values.max()))
+    found["zero_tensors"] += int(not values.any())
+    if finite.any():
+        found["largest"] = max(found["largest"], float(values[finite].abs().max()))

@@ -31,10 +31,10 @@ from hoi_assets.store.versions import Staging
 # NaN is larger than any number, so it is out of range as well, unless it counts as missing.
 _MISSING = "(value is null or value = cast('nan' as double))"
 _RANGES = (
-    "case when metric = 'clip_score' then value not between 0 and 2.5"
+    "case when metric = 'clip_score' then value not between 0 and 2.500001"
     " when metric = 'judge_rating' then value not between 1 and 5"
     " when metric = 'image_reward' then abs(value) > 1000"
-    " else value not between 0 and 1 end"
+    " else value not between -0.000001 and 1.000001 end"
 )
 
 
