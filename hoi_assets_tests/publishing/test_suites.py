@@ -6,14 +6,20 @@ import pytest
 from hoi_assets.defs.project import published_below
 from hoi_assets.publishing.asset import stage_of
 from hoi_assets.publishing.contents import CONTENTS
-from hoi_assets.publishing.expectations import for_partition, resolve, with_schemas
+from hoi_assets.publishing.expectations import Suite, for_partition, resolve, with_schemas
 from hoi_assets.publishing.validation import build_suite, evaluate
-from hoi_assets.settings import load_settings
+from hoi_assets.settings import Settings, load_settings
 from hoi_assets_tests.evaluation.report_parents import verifier_tables
 
 SETTINGS = load_settings("tiny")
 STAGES = {stage.name: stage for stage in (stage_of(a) for a in published_below("hoi_assets.defs"))}
 SUITES = {name: stage.suite for name, stage in STAGES.items()}
+
+
+def rows_of(name: str, settings: Settings) -> Suite:
+    """The expectations of the table `rows`, for the partition hook."""
+    declared = for_partition(resolve(SUITES[name], settings), "hook")
+    return tuple(each for each in declared if each.table == "rows")
 
 
 def passes(name: str, **tables: pl.DataFrame) -> bool:
@@ -118,7 +124,7 @@ def cut(count: int) -> pl.DataFrame:
 
 
 def test_cut_prompts_warn_and_block_where_they_are_most_of_a_partition():
-    declared = [e for e in resolve(SUITES["candidate_images"], SETTINGS) if e.table == "rows"]
+    declared = rows_of("candidate_images", SETTINGS)
     whole, one, most = (evaluate({"rows": cut(count)}, declared) for count in (0, 1, 11))
     assert whole.passed and not whole.broken
     assert one.passed and not most.passed
@@ -131,13 +137,13 @@ def test_cut_prompts_warn_and_block_where_they_are_most_of_a_partition():
 def test_threshold_of_cut_prompts_is_a_setting():
     gates = SETTINGS.gates.model_copy(update={"max_cut_share": 1.0, "warn_cut_share": 1.0})
     settings = SETTINGS.model_copy(update={"gates": gates})
-    declared = [e for e in resolve(SUITES["candidate_images"], settings) if e.table == "rows"]
+    declared = rows_of("candidate_images", settings)
     found = evaluate({"rows": cut(20)}, declared)
     assert found.passed and not found.broken
 
 
 def test_judges_that_cut_every_prompt_warn_and_do_not_block():
-    declared = [e for e in resolve(SUITES["verified_pairs"], SETTINGS) if e.table == "rows"]
+    declared = rows_of("verified_pairs", SETTINGS)
     found = evaluate({"rows": verdicts(3).with_columns(prompt_cut=True)}, declared)
     assert found.passed and [one.column for one in found.broken] == ["cut_text_share"]
 
