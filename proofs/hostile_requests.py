@@ -36,9 +36,9 @@ PATHS = (
     "data_docs/%252e%252e/{}",
     "data_docs/..%5c{}",
     "data_docs/....//{}",
-    "//{}",
+    "data_docs//{}",
     "data_docs/link/{}",
-    "data_docs/\x00/../{}",
+    "data_docs/%00/../{}",
 )
 
 

@@ -67,14 +67,16 @@ class _Tags(HTMLParser):
         self.found += [f"{tag} {name}={value}" for name, value in attrs]
 
 
+# Attributes in which a text would be run or fetched; in others it is a text.
+ACTIVE = re.compile(r"\w+ (on\w+=|(href|src|srcset|srcdoc|action|formaction|style|data)=.*canary)")
+NEVER = ("<iframe>", "<math>", "<animate>", "<object>", "<embed>", "<base>")
+
+
 def active(page: str) -> str:
     """What a hostile text became on a page besides text; empty where nothing."""
     tags = _Tags()
     tags.feed(re.sub(r"<(script|style)>.*?</\1>", "", page, count=9, flags=re.DOTALL))
-    wrong = [one for one in tags.found if "canary" in one or re.match(r"\w+ on\w+=", one)]
-    wrong += [
-        one for one in tags.found if one in ("<svg onload>", "<iframe>", "<math>", "<a href>")
-    ]
+    wrong = [one for one in tags.found if ACTIVE.match(one) or one in NEVER]
     return f"{wrong[:3]}" if wrong else "1337" * ("1337" in page)
 
 
