@@ -68,7 +68,9 @@ class _Tags(HTMLParser):
 
 
 # Attributes in which a text would be run or fetched; in others it is a text.
-ACTIVE = re.compile(r"\w+ (on\w+=|(href|src|srcset|srcdoc|action|formaction|style|data)=.*canary)")
+ACTIVE = re.compile(
+    r"\w+ (on\w+=.*canary|(href|src|srcset|srcdoc|action|formaction|style|data)=.*canary)"
+)
 NEVER = ("<iframe>", "<math>", "<animate>", "<object>", "<embed>", "<base>")
 
 
