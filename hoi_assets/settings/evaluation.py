@@ -86,6 +86,12 @@ class Gates(Section):
     min_auc_alignment: float = Field(
         0.6, ge=0, le=1, description="Smallest held-out AUC of the verifier's alignment head."
     )
+    min_accepted_share: float = Field(
+        0.001, ge=0, le=1, description="Smallest share of test pairs that a verifier accepts."
+    )
+    max_accepted_share: float = Field(
+        0.99, ge=0, le=1, description="Largest share of test pairs that a verifier accepts."
+    )
     min_accepted_per_category: int = Field(
         1, ge=0, description="Fewest accepted pairs per category."
     )
