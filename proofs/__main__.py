@@ -17,7 +17,7 @@ from pathlib import Path
 from proofs.campaign import Campaign
 
 # Each is a module of this package with a constant CAMPAIGN.
-NAMES: tuple[str, ...] = ()
+NAMES: tuple[str, ...] = ("crash", "concurrency", "resources")
 INTERRUPTED = 130
 
 

@@ -14,7 +14,6 @@ that the taxonomy no longer has, and null where the caller does not say which th
 
 import hashlib
 import tempfile
-import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from filelock import FileLock
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import canonical_json
-from hoi_assets.store.disk import DiskFull, writing
+from hoi_assets.store.disk import DiskFull, temporary_path, writing
 from hoi_assets.store.places import is_orphan
 from hoi_assets.store.versions import Published, Store
 
@@ -91,7 +90,7 @@ def rebuild(store: Store, known: Known = None) -> Path:
     """
 
     path = catalogue_path(store)
-    partial = store.staging / f"{uuid.uuid4().hex}.tmp"
+    partial = temporary_path(store.staging)
     try:
         _build(store, partial, path, known)
         with writing(path):
