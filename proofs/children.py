@@ -22,7 +22,7 @@ from typing import Any
 from hoi_assets.settings import ROOT
 
 # What the small work imports; the pipelines import the others too.
-FEW = ("polars", "duckdb", "numpy", "PIL.Image", "torch", "safetensors.torch")
+FEW = ("polars", "duckdb", "numpy", "PIL.Image", "torch._dynamo", "safetensors.torch")
 MANY = (
     *("hoi_assets.cli.main", "hoi_assets.definitions", "dagster", "great_expectations", "openai"),
     *("matplotlib.pyplot", "diffusers", "transformers", "accelerate", "peft", "datasets"),

@@ -16,7 +16,6 @@ from typing import Any
 from hoi_assets_tests.llm.chat_server import Answer, Request, Server
 from hoi_assets_tests.pipeline_fixture import SCENARIO, write_profile
 from proofs.children import start
-from proofs.rewriting import KEY
 
 CATEGORY = "power_sphere"
 BATCH = 4

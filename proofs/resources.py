@@ -63,7 +63,7 @@ def _trouble(child: Child, words: tuple[str, ...]) -> str:
     if child.wait(PATIENCE_S) == 0:
         return ""
     printed = child.printed
-    if "Traceback" in printed:
+    if "Traceback" in printed and words is not MEMORY_WORDS:
         return f"a traceback: {printed[-300:]}"
     return "" if any(word in printed for word in words) else f"no clear message: {printed[-300:]}"
 

@@ -110,6 +110,8 @@ def _build(store: Store, target: Path, path: Path, known: Known) -> None:
     try:
         with writing(path), duckdb.connect(str(target)) as connection:
             _fill(connection, store, state, known)
+            # Closing writes what is left as well, but does not say that the disk was full.
+            connection.execute("CHECKPOINT")
     except duckdb.Error as error:
         if "No space left" in str(error) or "File too large" in str(error):
             raise DiskFull(path) from error
