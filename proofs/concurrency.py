@@ -53,11 +53,11 @@ ASKED = "{ assetNodes { assetMaterializations(limit: 1) { runId } } runsOrError 
 # --- the catalogue ------------------------------------------------------------------------------
 
 
-def publish_on(home: Path, seconds: float) -> None:
-    """Publish version after version, each of rows that hold the same number, and take the catalogue
-    away now and then."""
-    store, end, number = Store(home), time.monotonic() + seconds, 0
-    while time.monotonic() < end:
+def publish_on(home: Path, seconds: float, number: int) -> None:
+    """Publish version after version, each of rows that hold the same number, growing from `number`
+    on, and take the catalogue away now and then."""
+    store, end, first = Store(home), time.monotonic() + seconds, number
+    while time.monotonic() < end or number == first:
         number += 1
         with store.stage("pictures", "hook") as staging:
             staging.write_table("rows", pl.DataFrame({"number": [number] * ROWS}))
@@ -81,8 +81,8 @@ def query_on(home: Path, seconds: float) -> None:
 
 def _catalogue(folder: Path) -> str:
     home = folder / "home"
-    publish_on(home, 0.1)
-    writers = [start(publish_on, (home, QUERIES_S), folder / "writer.log")]
+    publish_on(home, 0, 0)
+    writers = [start(publish_on, (home, QUERIES_S, 1), folder / "writer.log")]
     readers = [
         start(query_on, (home, QUERIES_S), folder / f"reader-{number}.log")
         for number in range(READERS)
@@ -171,8 +171,10 @@ def _read_ui(url: str, instance: dg.DagsterInstance, wanted: int) -> int:
     """Ask the UI's server until so many backfilled runs have ended; how often it answered."""
     end, answers = time.monotonic() + PATIENCE_S, 0
     while time.monotonic() < end:
-        if "errors" not in _graphql(url, ASKED):
-            answers += 1
+        found = _graphql(url, ASKED)
+        if "errors" in found:
+            raise RuntimeError(f"the UI's server answered {str(found['errors'])[:300]}")
+        answers += 1
         runs = [run for run in instance.get_runs() if "dagster/backfill" in run.tags]
         if len(runs) == wanted and all(run.status in DONE for run in runs):
             return answers

@@ -128,29 +128,27 @@ class Line:
     ) -> Iterator[tuple[str, int]]:
         """Run until nothing kills the run any more; what killed it and the exit codes."""
         for number in range(most):
-            child, name = self._start_killed(home, reference, chosen, at_random=number % 2 == 1)
-            code = child.wait()
+            name, code = self._killed(home, reference, chosen, at_random=number % 2 == 1)
             if code == 0:
                 return
             yield f"{self.name}: {name}", code
         if self._start(home, reference.profile, None).wait():
             yield f"{self.name}: resumed", 1
 
-    def _start_killed(
+    def _killed(
         self,
         home: Path,
         reference: Reference,
         chosen: Iterator[tuple[str, str, int]],
         at_random: bool,
-    ) -> tuple[Child, str]:
+    ) -> tuple[str, int]:
         if at_random:
             seconds = self.chance.uniform(*RANDOM_SHARES) * reference.seconds
             child = self._start(home, reference.profile, None)
-            threading.Thread(target=child.kill_after, args=(seconds,), daemon=True).start()
-            return child, f"SIGKILL after {seconds:.1f} s"
+            return f"SIGKILL after {seconds:.1f} s", child.kill_after(seconds)
         name, pattern, most = next(chosen)
         instant = Instant(name, pattern, int(self.chance.integers(1, most + 1)))
-        return self._start(home, reference.profile, instant), f"{name} ({instant.nth})"
+        return f"{name} ({instant.nth})", self._start(home, reference.profile, instant).wait()
 
     def _start(self, home: Path, profile: Path, instant: Instant | None) -> Child:
         environment = {

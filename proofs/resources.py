@@ -34,7 +34,7 @@ YEARS_S = 10 * 365 * 24 * 3600
 LARGE_KIB = 256 * 1024
 PATIENCE_S = 300.0
 # A stage that streams holds a batch, whatever the number of pictures.
-FEW_PICTURES, MANY_TIMES, MOST_RATIO = 200, 10, 1.2
+FEW_PICTURES, MANY_TIMES, MOST_RATIO = 100, 10, 1.2
 MEMORY_WORDS = ("memory", "alloc", "Resource temporarily unavailable", "can't start new thread")
 
 
@@ -239,8 +239,9 @@ def _run(folder: Path, seed: int, trials: int | None) -> Iterator[Trial]:
         raise RuntimeError(child.printed[-1000:])
     setting = Setting(folder, np.random.default_rng(seed), content_of(whole))
     wanted = TRIALS if trials is None else trials
-    yield from (kind(setting) for kind in islice(cycle(KINDS), max(0, wanted - 1)))
-    if wanted:
+    flat = int(wanted > len(KINDS))
+    yield from (kind(setting) for kind in islice(cycle(KINDS), wanted - flat))
+    if flat:
         yield _flat(setting)
 
 

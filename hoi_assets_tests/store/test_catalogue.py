@@ -205,7 +205,9 @@ def test_disk_that_is_full_at_the_last_write_puts_no_half_catalogue_in_place(sto
         publish(store, "verifier", None, rows={"x": [limit]})
         with file_size_limit(limit):
             try:
-                found = query(store, "select (select x from verifier), count(*) from detailed_prompts")
+                found = query(
+                    store, "select (select x from verifier), count(*) from detailed_prompts"
+                )
                 assert found.row(0) == (limit, 30_000)
                 ended.add("answered")
             except DiskFull:
