@@ -45,6 +45,7 @@ OFFLINE: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
 }
 DAMAGED = "Corrupt database file"
+GONE = "database does not exist"
 LOCK_DOWN = "USE hoi; SET enable_external_access = false; SET lock_configuration = true"
 
 
@@ -159,16 +160,25 @@ def _answer(store: Store, sql: str, known: Known) -> "pl.DataFrame":
 
     path = catalogue_path(store)
     if store.read_only and not _is_fresh(store, path, known):
-        with tempfile.TemporaryDirectory(prefix="hoi-catalogue-") as folder:
-            _build(store, Path(folder) / path.name, path, known)
-            return _ask(Path(folder) / path.name, sql)
+        return _ask_apart(store, sql, known)
     try:
         return _ask(_fresh(store, known), sql)
     except duckdb.Error as error:
+        if GONE in str(error):
+            # Deleted since it was found fresh, as it may be at any time.
+            return _ask_apart(store, sql, known)
         if DAMAGED not in str(error) or store.read_only:
             raise
         # DuckDB's own checksums say so: the catalogue is derived, so build it anew.
         return _ask(rebuild(store, known), sql)
+
+
+def _ask_apart(store: Store, sql: str, known: Known) -> "pl.DataFrame":
+    """Ask a catalogue that is built for this query alone."""
+    path = catalogue_path(store)
+    with tempfile.TemporaryDirectory(prefix="hoi-catalogue-") as folder:
+        _build(store, Path(folder) / path.name, path, known)
+        return _ask(Path(folder) / path.name, sql)
 
 
 def _ask(path: Path, sql: str) -> "pl.DataFrame":

@@ -215,6 +215,24 @@ def test_disk_that_is_full_at_the_last_write_puts_no_half_catalogue_in_place(sto
     assert ended == {"answered", "full"}
 
 
+def test_catalogue_that_is_deleted_again_and_again_answers_all_the_same(store: Store) -> None:
+    publish(store, rows={"x": [1, 2]})
+    stop = threading.Event()
+
+    def delete() -> None:
+        while not stop.wait(0.001):
+            catalogue_path(store).unlink(missing_ok=True)
+
+    thread = threading.Thread(target=delete)
+    thread.start()
+    try:
+        for _ in range(10):
+            assert query(store, "select sum(x) as n from detailed_prompts")["n"].item() == 3
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_answers_are_fresh_while_others_read_in_the_same_process(store: Store) -> None:
     publish(store, rows={"x": [0]})
     done, errors = threading.Event(), []
