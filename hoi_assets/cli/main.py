@@ -1,7 +1,7 @@
 """The command line, `hoi`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -23,6 +23,12 @@ from hoi_assets.cli.output import warn
 from hoi_assets.errors import HoiError
 
 PROGRAM = "hoi"
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "close other programs, or lower the batch sizes and model_budget_gb of the profile, then run "
+    "again: finished work is not done twice",
+)
 
 app = typer.Typer(
     name=PROGRAM,
@@ -50,8 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         One of `ExitCode`.
     """
+    return told(lambda: app(args=arguments, prog_name=PROGRAM, standalone_mode=False))
+
+
+def told(work: Callable[[], int | None]) -> int:
+    """Do some work; errors that a user can meet are printed in place of a traceback.
+
+    Returns:
+        What it returns, one of `ExitCode`.
+    """
     try:
-        code = app(args=arguments, prog_name=PROGRAM, standalone_mode=False) or ExitCode.OK
+        code = work() or ExitCode.OK
     except HoiError as error:
         warn(f"error: {error}")
         return ExitCode.USER_ERROR
@@ -59,6 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # In one line, and without pydantic's prefix.
         what = " ".join(error.format_message().split()).replace("Value error, ", "")
         warn(f"error: {what}\n  {_usage(getattr(error, 'ctx', None))}")
+        return ExitCode.USER_ERROR
+    except MemoryError:
+        warn(f"error: {HoiError(*OUT_OF_MEMORY)}")
         return ExitCode.USER_ERROR
     except Exception as error:
         from hoi_assets.settings.locations import home_folder

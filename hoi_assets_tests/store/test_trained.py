@@ -49,6 +49,19 @@ def test_broken_training_leaves_no_result_and_keeps_its_checkpoint(tmp_path: Pat
     assert [path.name for path in folder.iterdir()] == ["weights"]
 
 
+def test_work_left_by_a_kill_after_the_last_step_is_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def train(work: Path, result: Path) -> None:
+        (result / "weights").write_text("w", encoding="utf-8")
+
+    folder = trained(store, "lora", "k", train)
+    work = tmp_path / "training" / "lora" / "k"
+    (work / "checkpoint-4").mkdir(parents=True)
+    assert trained(store, "lora", "k", train) == folder
+    assert not work.exists()
+
+
 def test_damaged_training_is_refused_and_repeated_once_deleted(tmp_path: Path) -> None:
     store, key = Store(tmp_path), "4f"
 
