@@ -9,7 +9,8 @@ from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file_cached
 from hoi_assets.settings import ModelRef, restore_remedy
 
-DIGESTED_SUFFIXES = (".safetensors", ".json", ".txt")
+# Weights, configuration and vocabularies; `.model` is SentencePiece's.
+DIGESTED_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json", ".txt", ".model")
 # A fingerprint reads smaller files whole, and this many blocks of a larger one.
 SAMPLED_FROM_BYTES = 64 << 20
 SAMPLED_BLOCKS = 16
