@@ -12,7 +12,7 @@ from hoi_assets.engines.vilt.training import LabelledPair
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
-from hoi_assets.settings import Settings
+from hoi_assets.settings import Settings, digested
 from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.trained import trained
 from hoi_assets.store.versions import Store
@@ -119,7 +119,7 @@ def train_calibrated_verifier(
         {
             "fitting": TRAINING_VERSION,
             "pairs": labels.sort("pair_id", "pixels").rows(),
-            "config": settings.verifier.model_dump(),
+            "config": digested(settings.verifier),
             "start": model_digest(settings.models.verifier),
         }
     )

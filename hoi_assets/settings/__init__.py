@@ -4,7 +4,14 @@ A profile is a YAML file; nothing else distinguishes `tiny` from `full`. Import 
 modules below group the sections by who reads them. `docs/configuration.md` lists every field.
 """
 
-from hoi_assets.settings.base import Endpoint, ModelRef, Models, Section
+from hoi_assets.settings.base import (
+    REPLY_OPTIONS,
+    Endpoint,
+    ModelRef,
+    Models,
+    Section,
+    digested,
+)
 from hoi_assets.settings.detailscribe import (
     Critic,
     Decomposer,
@@ -57,6 +64,7 @@ __all__ = [
     "Models",
     "PROFILES",
     "Prompter",
+    "REPLY_OPTIONS",
     "ROOT",
     "Redenoising",
     "Rewriter",
@@ -64,6 +72,7 @@ __all__ = [
     "Section",
     "Settings",
     "Verifier",
+    "digested",
     "expand_user",
     "home_folder",
     "load_settings",

@@ -1,11 +1,20 @@
 """What the sections share: their base, references to models, and the options of an endpoint."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hoi_assets.settings.locations import resolve_path
+
+# `json_schema_extra` of fields that came later than published versions: what they mean to digests.
+UNLESS_DEFAULT: dict[str, Any] = {"digested": "unless_default"}
+NEVER: dict[str, Any] = {"digested": "never"}
+# Options of an endpoint that a reply depends on, besides those that have always been in its key.
+REPLY_OPTIONS = ("max_reply_tokens", "reasoning_effort", "extra_body")
+# What a call sets itself.
+RESERVED_IN_BODY = {"model", "messages", "stream", "n", "prompt"}
 
 
 class Section(BaseModel):
@@ -20,6 +29,30 @@ class Section(BaseModel):
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError("does not fit into 64 bits")
         return value
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """The named fields that are not at their default."""
+        fields = type(self).model_fields
+        values = {name: getattr(self, name) for name in names}
+        return {name: one for name, one in values.items() if one != fields[name].get_default()}
+
+
+def digested(section: Section) -> dict[str, Any]:
+    """A section as it enters digests, in JSON's types.
+
+    A field marked `UNLESS_DEFAULT` is left out at its default, so that digests from before it was
+    added stay; one marked `NEVER` changes nothing that is published, such as memory used.
+    """
+    found = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            found[name] = digested(value)
+        extra = field.json_schema_extra
+        rule = extra.get("digested") if isinstance(extra, dict) else None
+        if rule == "never" or (rule == "unless_default" and not section.given(name)):
+            del found[name]
+    return found
 
 
 class ModelRef(Section):
@@ -82,6 +115,23 @@ class Endpoint(Section):
     )
     timeout_s: float = Field(60, gt=0, description="Longest wait for one answer, in seconds.")
     concurrency: int = Field(4, ge=1, le=64, description="Requests in flight at once.")
+    max_reply_tokens: int = Field(
+        1024,
+        ge=16,
+        le=1_000_000,
+        description="Most tokens of a reply, thoughts included; reasoning models need thousands.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
+        None,
+        description="How long a reasoning model thinks; null: the endpoint's default.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    extra_body: dict[str, Any] | None = Field(
+        None,
+        description="Further fields of every request, e.g. {top_p: 0.9}; no secrets.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
     usd_per_million_input_tokens: float | None = Field(
         None, ge=0, description="Price in USD per million input tokens; null: unknown."
     )
@@ -91,3 +141,15 @@ class Endpoint(Section):
     budget_usd: float | None = Field(
         None, ge=0, description="Most to spend in one run, in USD; null: no limit."
     )
+
+    @field_validator("extra_body")
+    @classmethod
+    def _leaves_the_call_alone(cls, body: dict[str, Any] | None) -> dict[str, Any] | None:
+        taken = sorted(RESERVED_IN_BODY & set(body or {}))
+        if taken:
+            raise ValueError(f"{taken[0]} is set by every call itself")
+        try:
+            json.dumps(body, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"cannot be sent as JSON: {error}") from None
+        return body

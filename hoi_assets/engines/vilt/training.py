@@ -25,7 +25,7 @@ from hoi_assets.engines.vilt.verifier import (
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log, track
-from hoi_assets.settings import Verifier
+from hoi_assets.settings import Verifier, digested
 from hoi_assets.statistics import auc
 from hoi_assets.store.disk import replace_bytes
 
@@ -190,7 +190,7 @@ class _Run:
         self.fingerprint = digest(
             {
                 "start": verifier.digest,
-                "config": config.model_dump(),
+                "config": digested(config),
                 "train": [_identity(pair) for pair in train],
                 "validation": [_identity(pair) for pair in validation],
             }
