@@ -17,6 +17,12 @@ from typing import Any, ClassVar, TypeVar
 
 from PIL import Image
 
+from hoi_assets.engines.long_prompts import (
+    clip_chunks,
+    encode_chunks,
+    lengthened,
+    token_limit,
+)
 from hoi_assets.engines.model_cache import load_cached, move_to_device
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef, restore_remedy
@@ -101,6 +107,35 @@ class LoadedPipeline(ABC):
     @abstractmethod
     def _encode(self, text: str) -> tuple[Any, Any]: ...
 
+    @property
+    @abstractmethod
+    def clip_limit(self) -> int:
+        """Most tokens that CLIP reads at once, special tokens included."""
+
+    @property
+    def tail_tokens(self) -> int:
+        """Tokens at the end of a prompt's embeddings that are not CLIP's."""
+        return 0
+
+    def chunks(self, *texts: str) -> int:
+        """In how many chunks the longest text is encoded (`long_prompts`)."""
+        if self.ref.long_prompts == "cut":
+            return 1
+        tokenizer, limit = self.pipe.tokenizer, self.clip_limit
+        return max(len(clip_chunks(tokenizer, text, limit)) for text in texts)
+
+    def _clip_embeds(self, text: str, cut: Any) -> Any:
+        """Embeddings (1, chunks * limit, width) of CLIP's part of a text.
+
+        Args:
+            cut: the same of its beginning, as the pipeline gives it.
+        """
+        if self.chunks(text) == 1:
+            return cut
+        pipe = self.pipe
+        encoders = [(pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2)]
+        return encode_chunks(text, encoders, self.clip_limit, self.device)
+
     @abstractmethod
     def encode_negative(self, text: str) -> tuple[Any, Any]:
         """Embeddings of a negative prompt, as the pipeline makes them; "" means none."""
@@ -124,10 +159,20 @@ def prompt_embeddings(
         filled = [pair or tuple(torch.zeros_like(part) for part in like) for pair in pairs]
         return torch.cat([pair[0] for pair in filled]), torch.cat([pair[1] for pair in filled])
 
-    embeds, pooled = stack([None if t is None else loaded.encode(t) for t in prompts])
+    positive = [None if t is None else loaded.encode(t) for t in prompts]
+    against = [None if t is None or not guided else loaded.encode_negative(t) for t in negatives]
+    tokens = max(pair[0].shape[1] for pair in (*positive, *against) if pair is not None)
+
+    def of_one_length(pair: tuple[Any, Any] | None) -> tuple[Any, Any] | None:
+        if pair is None or pair[0].shape[1] == tokens:
+            return pair
+        chunk = loaded.encode("")[0][:, : loaded.clip_limit]
+        return lengthened(pair[0], tokens, chunk, loaded.tail_tokens), pair[1]
+
+    embeds, pooled = stack([of_one_length(pair) for pair in positive])
     named = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
     if guided:
-        negative = stack([None if t is None else loaded.encode_negative(t) for t in negatives])
+        negative = stack([of_one_length(pair) for pair in against])
         named["negative_prompt_embeds"], named["negative_pooled_prompt_embeds"] = negative
     return named
 
@@ -255,6 +300,11 @@ def read_tokenizer(ref: ModelRef, part: str) -> Any:
     with naming_errors(f"{where}/{part}", where):
         cls = getattr(transformers, read_index(ref)[part][1])
         return cls.from_pretrained(where, subfolder=part, **_place(ref))
+
+
+def read_limit(ref: ModelRef, limit: int) -> int:
+    """Most tokens of a prompt that CLIP reads of it, in chunks where the profile says so."""
+    return limit if ref.long_prompts == "cut" else token_limit(limit)
 
 
 def _place(ref: ModelRef) -> dict[str, Any]:

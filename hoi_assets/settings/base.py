@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hoi_assets.settings.locations import resolve_path
 
@@ -66,14 +66,47 @@ class ModelRef(Section):
         "float32", description="Type the weights are computed in."
     )
 
+    long_prompts: Literal["cut", "chunk"] = Field(
+        "cut",
+        description="Prompts longer than CLIP reads (77 tokens): cut, or encoded in chunks. "
+        "Diffusion models only.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    max_sequence_length: int | None = Field(
+        None,
+        ge=1,
+        le=512,
+        description="Tokens of T5's part in Stable Diffusion 3, zeros where there is no T5 "
+        "(diffusers: 256); null: 512, and 1 without T5.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+
     @property
     def folder(self) -> Path | None:
         """The local folder, or None where `source` is a hub repository."""
         return resolve_path(self.source) if self.revision is None else None
 
 
+# Of a ModelRef, and what they are for.
+DIFFUSION_OPTIONS = {
+    "base": ("long_prompts",),
+    "benchmark": ("long_prompts", "max_sequence_length"),
+}
+
+
 class Models(Section):
     """The models, each as a `ModelRef`. A metric whose model is null is not measured."""
+
+    @model_validator(mode="after")
+    def _options_apply(self) -> "Models":
+        for name in type(self).model_fields:
+            ref = getattr(self, name)
+            others = set().union(*DIFFUSION_OPTIONS.values()) - set(DIFFUSION_OPTIONS.get(name, ()))
+            wrong = [] if ref is None else sorted(ref.given(*others))
+            if wrong:
+                users = [one for one, options in DIFFUSION_OPTIONS.items() if wrong[0] in options]
+                raise ValueError(f"{name}: {wrong[0]} is an option of {' and '.join(users)} only")
+        return self
 
     base: ModelRef = Field(description="Stable Diffusion XL, which the PPV proposers tune.")
     verifier: ModelRef = Field(description="ViLT that the verifier's training starts from.")

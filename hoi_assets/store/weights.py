@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file_cached
-from hoi_assets.settings import ModelRef, restore_remedy
+from hoi_assets.settings import ModelRef, digested, restore_remedy
 
 # Weights, configuration and vocabularies; `.model` is SentencePiece's.
 DIGESTED_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json", ".txt", ".model")
@@ -77,7 +77,10 @@ def _model_digest(ref: ModelRef, digest_of: Callable[[Path], str]) -> str:
     else:
         files = sorted(p for p in folder.rglob("*") if p.suffix in DIGESTED_SUFFIXES)
         contents = digest({p.relative_to(folder).as_posix(): digest_of(p) for p in files})
-    return digest({"contents": contents, "dtype": ref.dtype})
+    options = digested(ref)
+    for name in ("source", "revision"):
+        del options[name]
+    return digest({"contents": contents, **options})
 
 
 def _file_fingerprint(path: Path) -> str:

@@ -11,6 +11,7 @@ from hoi_assets.engines.diffusion_pipeline import (
     load_pipeline,
     naming_errors,
     read_index,
+    read_limit,
     read_options,
     read_part,
     read_tokenizer,
@@ -28,7 +29,8 @@ PROMPT_COLUMNS = encoder_columns(
 T5_PARTS = ("text_encoder_3", "tokenizer_3")
 # As in the published runs of DetailScribe; padding included.
 T5_TOKENS = 512
-# Without T5 the pipeline attends to zeros in its place; one token is the fewest it takes.
+# Without T5 the pipeline attends to zeros in its place; the tiny weights are trained with one token
+# of them, the fewest it takes. Models trained with T5 want `max_sequence_length`.
 TOKENS_WITHOUT_T5 = 1
 
 
@@ -43,9 +45,24 @@ class LoadedSD3(LoadedPipeline):
     @property
     def max_sequence_length(self) -> int:
         """Number of tokens in T5's part of a text's embeddings."""
+        given = self.ref.max_sequence_length
+        if given is not None:
+            return given
         return TOKENS_WITHOUT_T5 if self.pipe.text_encoder_3 is None else T5_TOKENS
 
+    @property
+    def clip_limit(self) -> int:
+        """Of both CLIPs: the pipeline pads and cuts by the first one's."""
+        return int(self.pipe.tokenizer_max_length)
+
+    @property
+    def tail_tokens(self) -> int:
+        """T5's tokens, or the zeros in their place."""
+        return self.max_sequence_length
+
     def _encode(self, text: str) -> tuple[Any, Any]:
+        import torch
+
         embeds, _, pooled, _ = self.pipe.encode_prompt(
             text,
             None,
@@ -54,7 +71,13 @@ class LoadedSD3(LoadedPipeline):
             do_classifier_free_guidance=False,
             max_sequence_length=self.max_sequence_length,
         )
-        return embeds, pooled
+        if self.chunks(text) == 1:
+            return embeds, pooled
+        clip, t5 = embeds[:, : self.clip_limit], embeds[:, self.clip_limit :]
+        chunked = self._clip_embeds(text, clip)
+        # CLIP's embeddings are narrower than T5's: zeros fill the rest, as in the pipeline.
+        chunked = torch.nn.functional.pad(chunked, (0, embeds.shape[-1] - chunked.shape[-1]))
+        return torch.cat([chunked, t5], dim=1), pooled
 
     def encode_negative(self, text: str) -> tuple[Any, Any]:
         """Embeddings of a negative prompt, as the pipeline makes them; "" is encoded like any."""
@@ -83,11 +106,12 @@ def sd3_text_reader(ref: ModelRef) -> TextReader:
     def load() -> list[TextEncoder]:
         first, second = (read_tokenizer(ref, part) for part in ("tokenizer", "tokenizer_2"))
         # The pipeline cuts for both CLIPs by the first one's limit.
-        limit = int(first.model_max_length)
+        limit = read_limit(ref, int(first.model_max_length))
         found = [TextEncoder(TEXT_ENCODERS[0], first, limit)]
         found += [TextEncoder(TEXT_ENCODERS[1], second, limit)]
         if _has_t5(ref):
-            found += [TextEncoder(TEXT_ENCODERS[2], read_tokenizer(ref, T5_PARTS[1]), T5_TOKENS)]
+            t5 = ref.max_sequence_length or T5_TOKENS
+            found += [TextEncoder(TEXT_ENCODERS[2], read_tokenizer(ref, T5_PARTS[1]), t5)]
         return found
 
     return TextReader("sd3", model_digest(ref), load)

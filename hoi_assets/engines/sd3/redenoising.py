@@ -16,6 +16,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from PIL import Image
@@ -26,6 +27,7 @@ from hoi_assets.engines.diffusion_pipeline import (
     tensor_to_images,
 )
 from hoi_assets.engines.image_spec import ImageSpec, batches_by_slot, image_key
+from hoi_assets.engines.long_prompts import grouped
 from hoi_assets.engines.sd3.compute import (
     SCHEDULER,
     SWITCH_STEPS,
@@ -177,7 +179,8 @@ def _generate_initial_images(
     switch_steps: Sequence[int],
     s_reference: bool,
 ) -> Iterator[InitialImage]:
-    for batch in batches_by_slot(rows, batch_size):
+    alike = grouped(rows, lambda row: loaded.chunks(row.prompt, row.negative_prompt))
+    for batch in chain.from_iterable(batches_by_slot(some, batch_size) for some in alike):
         call = next(iter(batch.values()))
         starts = {start_step(call, step, s_reference) for step in switch_steps}
         begin = time.perf_counter()
@@ -202,7 +205,14 @@ def _generate_variants(
     switch_steps: Sequence[int],
     s_reference: bool,
 ) -> Iterator[VariantImage]:
-    for batch in _batches(redenoisings, batch_size):
+
+    def chunks(one: Redenoising) -> tuple[int, int]:
+        texts = (one.row.prompt, one.corrected_prompt)
+        before, after = (loaded.chunks(text, one.row.negative_prompt) for text in texts)
+        return before, after
+
+    alike = grouped(redenoisings, chunks)
+    for batch in chain.from_iterable(_batches(some, batch_size) for some in alike):
         rows = {slot: one.row for slot, one in batch.items()}
         call = next(iter(rows.values()))
         starts = {step: start_step(call, step, s_reference) for step in switch_steps}

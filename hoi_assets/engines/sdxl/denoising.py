@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image
 
+from hoi_assets.engines.long_prompts import lengthened
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.seeds import generator, seed_of
 from hoi_assets.errors import HoiError
@@ -24,12 +25,15 @@ class Examples:
         time_ids: (n, 6), SDXL's sizes and crop.
         embeds: n times (1, tokens, width).
         pooled: n times (1, width).
+        chunk: embeddings (1, tokens, width) of an empty text, where captions are encoded in chunks
+            and differ in length; None: all have one length.
     """
 
     latents: Any
     time_ids: Any
     embeds: list[Any]
     pooled: list[Any]
+    chunk: Any = None
 
     def __len__(self) -> int:
         return len(self.embeds)
@@ -42,8 +46,20 @@ class Examples:
         return (
             self.latents[places],
             self.time_ids[places],
-            torch.cat([self.embeds[i] for i in places]),
+            self.join([self.embeds[i] for i in places]),
             torch.cat([self.pooled[i] for i in places]),
+        )
+
+    def join(self, embeds: Sequence[Any]) -> Any:
+        """Embeddings of captions as one batch, all as long as the longest."""
+        import torch
+
+        tokens = max(one.shape[1] for one in embeds)
+        return torch.cat(
+            [
+                one if one.shape[1] == tokens else lengthened(one, tokens, self.chunk)
+                for one in embeds
+            ]
         )
 
 
@@ -92,7 +108,9 @@ class DenoisingLoss:
             for place, one in enumerate((self.examples, self.priors))
             if len(one)
         ]
-        batch = [torch.cat(parts) for parts in zip(*taken, strict=True)]
+        latents, time_ids, embeds, pooled = zip(*taken, strict=True)
+        joined = self.examples.join(embeds)
+        batch = [torch.cat(latents), torch.cat(time_ids), joined, torch.cat(pooled)]
         randomness = generator(seed_of(seed, "noise", number))
         noise = torch.randn(batch[0].shape, generator=randomness)
         steps = self.schedule.config.num_train_timesteps
@@ -202,6 +220,7 @@ def encode(loaded: LoadedSDXL, pairs: Sequence[tuple[Image.Image, str]]) -> Exam
         time_ids=torch.tensor(time_ids, dtype=torch.float32, device=loaded.device),
         embeds=[texts[caption][0] for _, caption in pairs],
         pooled=[texts[caption][1] for _, caption in pairs],
+        chunk=None if loaded.ref.long_prompts == "cut" else loaded.encode("")[0],
     )
 
 

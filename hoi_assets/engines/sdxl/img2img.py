@@ -14,6 +14,7 @@ from hoi_assets.engines.diffusion_pipeline import (
     set_decode_slicing,
     tensor_to_images,
 )
+from hoi_assets.engines.long_prompts import grouped
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.sdxl.sampling import activate_lora, temporary_scheduler
 from hoi_assets.engines.seeds import generator
@@ -38,7 +39,8 @@ def round_trip(
         pixels = _pixels(loaded, _padded(chunk, sampling.batch_size), sampling)
         with torch.no_grad():
             decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
-        yield from _checked(tensor_to_images((decoded / 2 + 0.5).clamp(0, 1)), chunk, start)
+        places = range(start, start + len(chunk))
+        yield from _checked(tensor_to_images((decoded / 2 + 0.5).clamp(0, 1)), places)
 
 
 def renoise(
@@ -74,34 +76,38 @@ def renoise(
     with temporary_scheduler(loaded, sampling.scheduler):
         pipe = StableDiffusionXLImg2ImgPipeline(**loaded.pipe.components, add_watermarker=False)
     pipe.set_progress_bar_config(disable=True)
-    for start in range(0, len(images), size):
-        chunk = images[start : start + size]
-        texts = _padded(captions[start : start + size], size)
+    places = grouped(
+        range(len(images)), lambda one: loaded.chunks(captions[one], sampling.negative_prompt)
+    )
+    pictures: dict[int, Image.Image] = {}
+    for batch in (some[n : n + size] for some in places for n in range(0, len(some), size)):
+        padded = _padded(batch, size)
         decoded = pipe(
             **prompt_embeddings(
                 loaded,
-                texts,
+                [captions[one] for one in padded],
                 [sampling.negative_prompt] * size,
                 guided=sampling.guidance_scale > 1,
             ),
-            image=(_pixels(loaded, _padded(chunk, size), sampling) + 1) / 2,
+            image=(_pixels(loaded, [images[one] for one in padded], sampling) + 1) / 2,
             strength=strength,
             num_inference_steps=sampling.num_inference_steps,
             guidance_scale=sampling.guidance_scale,
-            generator=[generator(seed) for seed in _padded(seeds[start : start + size], size)],
+            generator=[generator(seeds[one]) for one in padded],
             output_type="pt",
         ).images
-        yield from _checked(tensor_to_images(decoded), chunk, start)
+        pictures |= zip(batch, _checked(tensor_to_images(decoded), batch), strict=True)
+        if len(places) == 1:  # else the pictures of several groups are put in order first
+            yield from (pictures.pop(one) for one in batch)
+    yield from (pictures[one] for one in sorted(pictures))
 
 
 def _padded(items: Sequence[Any], size: int) -> list[Any]:
     return [*items, *[items[-1]] * (size - len(items))]
 
 
-def _checked(
-    pictures: list[Image.Image | None], chunk: Sequence[Image.Image], start: int
-) -> Iterator[Image.Image]:
-    for place, picture in enumerate(pictures[: len(chunk)], start=start):
+def _checked(pictures: list[Image.Image | None], places: Sequence[int]) -> Iterator[Image.Image]:
+    for place, picture in zip(places, pictures, strict=False):  # the rest fills the batch
         if picture is None:
             raise HoiError(
                 f"re-noising image {place} gave NaN or infinity",

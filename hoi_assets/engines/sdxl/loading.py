@@ -12,6 +12,7 @@ from hoi_assets.engines.diffusion_pipeline import (
     check_sides,
     load_pipeline,
     naming_errors,
+    read_limit,
     read_options,
     read_part,
     read_tokenizer,
@@ -46,7 +47,12 @@ class LoadedSDXL(LoadedPipeline):
         embeds, _, pooled, _ = self.pipe.encode_prompt(
             text, device=self.device, do_classifier_free_guidance=False
         )
-        return embeds, pooled
+        return self._clip_embeds(text, embeds), pooled
+
+    @property
+    def clip_limit(self) -> int:
+        """Of both tokenizers: they have one vocabulary."""
+        return int(self.pipe.tokenizer.model_max_length)
 
     def encode_negative(self, text: str) -> tuple[Any, Any]:
         """Embeddings of a negative prompt, as the pipeline makes them; "" means none.
@@ -87,7 +93,7 @@ def sdxl_text_reader(ref: ModelRef) -> TextReader:
     def load() -> list[TextEncoder]:
         tokenizers = [read_tokenizer(ref, part) for part in ("tokenizer", "tokenizer_2")]
         return [
-            TextEncoder(name, tokenizer, int(tokenizer.model_max_length))
+            TextEncoder(name, tokenizer, read_limit(ref, int(tokenizer.model_max_length)))
             for name, tokenizer in zip(TEXT_ENCODERS, tokenizers, strict=True)
         ]
 

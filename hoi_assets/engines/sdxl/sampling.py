@@ -13,6 +13,7 @@ from hoi_assets.engines.diffusion_pipeline import (
     tensor_to_images,
 )
 from hoi_assets.engines.image_spec import GeneratedImage, ImageSpec, Lora, batches_by_slot
+from hoi_assets.engines.long_prompts import grouped
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.seeds import generator
 from hoi_assets.errors import HoiError
@@ -24,9 +25,19 @@ MAX_ADAPTERS = 16
 
 
 def make_image_spec(
-    sampling: Sampling, prompt: str, seed: int, position: int, lora: Lora | None = None
+    sampling: Sampling,
+    prompt: str,
+    seed: int,
+    position: int,
+    lora: Lora | None = None,
+    avoid: str = "",
 ) -> ImageSpec:
-    """The specification for `prompt` under the settings; `position` in its table fixes the slot."""
+    """The specification for `prompt` under the settings.
+
+    Args:
+        position: in its table; fixes the slot.
+        avoid: negative prompt of this image, besides the settings'.
+    """
     return ImageSpec(
         prompt=prompt,
         seed=seed,
@@ -36,7 +47,7 @@ def make_image_spec(
         scheduler=sampling.scheduler,
         width=sampling.width,
         height=sampling.height,
-        negative_prompt=sampling.negative_prompt,
+        negative_prompt=", ".join(filter(None, (sampling.negative_prompt, avoid))),
         lora=lora,
     )
 
@@ -160,8 +171,9 @@ def _check(loaded: LoadedSDXL, row: ImageSpec, batch_size: int) -> None:
 def _generate_all(
     loaded: LoadedSDXL, rows: list[ImageSpec], batch_size: int
 ) -> Iterator[GeneratedImage]:
-    for batch in batches_by_slot(rows, batch_size):
-        yield from _generate_batch(loaded, batch, batch_size)
+    for alike in grouped(rows, lambda row: loaded.chunks(row.prompt, row.negative_prompt)):
+        for batch in batches_by_slot(alike, batch_size):
+            yield from _generate_batch(loaded, batch, batch_size)
 
 
 def _generate_batch(
