@@ -42,12 +42,23 @@ def require_files(ref: ModelRef, names: Sequence[str | Sequence[str]]) -> None:
         return
     for name in names:
         alternatives = (name,) if isinstance(name, str) else name
+        if ref.variant is not None:
+            alternatives = (
+                *(_with_variant(one, ref.variant) for one in alternatives),
+                *alternatives,
+            )
         if not any((folder / one).is_file() for one in alternatives):
             raise HoiError(
                 f"model folder {folder}: {alternatives[0]} is missing",
                 f"{restore_remedy(str(folder), 'weights')}; or name another folder or a hub "
                 "repository with its revision under `models` of the profile",
             )
+
+
+def _with_variant(name: str, variant: str) -> str:
+    """The file's name in the libraries' own form, e.g. model.fp16.safetensors."""
+    stem, _, end = name.rpartition(".")
+    return f"{stem}.{variant}.{end}"
 
 
 def read_model(
@@ -75,6 +86,7 @@ def read_model(
             model, report = cls.from_pretrained(
                 _location(ref),
                 revision=ref.revision,
+                variant=ref.variant,
                 dtype=torch_dtype(ref.dtype),
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,

@@ -66,6 +66,12 @@ class ModelRef(Section):
         "float32", description="Type the weights are computed in."
     )
 
+    variant: str | None = Field(
+        None,
+        pattern="^[A-Za-z0-9_-]+$",
+        description="Variant of the weight files, e.g. fp16; null: those of plain names.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
     long_prompts: Literal["cut", "chunk"] = Field(
         "cut",
         description="Prompts longer than CLIP reads (77 tokens): cut, or encoded in chunks. "
@@ -81,6 +87,25 @@ class ModelRef(Section):
         json_schema_extra=UNLESS_DEFAULT,
     )
 
+    offload: Literal["none", "model", "sequential"] = Field(
+        "none",
+        description="Where a diffusion model's parts wait for their turn: on the GPU, or in the "
+        "CPU's memory as whole parts or layer by layer (least GPU memory, slowest).",
+        json_schema_extra=NEVER,
+    )
+    quantization: Literal["none", "nf4"] = Field(
+        "none",
+        description="4-bit NormalFloat weights of Stable Diffusion 3's transformer and T5, by "
+        "bitsandbytes; other pictures than without.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    vae_tiling: bool = Field(
+        False,
+        description="Decode large images in overlapping tiles, which takes less memory and changes "
+        "the pictures a little.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+
     @property
     def folder(self) -> Path | None:
         """The local folder, or None where `source` is a hub repository."""
@@ -89,8 +114,14 @@ class ModelRef(Section):
 
 # Of a ModelRef, and what they are for.
 DIFFUSION_OPTIONS = {
-    "base": ("long_prompts",),
-    "benchmark": ("long_prompts", "max_sequence_length"),
+    "base": ("long_prompts", "offload", "vae_tiling"),
+    "benchmark": (
+        "long_prompts",
+        "max_sequence_length",
+        "offload",
+        "quantization",
+        "vae_tiling",
+    ),
 }
 
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.engines.diffusion_pipeline import (
-    LoadedPipeline,
+from hoi_assets.engines.diffusion_pipeline import LoadedPipeline, load_pipeline
+from hoi_assets.engines.pipeline_files import (
     check_end_token,
     check_files,
     check_sides,
-    load_pipeline,
     naming_errors,
+    quantized,
     read_index,
     read_limit,
     read_options,
@@ -126,7 +126,7 @@ def _read(ref: ModelRef, folder: Path | None) -> Any:
     from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
     if folder is not None:
-        check_files(folder, SD3_PARTS)
+        check_files(folder, SD3_PARTS, ref.variant)
     where, options = str(folder or ref.source), read_options(ref)
     classes = {
         "transformer": SD3Transformer2DModel,
@@ -138,10 +138,12 @@ def _read(ref: ModelRef, folder: Path | None) -> Any:
     absent: dict[str, None] = dict.fromkeys(T5_PARTS)
     if _has_t5(ref):
         if folder is not None:
-            check_files(folder, T5_PARTS)
+            check_files(folder, T5_PARTS, ref.variant)
         classes["text_encoder_3"] = T5EncoderModel
         absent = {}
-    parts = {name: read_part(cls, where, name, options) for name, cls in classes.items()}
+    parts = {
+        name: read_part(cls, ref, name, **quantized(ref, name)) for name, cls in classes.items()
+    }
     with naming_errors(where, where):
         pipe = StableDiffusion3Pipeline.from_pretrained(where, **parts, **absent, **options)
     _check_parts_fit(pipe, where)

@@ -1,12 +1,9 @@
-"""The denoising loss of LoRA training: encoded images, noise, min-SNR weights, prior loss."""
+"""The denoising loss of LoRA training: noise, min-SNR weights, prior loss."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
-from hoi_assets.engines.long_prompts import lengthened
+from hoi_assets.engines.sdxl.examples import Examples
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.seeds import generator, seed_of
 from hoi_assets.errors import HoiError
@@ -14,53 +11,6 @@ from hoi_assets.settings import LoraTraining
 
 # Validation noises every image to these shares of the noise schedule.
 VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Encoded images.
-
-    Attributes:
-        latents: (n, channels, height, width), scaled; float32.
-        time_ids: (n, 6), SDXL's sizes and crop.
-        embeds: n times (1, tokens, width).
-        pooled: n times (1, width).
-        chunk: embeddings (1, tokens, width) of an empty text, where captions are encoded in chunks
-            and differ in length; None: all have one length.
-    """
-
-    latents: Any
-    time_ids: Any
-    embeds: list[Any]
-    pooled: list[Any]
-    chunk: Any = None
-
-    def __len__(self) -> int:
-        return len(self.embeds)
-
-    def take(self, indices: Sequence[int]) -> tuple[Any, Any, Any, Any]:
-        """Latents, time ids, embeddings and pooled embeddings at `indices`, as batches."""
-        import torch
-
-        places = list(indices)
-        return (
-            self.latents[places],
-            self.time_ids[places],
-            self.join([self.embeds[i] for i in places]),
-            torch.cat([self.pooled[i] for i in places]),
-        )
-
-    def join(self, embeds: Sequence[Any]) -> Any:
-        """Embeddings of captions as one batch, all as long as the longest."""
-        import torch
-
-        tokens = max(one.shape[1] for one in embeds)
-        return torch.cat(
-            [
-                one if one.shape[1] == tokens else lengthened(one, tokens, self.chunk)
-                for one in embeds
-            ]
-        )
 
 
 class DenoisingLoss:
@@ -196,39 +146,3 @@ def batch_indices(count: int, size: int, moment: int, seed: int) -> list[int]:
             orders[epoch] = torch.randperm(count, generator=shuffle).tolist()
         indices.append(orders[epoch][within])
     return indices
-
-
-def encode(loaded: LoadedSDXL, pairs: Sequence[tuple[Image.Image, str]]) -> Examples:
-    """Latents of each image (mode of the posterior), embeddings of each caption."""
-    import torch
-
-    pipe, side = loaded.pipe, loaded.resolution
-    latents, time_ids = [], []
-    texts: dict[str, tuple[Any, Any]] = {}
-    for image, caption in pairs:
-        square, corner = _square(image.convert("RGB"), side)
-        pixels = pipe.image_processor.preprocess(square).to(loaded.device, pipe.vae.dtype)
-        with torch.no_grad():
-            posterior = pipe.vae.encode(pixels).latent_dist
-        latents.append(posterior.mode() * pipe.vae.config.scaling_factor)
-        # The order of the pipeline's own time ids: original size, crop's top left, target size.
-        time_ids.append([image.height, image.width, *corner, side, side])
-        if caption not in texts:
-            texts[caption] = loaded.encode(caption)
-    return Examples(
-        latents=torch.cat(latents).float() if latents else None,
-        time_ids=torch.tensor(time_ids, dtype=torch.float32, device=loaded.device),
-        embeds=[texts[caption][0] for _, caption in pairs],
-        pooled=[texts[caption][1] for _, caption in pairs],
-        chunk=None if loaded.ref.long_prompts == "cut" else loaded.encode("")[0],
-    )
-
-
-def _square(image: Image.Image, side: int) -> tuple[Image.Image, tuple[int, int]]:
-    """Shorter side resized to `side`, centre cropped; with the crop's (top, left)."""
-    scale = side / min(image.size)
-    width, height = (max(side, round(length * scale)) for length in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image.crop((left, top, left + side, top + side)), (top, left)

@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hoi_assets.engines.diffusion_pipeline import (
-    LoadedPipeline,
+from hoi_assets.engines.diffusion_pipeline import LoadedPipeline, load_pipeline
+from hoi_assets.engines.pipeline_files import (
     check_end_token,
     check_files,
     check_sides,
-    load_pipeline,
     naming_errors,
     read_limit,
     read_options,
@@ -105,10 +104,10 @@ def _read(ref: ModelRef, folder: Path | None) -> Any:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     if folder is not None:
-        check_files(folder, SDXL_PARTS)
+        check_files(folder, SDXL_PARTS, ref.variant)
     where, options = str(folder or ref.source), read_options(ref)
     parts = {
-        name: read_part(cls, where, name, options)
+        name: read_part(cls, ref, name)
         for name, cls in (
             ("unet", UNet2DConditionModel),
             ("vae", AutoencoderKL),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hoi_assets.engines.out_of_memory import naming_out_of_memory
 from hoi_assets.engines.pair_inputs import text_inputs
 from hoi_assets.engines.vilt.defect_truths import DefectTruths
 from hoi_assets.engines.vilt.verifier import (
@@ -142,8 +143,10 @@ def train_verifier(
         run.validate({"step": 0})
     steps = range(run.step + 1, config.train_steps + 1)
     started = monotonic()
+    remedy = "lower verifier.batch_size; finished steps are kept"
     for step in track(steps, "verifier training", log=log):
-        run.advance(step)
+        with naming_out_of_memory(f"step {step} of the verifier's training", remedy):
+            run.advance(step)
     return run.finish((monotonic() - started) / len(steps) if len(steps) else None)
 
 

@@ -160,7 +160,8 @@ def load_verifier(source: Source, device: str = "cpu", head_seed: int = 0) -> Ve
     def load(ref: ModelRef, device: str) -> VerifierModel:
         return _load(ref, device, head_seed)
 
-    return load_cached(f"verifier, heads of seed {head_seed}", source, device, load)
+    kind = f"verifier, heads of seed {head_seed}" if head_seed else "verifier"
+    return load_cached(kind, source, device, load)
 
 
 def has_heads(ref: ModelRef) -> bool:
