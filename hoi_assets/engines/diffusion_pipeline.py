@@ -79,21 +79,13 @@ class LoadedPipeline(ABC):
         move_to_device(self.parts, "cpu", make_room=False)
         if self.ref.offload == "model":
             self.pipe.enable_model_cpu_offload(device=self.device)
-        else:
-            self.pipe.enable_sequential_cpu_offload(device=self.device)
-
-    @contextmanager
-    def resident(self) -> Iterator[None]:
-        """Inside, all weights are on the device, as training needs them."""
-        if self.ref.offload == "none":
-            yield
             return
-        self.pipe.remove_all_hooks()
-        try:
-            move_to_device(self.parts, self.device)
-            yield
-        finally:
-            self.place()
+        import torch
+        from accelerate import cpu_offload
+
+        # As `enable_sequential_cpu_offload`, which does not work on the CPU.
+        for part in self.parts:
+            cpu_offload(part, torch.device(self.device), offload_buffers=bool(part._parameters))
 
     @property
     def resolution(self) -> int:

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from hoi_assets.errors import HoiError
 
 SMALLER_MODEL = (
-    "set `offload: model` (or `sequential`) or `quantization: nf4` of the model in the profile, "
-    "lower the size of the images, or use a device with more memory"
+    "set `offload: model` (or `sequential`) or `quantization: nf4` of models.benchmark, choose a "
+    "smaller dtype, lower the size of the images, or use a device with more memory"
 )
 
 logger = logging.getLogger(__name__)

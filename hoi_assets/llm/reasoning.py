@@ -53,8 +53,8 @@ def answer_of(text: str) -> str | None:
         _, mark, answer = text.rpartition(_BARE_FINAL)
         return answer if mark else None
     depth, answer = 0, text
-    for mark in _MARKS.finditer(text):
-        closes = any(mark[name] for name in ("tag", "bracket", "end", "channel", "response"))
+    for found in _MARKS.finditer(text):
+        closes = any(found[name] for name in ("tag", "bracket", "end", "channel", "response"))
         depth = max(0, depth - 1) if closes else depth + 1
-        answer = text[mark.end() :]
+        answer = text[found.end() :]
     return None if depth else answer

@@ -89,8 +89,8 @@ class ModelRef(Section):
 
     offload: Literal["none", "model", "sequential"] = Field(
         "none",
-        description="Where a diffusion model's parts wait for their turn: on the GPU, or in the "
-        "CPU's memory as whole parts or layer by layer (least GPU memory, slowest).",
+        description="Where the parts of Stable Diffusion 3 wait for their turn: on the GPU, or in "
+        "the CPU's memory as whole parts or layer by layer (least GPU memory, slowest).",
         json_schema_extra=NEVER,
     )
     quantization: Literal["none", "nf4"] = Field(
@@ -114,7 +114,7 @@ class ModelRef(Section):
 
 # Of a ModelRef, and what they are for.
 DIFFUSION_OPTIONS = {
-    "base": ("long_prompts", "offload", "vae_tiling"),
+    "base": ("long_prompts", "vae_tiling"),
     "benchmark": (
         "long_prompts",
         "max_sequence_length",

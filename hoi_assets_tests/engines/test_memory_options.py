@@ -16,16 +16,14 @@ from hoi_assets.engines.model_cache import size_bytes
 from hoi_assets.engines.sd3.compute import initial_image_spec
 from hoi_assets.engines.sd3.loading import load_sd3
 from hoi_assets.engines.sd3.redenoising import generate_initial_images
-from hoi_assets.engines.sdxl.img2img import round_trip
-from hoi_assets.engines.sdxl.loading import LoadedSDXL, load_sdxl
-from hoi_assets.engines.sdxl.lora import train_dreambooth_lora
-from hoi_assets.engines.sdxl.sampling import LORA_FILE, generate_images, make_image_spec
+from hoi_assets.engines.sdxl.loading import load_sdxl
+from hoi_assets.engines.sdxl.sampling import generate_images, make_image_spec
 from hoi_assets.engines.vilt.verifier import load_verifier
 from hoi_assets.errors import HoiError
-from hoi_assets.settings import LoraTraining, ModelRef, Models, Sampling
+from hoi_assets.settings import ModelRef, Models, Sampling
 from hoi_assets.store.weights import model_digest
 from hoi_assets_tests.engines.small_sd3 import make_sd3
-from hoi_assets_tests.engines.small_sdxl import PROMPTS, picture, random_lora
+from hoi_assets_tests.engines.small_sdxl import PROMPTS
 
 Offload = Literal["none", "model", "sequential"]
 
@@ -56,37 +54,10 @@ def test_offload_changes_no_picture_and_no_digest(offload: Offload, tmp_path: Pa
     assert len(wanted) == 2 and _sd3_pictures(waiting) == wanted
     loaded = load_sd3(waiting)
     assert loaded.modules == () and size_bytes(loaded.modules) == 0
-    assert all(hasattr(part, "_hf_hook") for part in loaded.parts) or offload == "sequential"
-
-
-@pytest.mark.parametrize("offload", ["model", "sequential"])
-def test_offloaded_sdxl_draws_with_loras_and_trains_as_otherwise(
-    offload: Offload, sdxl_folder: Path, sampling: Sampling, tmp_path: Path
-) -> None:
-    plain = load_sdxl(ModelRef(source=str(sdxl_folder)))
-    lora = random_lora(plain, tmp_path / "lora", 1)
-    rows = [make_image_spec(sampling, PROMPTS[n], n, n, lora if n else None) for n in range(3)]
-    config = LoraTraining(max_train_steps=2, rank=2, with_prior_preservation=False)
-    pairs = [(picture("red"), "a ball"), (picture("blue"), "a mug")]
-
-    def results(
-        loaded: LoadedSDXL, name: str
-    ) -> tuple[list[bytes], list[bytes], bytes, list[bytes]]:
-        def drawn() -> list[bytes]:
-            return [one.image.tobytes() for one in generate_images(loaded, rows, 4) if one.image]
-
-        first = drawn()
-        views = [one.tobytes() for one in round_trip(loaded, [picture("red")], sampling)]
-        folder = tmp_path / name
-        train_dreambooth_lora(
-            loaded, pairs, (), config, folder / "work", folder / "lora", lambda line: None
-        )
-        return first, views, (folder / "lora" / LORA_FILE).read_bytes(), drawn()
-
-    wanted = results(plain, "plain")
-    waiting = load_sdxl(ModelRef(source=str(sdxl_folder), offload=offload))
-    assert waiting is not plain
-    assert results(waiting, offload) == wanted
+    if offload == "sequential":  # between two uses the weights are nowhere but in CPU memory
+        assert all(one.is_meta for part in loaded.parts for one in part.parameters())
+    else:
+        assert all(hasattr(part, "_hf_hook") for part in loaded.parts)
 
 
 def test_tiled_decoding_is_part_of_the_digest_and_draws_large_pictures(sdxl_folder: Path) -> None:
@@ -160,7 +131,7 @@ def test_options_of_memory_are_refused_where_they_mean_nothing() -> None:
     models = dict.fromkeys(("base", "verifier", "clip", "image_reward", "benchmark"), plain)
     with pytest.raises(ValidationError, match="base: quantization is an option of benchmark only"):
         Models.model_validate(models | {"base": plain | {"quantization": "nf4"}})
-    with pytest.raises(ValidationError, match="verifier: offload is an option of base and bench"):
+    with pytest.raises(ValidationError, match="verifier: offload is an option of benchmark only"):
         Models.model_validate(models | {"verifier": plain | {"offload": "model"}})
     with pytest.raises(ValidationError, match="Input should be 'none', 'model' or 'sequential'"):
         ModelRef(source="x", offload="disk")  # type: ignore[arg-type]

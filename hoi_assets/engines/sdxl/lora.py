@@ -180,7 +180,7 @@ def _train(
         )
     other = pair_digests(class_images or validation)
     key = lora_key(pair_digests(train), other, config, loaded.digest)
-    with loaded.resident(), _adapter(loaded, config) as parameters:
+    with _adapter(loaded, config) as parameters:
         accelerator = make_accelerator(loaded, config)
         optimizer = torch.optim.AdamW(
             parameters.values(), lr=config.learning_rate, weight_decay=1e-2, eps=1e-8
