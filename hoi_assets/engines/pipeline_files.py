@@ -133,7 +133,7 @@ def quantized(ref: ModelRef, name: str) -> dict[str, Any]:
     """Arguments of `from_pretrained` for a part that is read in 4 bits; else none.
 
     Raises:
-        HoiError: bitsandbytes is not installed.
+        HoiError: bitsandbytes is not installed, or there is no GPU.
     """
     if ref.quantization == "none" or name not in QUANTIZED_PARTS:
         return {}
@@ -147,6 +147,11 @@ def quantized(ref: ModelRef, name: str) -> dict[str, Any]:
     import torch
     import transformers
 
+    if not torch.cuda.is_available():
+        raise HoiError(
+            f"model {ref.source}: quantization {ref.quantization} needs a GPU, and torch sees none",
+            "run where there is one, or set `quantization: none`",
+        )
     library = transformers if name.startswith("text") else diffusers
     config = library.BitsAndBytesConfig(
         load_in_4bit=True,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from hoi_assets.engines import model_cache
@@ -36,11 +37,11 @@ def empty_cache() -> Iterator[None]:
     model_cache.configure(None)
 
 
-def _sd3_pictures(ref: ModelRef) -> list[bytes]:
+def _sd3_pictures(ref: ModelRef, device: str = "cpu") -> list[bytes]:
     rows: list[ImageSpec] = [
         initial_image_spec(PROMPTS[n], n, n, 2, 2, 4.5, 64, 64) for n in range(2)
     ]
-    drawn = generate_initial_images(load_sd3(ref), rows, 2)
+    drawn = generate_initial_images(load_sd3(ref, device), rows, 2)
     return [one.image.tobytes() for one in drawn if one.image]
 
 
@@ -102,23 +103,26 @@ def test_embeddings_of_prompts_stay_within_their_bytes(
 
 
 def test_quantisation_without_its_package_names_the_remedy(tmp_path: Path) -> None:
-    if find_spec("bitsandbytes"):
-        pytest.skip("bitsandbytes is installed")
+    if find_spec("bitsandbytes") and torch.cuda.is_available():
+        pytest.skip("bitsandbytes can be used")
     make_sd3(tmp_path / "sd3")
     ref = ModelRef(source=str(tmp_path / "sd3"), quantization="nf4")
     assert model_digest(ref) != model_digest(ModelRef(source=ref.source))
-    with pytest.raises(HoiError, match=r"needs the package bitsandbytes(.|\n)*hoi-assets\[quant"):
+    installed = r"needs a GPU(.|\n)*quantization: none"
+    absent = r"needs the package bitsandbytes(.|\n)*hoi-assets\[quant"
+    with pytest.raises(HoiError, match=installed if find_spec("bitsandbytes") else absent):
         load_sd3(ref)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_transformer_and_t5_are_read_in_4_bits(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     make_sd3(tmp_path / "sd3", with_t5=True)
     plain = ModelRef(source=str(tmp_path / "sd3"), max_sequence_length=8)
     ref = plain.model_copy(update={"quantization": "nf4"})
-    pictures = _sd3_pictures(ref)
-    assert len(pictures) == 2 and pictures != _sd3_pictures(plain)
-    loaded = load_sd3(ref)
+    pictures = _sd3_pictures(ref, "cuda")
+    assert len(pictures) == 2 and pictures != _sd3_pictures(plain, "cuda")
+    loaded = load_sd3(ref, "cuda")
     for part in (loaded.pipe.transformer, loaded.pipe.text_encoder_3):
         assert any(type(module).__name__ == "Linear4bit" for module in part.modules())
     assert not any(
