@@ -103,9 +103,10 @@ def draw_benchmark_images(
         ):
             key = image_key(one.row, base)
             if one.image is not None:
-                _store_latents(store, key, one.latents, options.batch_size)
+                _store_latents(store, key, one.latents, one.batch_size)
+            slot, used = one.row.slot % one.batch_size, {"batch_size": one.batch_size}
             seconds = one.compute.seconds
-            yield NewImage(key, one.row.slot, one.image, one.reason, environment, seconds)
+            yield NewImage(key, slot, one.image, one.reason, environment | used, seconds)
 
     found = get_or_generate(
         store,
@@ -148,10 +149,10 @@ def draw_variants(
             ):
                 yield NewImage(
                     variant_key(variant.redenoising, variant.switch_step, s_reference, base),
-                    variant.redenoising.row.slot,
+                    variant.redenoising.row.slot % variant.batch_size,
                     variant.image,
                     variant.reason,
-                    environment,
+                    environment | {"batch_size": variant.batch_size},
                     variant.compute.seconds,
                 )
 

@@ -26,6 +26,7 @@ from PIL import Image
 from hoi_assets.engines.batching import map_fixed
 from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
 from hoi_assets.engines.pretrained import (
+    WEIGHTS,
     content_digest,
     processor_facts,
     read_model,
@@ -124,7 +125,7 @@ def _question_limit(config: Any) -> int:
 def _load(ref: ModelRef, device: str) -> BlipVqaModel:
     from transformers import AutoTokenizer, BlipForQuestionAnswering, BlipImageProcessorPil
 
-    require_files(ref, ("config.json", "model.safetensors", "tokenizer_config.json"))
+    require_files(ref, ("config.json", WEIGHTS, "tokenizer_config.json"))
     model = read_model(BlipForQuestionAnswering, ref)
     tokenizer = read_processor(AutoTokenizer, ref)
     yes = tokenizer.convert_tokens_to_ids(YES)

@@ -18,6 +18,7 @@ from hoi_assets.engines.pair_inputs import (
     text_limit,
 )
 from hoi_assets.engines.pretrained import (
+    WEIGHTS,
     content_digest,
     processor_facts,
     read_model,
@@ -77,7 +78,7 @@ def load_clip(source: Source, device: str = "cpu") -> ClipModel:
 def _load(ref: ModelRef, device: str) -> ClipModel:
     from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-    require_files(ref, ("config.json", "model.safetensors", "tokenizer_config.json"))
+    require_files(ref, ("config.json", WEIGHTS, "tokenizer_config.json"))
     model = read_model(CLIPModel, ref)
     tokenizer = read_processor(AutoTokenizer, ref)
     end = model.config.text_config.eos_token_id

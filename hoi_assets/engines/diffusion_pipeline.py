@@ -1,14 +1,12 @@
 """What SDXL and Stable Diffusion 3 pipelines have in common.
 
-The pipeline in memory, its prompt embeddings and decoding; reading it, with errors that name the
-file.
+The pipeline in memory, its prompt embeddings and decoding; `pipeline_files` reads it.
 """
 
-import json
 import platform
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -17,15 +15,20 @@ from typing import Any, ClassVar, TypeVar
 
 from PIL import Image
 
+from hoi_assets.engines.long_prompts import (
+    clip_chunks,
+    encode_chunks,
+    lengthened,
+)
 from hoi_assets.engines.model_cache import load_cached, move_to_device
-from hoi_assets.engines.pretrained import loads_shapes_only, meta_device
-from hoi_assets.errors import HoiError
-from hoi_assets.settings import ModelRef, restore_remedy
+from hoi_assets.engines.out_of_memory import SMALLER_MODEL, naming_out_of_memory
+from hoi_assets.engines.pretrained import loads_shapes_only
+from hoi_assets.settings import ModelRef
 from hoi_assets.store.weights import local_folder, model_digest, model_fingerprint
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-WEIGHT_NAMES = dict.fromkeys(("unet", "vae", "transformer"), "diffusion_pytorch_model")
 MAX_CACHED_PROMPTS = 1024
+# On the device; a prompt with T5's part takes about 5 MB.
+MAX_CACHED_BYTES = 512 << 20
 # From this size on the VAE decodes one image at a time, to bound memory.
 SLICED_DECODE_PIXELS = 512 * 512
 
@@ -39,12 +42,14 @@ class LoadedPipeline(ABC):
         digest: hash of weights, configuration and dtype (64 hex digits).
         ref: the entry of the profile it was loaded from.
         device: torch device name.
+        batch_limits: by size of the images, the largest batch where a larger one did not fit.
     """
 
     pipe: Any
     digest: str
     ref: ModelRef
     device: str
+    batch_limits: dict[tuple[int, int], int] = field(default_factory=dict)
     _embeddings: "OrderedDict[str, tuple[Any, Any]]" = field(default_factory=OrderedDict)
 
     LIBRARIES: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "transformers")
@@ -55,12 +60,33 @@ class LoadedPipeline(ABC):
         """The UNet or transformer."""
 
     @property
-    def modules(self) -> tuple[Any, ...]:
-        """The weights, as the model cache counts them."""
+    def parts(self) -> tuple[Any, ...]:
+        """The networks of the pipeline."""
         import torch
 
         parts = self.pipe.components.values()
         return tuple(part for part in parts if isinstance(part, torch.nn.Module))
+
+    @property
+    def modules(self) -> tuple[Any, ...]:
+        """The weights that stay on the device, as the model cache counts them."""
+        return self.parts if self.ref.offload == "none" else ()
+
+    def place(self) -> None:
+        """Move the weights to the device, or have them moved there when they are needed."""
+        if self.ref.offload == "none":
+            move_to_device(self.parts, self.device)
+            return
+        move_to_device(self.parts, "cpu", make_room=False)
+        if self.ref.offload == "model":
+            self.pipe.enable_model_cpu_offload(device=self.device)
+            return
+        import torch
+        from accelerate import cpu_offload
+
+        # As `enable_sequential_cpu_offload`, which does not work on the CPU.
+        for part in self.parts:
+            cpu_offload(part, torch.device(self.device), offload_buffers=bool(part._parameters))
 
     @property
     def resolution(self) -> int:
@@ -94,13 +120,46 @@ class LoadedPipeline(ABC):
         if text not in self._embeddings:
             with torch.no_grad():
                 self._embeddings[text] = self._encode(text)
-            while len(self._embeddings) > MAX_CACHED_PROMPTS:
-                self._embeddings.popitem(last=False)
+            held = sum(part.nbytes for pair in self._embeddings.values() for part in pair)
+            while len(self._embeddings) > 1 and (
+                len(self._embeddings) > MAX_CACHED_PROMPTS or held > MAX_CACHED_BYTES
+            ):
+                _, oldest = self._embeddings.popitem(last=False)
+                held -= sum(part.nbytes for part in oldest)
         self._embeddings.move_to_end(text)
         return self._embeddings[text]
 
     @abstractmethod
     def _encode(self, text: str) -> tuple[Any, Any]: ...
+
+    @property
+    @abstractmethod
+    def clip_limit(self) -> int:
+        """Most tokens that CLIP reads at once, special tokens included."""
+
+    @property
+    def tail_tokens(self) -> int:
+        """Tokens at the end of a prompt's embeddings that are not CLIP's."""
+        return 0
+
+    def chunks(self, *texts: str) -> int:
+        """In how many chunks the longest text is encoded (`long_prompts`)."""
+        if self.ref.long_prompts == "cut":
+            return 1
+        tokenizer, limit = self.pipe.tokenizer, self.clip_limit
+        return max(len(clip_chunks(tokenizer, text, limit)) for text in texts)
+
+    def _clip_embeds(self, text: str, cut: Any) -> Any:
+        """Embeddings (1, chunks * limit, width) of CLIP's part of a text.
+
+        Args:
+            cut: the same of its beginning, as the pipeline gives it.
+        """
+        if self.chunks(text) == 1:
+            return cut
+        pipe = self.pipe
+        encoders = [(pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2)]
+        return encode_chunks(text, encoders, self.clip_limit, self.device)
 
     @abstractmethod
     def encode_negative(self, text: str) -> tuple[Any, Any]:
@@ -125,10 +184,20 @@ def prompt_embeddings(
         filled = [pair or tuple(torch.zeros_like(part) for part in like) for pair in pairs]
         return torch.cat([pair[0] for pair in filled]), torch.cat([pair[1] for pair in filled])
 
-    embeds, pooled = stack([None if t is None else loaded.encode(t) for t in prompts])
+    positive = [None if t is None else loaded.encode(t) for t in prompts]
+    against = [None if t is None or not guided else loaded.encode_negative(t) for t in negatives]
+    tokens = max(pair[0].shape[1] for pair in (*positive, *against) if pair is not None)
+
+    def of_one_length(pair: tuple[Any, Any] | None) -> tuple[Any, Any] | None:
+        if pair is None or pair[0].shape[1] == tokens:
+            return pair
+        chunk = loaded.encode("")[0][:, : loaded.clip_limit]
+        return lengthened(pair[0], tokens, chunk, loaded.tail_tokens), pair[1]
+
+    embeds, pooled = stack([of_one_length(pair) for pair in positive])
     named = {"prompt_embeds": embeds, "pooled_prompt_embeds": pooled}
     if guided:
-        negative = stack([None if t is None else loaded.encode_negative(t) for t in negatives])
+        negative = stack([of_one_length(pair) for pair in against])
         named["negative_prompt_embeds"], named["negative_pooled_prompt_embeds"] = negative
     return named
 
@@ -136,6 +205,30 @@ def prompt_embeddings(
 def set_decode_slicing(loaded: LoadedPipeline, width: int, height: int) -> None:
     """Let the VAE decode large images one at a time, small ones as a batch; by size alone."""
     loaded.pipe.vae.use_slicing = width * height >= SLICED_DECODE_PIXELS
+
+
+@contextmanager
+def upcast_vae(loaded: LoadedPipeline) -> Iterator[None]:
+    """Compute with the VAE in float32 where it overflows in float16 (`force_upcast`), as SDXL's
+    does; the pipelines do the same when they decode."""
+    import torch
+
+    vae = loaded.pipe.vae
+    with keeping_vae_dtype(loaded):
+        if vae.dtype == torch.float16 and vae.config.force_upcast:
+            vae.to(torch.float32)
+        yield
+
+
+@contextmanager
+def keeping_vae_dtype(loaded: LoadedPipeline) -> Iterator[None]:
+    """Restore the VAE's dtype, which a pipeline leaves upcast when it fails while it decodes."""
+    vae, dtype = loaded.pipe.vae, loaded.pipe.vae.dtype
+    try:
+        yield
+    finally:
+        if vae.dtype != dtype:
+            vae.to(dtype)
 
 
 def tensor_to_images(images: Any) -> list[Image.Image | None]:
@@ -170,186 +263,14 @@ def load_pipeline(
         # A fingerprint spares reading all weights where only their shapes are looked at.
         digest = model_fingerprint(ref) if loads_shapes_only() else model_digest(ref)
         loaded = kind(pipe, digest, ref, device)
-        move_to_device(loaded.modules, device)
-        for module in loaded.modules:
+        for module in loaded.parts:
             module.requires_grad_(False).eval()
+        if ref.vae_tiling:
+            pipe.vae.enable_tiling()
+        with naming_out_of_memory(f"model {ref.source}", SMALLER_MODEL):
+            loaded.place()
         return loaded
 
-    return load_cached(kind.__name__, ref, device, load)
-
-
-def check_files(folder: Path, parts: Sequence[str]) -> None:
-    """Refuse a pipeline's folder with a missing file, broken JSON or truncated weights.
-
-    The libraries silently replace a missing file by defaults.
-
-    Raises:
-        HoiError: names the file.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    wanted = [folder / "model_index.json", folder / "scheduler" / "scheduler_config.json"]
-    for part in parts:
-        if part.startswith("tokenizer"):
-            wanted.append(_tokenizer_file(folder / part))
-        else:
-            wanted.append(folder / part / "config.json")
-            if not list((folder / part).glob("*.safetensors")):
-                wanted.append(folder / part / f"{WEIGHT_NAMES.get(part, 'model')}.safetensors")
-    missing = [path for path in wanted if not path.is_file()]
-    if missing:
-        raise HoiError(f"model file missing: {missing[0]}", _remedy(folder))
-    for path in folder.rglob("*.json"):
-        try:
-            json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise HoiError(f"{path} is not valid JSON: {error}", _remedy(folder)) from None
-    for path in folder.rglob("*.safetensors"):
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise HoiError(
-                f"{path} ({path.stat().st_size} bytes) is truncated or not safetensors: {error}",
-                _remedy(folder),
-            ) from None
-
-
-def _tokenizer_file(folder: Path) -> Path:
-    """The file of a tokenizer; the first name where there is none."""
-    files = [folder / name for name in TOKENIZER_FILES]
-    return next((file for file in files if file.is_file()), files[0])
-
-
-def read_index(ref: ModelRef) -> dict[str, Any]:
-    """The pipeline's `model_index.json`: by part its library and class.
-
-    Raises:
-        HoiError: it cannot be read.
-    """
-    folder = local_folder(ref)
-    where, name = str(folder or ref.source), "model_index.json"
-    with naming_errors(f"{where}/{name}", where):
-        if folder is None:
-            from huggingface_hub import hf_hub_download
-
-            path = Path(hf_hub_download(ref.source, name, revision=ref.revision))
-        else:
-            path = folder / name
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def read_tokenizer(ref: ModelRef, part: str) -> Any:
-    """A tokenizer of the pipeline, of the class that the pipeline itself loads it with.
-
-    Args:
-        part: as in diffusers, e.g. `tokenizer_2`.
-
-    Raises:
-        HoiError: it cannot be read.
-    """
-    import transformers
-
-    folder = local_folder(ref)
-    where = str(folder or ref.source)
-    # The library makes an empty tokenizer of a folder without files.
-    if folder is not None and not (file := _tokenizer_file(folder / part)).is_file():
-        raise HoiError(f"model file missing: {file}", _remedy(folder))
-    with naming_errors(f"{where}/{part}", where):
-        cls = getattr(transformers, read_index(ref)[part][1])
-        return cls.from_pretrained(where, subfolder=part, **_place(ref))
-
-
-def _place(ref: ModelRef) -> dict[str, Any]:
-    if local_folder(ref) is not None:
-        return {"local_files_only": True}
-    return {"revision": ref.revision}
-
-
-def read_options(ref: ModelRef) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for `ref`: its dtype, safetensors only, pinned or local."""
-    import torch
-
-    options: dict[str, Any] = {"dtype": getattr(torch, ref.dtype), "use_safetensors": True}
-    return options | _place(ref)
-
-
-def read_part(cls: Any, where: str, name: str, options: dict[str, Any]) -> Any:
-    """One model of a pipeline.
-
-    Raises:
-        HoiError: it cannot be read, or its weights do not match its configuration.
-    """
-    lenient = {"ignore_mismatched_sizes": True} if name.startswith("text") else {}
-    with naming_errors(f"{where}/{name}", where):
-        part, info = cls.from_pretrained(
-            where,
-            subfolder=name,
-            output_loading_info=True,
-            **options,
-            **lenient,
-            **meta_device(),
-        )
-    for problem in ("missing_keys", "mismatched_keys"):
-        # The libraries fill these with random numbers and go on.
-        if info[problem]:
-            first = sorted(str(key) for key in info[problem])[0]
-            raise HoiError(
-                f"{where}/{name}: weights do not match config.json: "
-                f"{len(info[problem])} {problem.replace('_', ' ')}, first {first}",
-                _remedy(where),
-            )
-    return part
-
-
-def _remedy(folder: Path | str) -> str:
-    restored = restore_remedy(str(folder), "weights")
-    return f"{restored}; or name another model under `models` of the profile"
-
-
-@contextmanager
-def naming_errors(place: str, folder: str) -> Iterator[None]:
-    """Turn whatever a library raises while reading `place` into a HoiError that names it."""
-    try:
-        yield
-    except HoiError:
-        raise
-    except Exception as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise HoiError(
-            f"{place} cannot be loaded: {type(error).__name__}: {first_line}",
-            _remedy(folder),
-        ) from error
-
-
-def check_sides(sides: Mapping[str, tuple[int, int]], where: str) -> None:
-    """Refuse parts whose widths differ.
-
-    Args:
-        sides: by the name of a connection, the widths on its two sides.
-    """
-    for name, (have, want) in sides.items():
-        if have != want:
-            raise HoiError(
-                f"{where}: parts do not fit: {name}: {have} and {want}",
-                _remedy(where),
-            )
-
-
-def check_end_token(pipe: Any, number: int, where: str) -> None:
-    """Refuse a text encoder that gives every text the same pooled embedding.
-
-    Args:
-        number: as in `text_encoder_2`; 1 is `text_encoder`.
-    """
-    part = "text_encoder" if number == 1 else f"text_encoder_{number}"
-    marker = pipe.components[part].config.eos_token_id
-    end = pipe.components[part.replace("text_encoder", "tokenizer")].eos_token_id
-    # 2 is CLIP's old marker for "the largest id"; any other id is never found in a text.
-    if marker not in (2, end):
-        raise HoiError(
-            f"{where}/{part}: eos_token_id is {marker}, but the tokenizer's is {end}: "
-            "every prompt would get the same pooled embedding",
-            "set eos_token_id in its config.json; a model trained so is to be trained again",
-        )
+    # Where the parts wait is no part of the digest, since it changes no picture.
+    name = kind.__name__ if ref.offload == "none" else f"{kind.__name__}, offload {ref.offload}"
+    return load_cached(name, ref, device, load)

@@ -167,7 +167,8 @@ def get_or_generate_images(
         loaded = load_sdxl(settings.models.base, configure_torch(settings))
         facts = loaded.environment(batch_size)
         for one in generate_images(loaded, todo, batch_size):
-            yield NewImage(image_key(one.row, base), one.row.slot, one.image, one.reason, facts)
+            slot, used = one.row.slot % one.batch_size, facts | {"batch_size": one.batch_size}
+            yield NewImage(image_key(one.row, base), slot, one.image, one.reason, used)
 
     stored = get_or_generate(
         store, dict(zip(keys, rows, strict=True)), generate, batch_size, label, log, len(rows)

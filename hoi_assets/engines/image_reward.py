@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,8 @@ PUBLISHED_CHECKPOINT = "ImageReward.pt"
 PUBLISHED_MEAN = 0.16717362830052426
 PUBLISHED_STD = 1.0333394966054072
 PUBLISHED_TEXT_TOKENS = 35
+# A folder with the checkpoint may hold it in this folder; else it comes from the hub.
+TOKENIZER_FOLDER = "tokenizer"
 PUBLISHED_TOKENIZER = ModelRef(
     source="google-bert/bert-base-uncased", revision="86b5e0934494bd15c9632b12f734a8a67f723594"
 )
@@ -66,7 +67,8 @@ PUBLISHED_TEXT = {
     "max_position_embeddings": 512,
     "layer_norm_eps": 1e-12,
 }
-# Heads of BlipForImageTextRetrieval that ImageReward does not have and never calls.
+# Heads of BlipForImageTextRetrieval that ImageReward never calls. The published checkpoint holds
+# the projections all the same, left over from BLIP's pretraining.
 UNUSED_HEADS = ("vision_proj.", "text_proj.", "itm_head.")
 
 
@@ -107,7 +109,8 @@ def load_image_reward(source: Source, device: str = "cpu") -> ImageRewardModel:
     """Load an ImageReward from a folder of `save_image_reward`, or the published checkpoint.
 
     The published one is a hub repository (or folder) with `ImageReward.pt`; its keys are converted
-    on loading and its tokenizer is bert-base-uncased at a pinned revision.
+    on loading. Its tokenizer is bert-base-uncased: the files beside it or in its folder
+    `tokenizer`, else the hub's at a pinned revision.
 
     Raises:
         HoiError: missing or misshapen weights.
@@ -123,7 +126,7 @@ def image_reward_text_reader(ref: ModelRef) -> TextReader:
 
         folder = ref.folder
         if folder is None or (folder / PUBLISHED_CHECKPOINT).is_file():
-            published = read_processor(AutoTokenizer, PUBLISHED_TOKENIZER)
+            published = _published_tokenizer(ref)
             return (TextEncoder("image_reward", published, PUBLISHED_TEXT_TOKENS),)
         require_files(ref, ("tokenizer_config.json", IMAGE_REWARD_FILE))
         facts = json.loads((folder / IMAGE_REWARD_FILE).read_text(encoding="utf-8"))
@@ -164,14 +167,11 @@ def _load(ref: ModelRef, device: str) -> ImageRewardModel:
 
 
 def _load_published(ref: ModelRef, device: str) -> ImageRewardModel:
+    import pickle
+
     import torch
     from huggingface_hub import hf_hub_download
-    from transformers import (
-        AutoTokenizer,
-        BlipConfig,
-        BlipForImageTextRetrieval,
-        CLIPImageProcessorPil,
-    )
+    from transformers import BlipConfig, BlipForImageTextRetrieval, CLIPImageProcessorPil
 
     folder = local_folder(ref)
     try:
@@ -181,8 +181,9 @@ def _load_published(ref: ModelRef, device: str) -> ImageRewardModel:
             else Path(hf_hub_download(ref.source, PUBLISHED_CHECKPOINT, revision=ref.revision))
         )
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
-        raise load_error(BlipForImageTextRetrieval, ref, str(error)) from error
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        why = f"{PUBLISHED_CHECKPOINT}: {str(error) or type(error).__name__}"
+        raise load_error(BlipForImageTextRetrieval, ref, why) from error
     blip_state, head_state = convert_image_reward_state_dict(state)
     config = BlipConfig(vision_config=PUBLISHED_VISION, text_config=PUBLISHED_TEXT)
     blip = BlipForImageTextRetrieval(config).eval()
@@ -196,7 +197,7 @@ def _load_published(ref: ModelRef, device: str) -> ImageRewardModel:
     return ImageRewardModel(
         blip=blip,
         head=head,
-        tokenizer=read_processor(AutoTokenizer, PUBLISHED_TOKENIZER),
+        tokenizer=_published_tokenizer(ref),
         image_processor=CLIPImageProcessorPil(
             size={"shortest_edge": PUBLISHED_VISION["image_size"]}, crop_size=size
         ),
@@ -204,10 +205,20 @@ def _load_published(ref: ModelRef, device: str) -> ImageRewardModel:
     )
 
 
+def _published_tokenizer(ref: ModelRef) -> Any:
+    from transformers import BertTokenizer
+
+    folders = () if ref.folder is None else (ref.folder, ref.folder / TOKENIZER_FOLDER)
+    files = [one / name for one in folders for name in ("tokenizer.json", "vocab.txt")]
+    found = next((file.parent for file in files if file.is_file()), None)
+    source = PUBLISHED_TOKENIZER if found is None else ModelRef(source=str(found))
+    return read_processor(BertTokenizer, source)
+
+
 def convert_image_reward_state_dict(
     state: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Rename the keys of the published ImageReward checkpoint.
+    """Rename the keys of the published ImageReward checkpoint; those of unused heads are dropped.
 
     Returns:
         Weights for transformers' BlipForImageTextRetrieval, and weights `layers.N.*` of the head.
@@ -233,6 +244,8 @@ def convert_image_reward_state_dict(
             head[key.removeprefix("mlp.")] = value
             continue
         name = key.removeprefix("blip.")
+        if key.startswith("blip.") and name.startswith(UNUSED_HEADS):
+            continue
         if name.startswith("visual_encoder."):
             for old, new in vision:
                 name = new + name.removeprefix(old) if name.startswith(old) else name

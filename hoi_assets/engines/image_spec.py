@@ -53,11 +53,17 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """An image, or the reason why there is none."""
+    """An image, or the reason why there is none.
+
+    Attributes:
+        batch_size: places of the batch that it was generated in; its own is the row's slot modulo
+            that.
+    """
 
     row: ImageSpec
     image: Image.Image | None
-    reason: str | None = None
+    reason: str | None
+    batch_size: int
 
 
 def image_key(row: ImageSpec, base_digest: str) -> str:

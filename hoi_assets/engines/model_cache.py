@@ -22,6 +22,8 @@ from hoi_assets.store.weights import model_digest
 # Share of the free memory of a device that models may take when no budget is set.
 FREE_MEMORY_SHARE = 0.5
 META = "meta"  # torch's device for tensors without numbers
+# Share of a GPU's memory that is kept free for activations when a model is moved there.
+ACTIVATIONS_SHARE = 0.2
 
 
 Source = ModelRef | Path | str
@@ -58,7 +60,8 @@ class ModelCache:
 
     Args:
         budget_bytes: per device; None takes half of the memory that is free when the device is
-            first used.
+            first used. Models are evicted as well where less memory is free, measured when another
+            is moved to the device, than that one needs.
     """
 
     def __init__(self, budget_bytes: int | None = None) -> None:
@@ -86,10 +89,14 @@ class ModelCache:
             found: Model = self._models[key]
             return found
 
-    def make_room(self, incoming_bytes: int, device: str) -> None:
+    def make_room(self, incoming_bytes: int, device: str, measured: bool = False) -> None:
         """Evict least recently used models of `device` until `incoming_bytes` fit the budget.
 
         A model larger than the whole budget evicts all others.
+
+        Args:
+            measured: `incoming_bytes` are not on the device yet, and must fit the memory that is
+                free there now, beside what activations need.
         """
         with self._lock:
             sizes = {
@@ -98,14 +105,12 @@ class ModelCache:
                 if key.device == device
             }
             total = incoming_bytes + sum(sizes.values())
-            evicted = False
+            needed = incoming_bytes + activation_bytes(device) if measured else 0
             for key, size in sizes.items():
-                if total <= self.budget(device):
+                if total <= self.budget(device) and needed <= free_bytes(device):
                     break
                 del self._models[key]
                 total -= size
-                evicted = True
-            if evicted:
                 _release(device)
 
     def budget(self, device: str) -> int:
@@ -161,14 +166,15 @@ def load_cached(
     return _cache.get(key, lambda: load(ref, device))
 
 
-def move_to_device(modules: Sequence[Any], device: str) -> None:
-    """Move modules to `device` in place, after evicting cached models for which no room is left.
+def move_to_device(modules: Sequence[Any], device: str, make_room: bool = True) -> None:
+    """Move modules to `device` in place, after evicting cached models for which no room is left
+    (`make_room`).
 
     On the CPU the tensors are copied: safetensors maps its file into memory, and a file that is
     overwritten later would change the model under its old digest.
     """
-    if device != META:
-        _cache.make_room(size_bytes(modules), device)
+    if make_room and device != META:
+        _cache.make_room(size_bytes(modules), device, measured=True)
     for module in modules:
         module.to(device)
         if device == "cpu":
@@ -196,12 +202,22 @@ def size_bytes(modules: Sequence[Any]) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def free_bytes(device: str) -> int:
-    """Memory of `device` that is free now."""
+def activation_bytes(device: str) -> int:
+    """Memory of `device` to keep free beside weights; none on the CPU, which can swap."""
     if device.startswith("cuda"):
         import torch
 
-        return int(torch.cuda.mem_get_info(device)[0])
+        return int(ACTIVATIONS_SHARE * torch.cuda.mem_get_info(device)[1])
+    return 0
+
+
+def free_bytes(device: str) -> int:
+    """Memory of `device` that is free now, what torch has reserved and not used included."""
+    if device.startswith("cuda"):
+        import torch
+
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + unused)
     import psutil
 
     return int(psutil.virtual_memory().available)

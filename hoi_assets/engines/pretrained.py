@@ -40,6 +40,15 @@ def meta_device() -> dict[str, Any]:
     return {"device_map": "meta"} if loads_shapes_only() else {}
 
 
+# A model's weights as transformers names them, in one file or sharded.
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+
 def torch_dtype(name: str) -> Any:
     """The torch dtype of a ModelRef's `dtype`."""
     import torch
@@ -47,9 +56,12 @@ def torch_dtype(name: str) -> Any:
     return getattr(torch, name)
 
 
-def require_files(ref: ModelRef, names: Sequence[str]) -> None:
+def require_files(ref: ModelRef, names: Sequence[str | Sequence[str]]) -> None:
     """Check that a folder holds `names` before anything is loaded; repositories that come from the
     hub or its cache pass.
+
+    Args:
+        names: of files; of several in a sequence one is enough.
 
     Raises:
         HoiError: names the folder and the missing file.
@@ -58,19 +70,34 @@ def require_files(ref: ModelRef, names: Sequence[str]) -> None:
     if folder is None:
         return
     for name in names:
-        if not (folder / name).is_file():
+        alternatives = (name,) if isinstance(name, str) else name
+        if ref.variant is not None:
+            alternatives = (
+                *(_with_variant(one, ref.variant) for one in alternatives),
+                *alternatives,
+            )
+        if not any((folder / one).is_file() for one in alternatives):
             raise HoiError(
-                f"model folder {folder}: {name} is missing",
+                f"model folder {folder}: {alternatives[0]} is missing",
                 f"{restore_remedy(str(folder), 'weights')}; or name another folder or a hub "
                 "repository with its revision under `models` of the profile",
             )
 
 
-def read_model(cls: Any, ref: ModelRef, allow_missing: Sequence[str] = (), **arguments: Any) -> Any:
+def _with_variant(name: str, variant: str) -> str:
+    """The file's name in the libraries' own form, e.g. model.fp16.safetensors."""
+    stem, _, end = name.rpartition(".")
+    return f"{stem}.{variant}.{end}"
+
+
+def read_model(
+    cls: Any, ref: ModelRef, allow_missing: Sequence[str] = (), seed: int = 0, **arguments: Any
+) -> Any:
     """`cls.from_pretrained` that refuses missing, surplus or misshapen weights.
 
     Args:
-        allow_missing: prefixes of weights that may be drawn anew (with seed 0).
+        allow_missing: prefixes of weights that may be drawn anew.
+        seed: of those.
 
     Raises:
         HoiError: names the model and the first weight that does not fit.
@@ -84,10 +111,11 @@ def read_model(cls: Any, ref: ModelRef, allow_missing: Sequence[str] = (), **arg
     logging.set_verbosity_error()
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             model, report = cls.from_pretrained(
                 _location(ref),
                 revision=ref.revision,
+                variant=ref.variant,
                 dtype=torch_dtype(ref.dtype),
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,

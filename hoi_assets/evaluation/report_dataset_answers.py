@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from hoi_assets.engines.vilt.calibration import PAIR
-from hoi_assets.engines.vilt.verifier import BOTH, LOW_ALIGNMENT, LOW_FIDELITY
+from hoi_assets.engines.vilt.decision import BOTH, LOW_ALIGNMENT, LOW_FIDELITY
 from hoi_assets.engines.vilt.verifier_statement import (
     describe_head,
     describe_target,

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from hoi_assets.engines.vilt.verifier import blames_fidelity, verdict_label
+from hoi_assets.engines.vilt.decision import blames_fidelity, verdict_label
 from hoi_assets.evaluation.report_parts import Parents, find_partitions, webp_uri
 from hoi_assets.store.versions import Store
 

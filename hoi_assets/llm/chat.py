@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hoi_assets.llm.answers import count
 from hoi_assets.llm.budget import Budget, Charge, Usage
 from hoi_assets.llm.client import EndpointClient
-from hoi_assets.llm.completion import MAX_REPLY_TOKENS, read_completion
+from hoi_assets.llm.completion import read_completion
 from hoi_assets.llm.prompt_templates import retry_message
+from hoi_assets.llm.reasoning import answer_of
 from hoi_assets.llm.reply import Reply, UnusableReply
 from hoi_assets.settings import Endpoint
 
@@ -70,7 +71,7 @@ class ChatClient(EndpointClient):
             conversation = list(messages)
             if unusable is not None and unusable.text is not None:
                 conversation += [
-                    {"role": "assistant", "content": unusable.text or "(nothing)"},
+                    {"role": "assistant", "content": answer_of(unusable.text) or "(nothing)"},
                     {"role": "user", "content": retry_message(str(unusable))},
                 ]
             return parse(self._completion(conversation, options, usage))
@@ -93,13 +94,15 @@ class ChatClient(EndpointClient):
             },
             "seed": seed,
             "temperature": self.options.temperature,
-            "max_tokens": MAX_REPLY_TOKENS,
+            "max_tokens": self.options.max_reply_tokens,
+            **self.options.given("reasoning_effort", "extra_body"),
         }
 
     def _completion(self, messages: list[Message], options: Mapping[str, Any], usage: Usage) -> str:
         """One call, within the budget; returns the text of the reply."""
+        limit = self.options.max_reply_tokens
         tokens = count_tokens(messages, self.image_tokens) + 1
-        bound = self.budget.cost(tokens, MAX_REPLY_TOKENS) or 0.0
+        bound = self.budget.cost(tokens, limit) or 0.0
 
         def create(**given: Any) -> Any:
             return self.exchange.openai.chat.completions.with_raw_response.create(
@@ -109,7 +112,7 @@ class ChatClient(EndpointClient):
             )
 
         answer = self.call(create, options, bound, usage)
-        return read_completion(answer, self.exchange.redacted_reply)
+        return read_completion(answer, self.exchange.redacted_reply, limit)
 
     def _charge(self, answer: Mapping[str, Any]) -> Charge:
         usage = answer.get("usage")

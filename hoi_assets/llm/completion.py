@@ -13,15 +13,17 @@ from hoi_assets.llm.answers import (
 from hoi_assets.llm.reply import UnusableReply
 from hoi_assets.llm.retry import RequestFailed
 
-MAX_REPLY_TOKENS = 1024
 # Where servers put what a model thought before it answered.
-REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
 
 
-def read_completion(body: Mapping[str, Any], redacted: Callable[[str], str] = str) -> str:
+def read_completion(
+    body: Mapping[str, Any], redacted: Callable[[str], str] = str, max_tokens: int | None = None
+) -> str:
     """The text of the first choice.
 
     Args:
+        max_tokens: that the reply was limited to, thoughts included; for the message.
         redacted: a text without credentials.
 
     Raises:
@@ -50,7 +52,9 @@ def read_completion(body: Mapping[str, Any], redacted: Callable[[str], str] = st
         said = redacted(one_line(refusal))[:QUOTED_CHARACTERS]
         raise RequestFailed(f"refused: by the model: {said}", final=True)
     if finish == "length":
-        raise UnusableReply(f"it was cut off after {MAX_REPLY_TOKENS} tokens", text, "cut")
+        limit = "" if max_tokens is None else f" after {max_tokens} tokens (max_reply_tokens)"
+        thinking = " while it was thinking" if not text.strip() and _thoughts(message) else ""
+        raise UnusableReply(f"it was cut off{thinking}{limit}", text, "cut")
     if not text.strip():
         raise UnusableReply(_why_empty(message), text, "empty")
     return text
@@ -76,9 +80,14 @@ def _parts(content: Any) -> list[tuple[str, str]]:
 def _why_empty(message: Mapping[str, Any]) -> str:
     if message.get("tool_calls") or message.get("function_call"):
         return "it calls a tool instead of answering"
-    if any(message.get(field) for field in REASONING_FIELDS):
+    if _thoughts(message):
         return "it holds reasoning and no answer"
     return "it holds no text"
+
+
+def _thoughts(message: Mapping[str, Any]) -> bool:
+    """Whether the server gives thoughts apart from the answer."""
+    return any(message.get(field) for field in REASONING_FIELDS)
 
 
 def _malformed(problem: str) -> UnusableReply:

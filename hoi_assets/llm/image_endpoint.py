@@ -95,6 +95,7 @@ class ImageClient(EndpointClient):
             "endpoint": self.endpoint,
             "size": self.size,
             "seed": self.options.seed,
+            **self.options.given("extra_body"),
             "version": VERSION,
         }
         return digest(determined_by)[:ID_LENGTH]
@@ -142,7 +143,7 @@ class ImageClient(EndpointClient):
             )
 
         # Some models give base64 only, and do not know the option.
-        options = {"response_format": "b64_json"}
+        options = {"response_format": "b64_json", **self.options.given("extra_body")}
         given = self.call(create, options, self.price or 0.0, usage)["data"][0]
         given = given if isinstance(given, dict) else {}
         text, url = given.get("b64_json"), given.get("url")

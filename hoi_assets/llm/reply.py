@@ -1,18 +1,15 @@
 """An endpoint's reply to one request, and how its text is read."""
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from hoi_assets.llm.reasoning import answer_of
+
 # Far above any reply that is asked for; reading hostile text must not take minutes.
 MAX_CHARACTERS = 100_000
 MAX_UNREADABLE_BRACES = 1000
-# `<think>`, `</thinking>`, `◁think▷`, also without the closing bracket.
-REASONING_TAG = re.compile(
-    r"[<◁](?P<close>/?)(?:think|thought|reason|reflect)\w*[^\S\n]*[>▷]?", re.IGNORECASE
-)
 
 Value = TypeVar("Value")
 
@@ -72,7 +69,9 @@ def parse_json_object(text: str) -> dict[str, Any]:
     whole = _whole_object(text.strip(), decoder)
     if whole is not None:
         return whole
-    answer = _after_reasoning(text)
+    answer = answer_of(text)
+    if answer is None:
+        raise UnusableReply("its reasoning does not end; no answer follows it", text, "cut")
     found: list[dict[str, Any]] = []
     unreadable, nested_too_deeply = 0, ""
     start = answer.find("{")
@@ -105,23 +104,6 @@ def _whole_object(text: str, decoder: json.JSONDecoder) -> dict[str, Any] | None
         return None
     found: dict[str, Any] | None = value if end == len(text) else None
     return found
-
-
-def _after_reasoning(text: str) -> str:
-    """What follows the reasoning of models that think aloud first, sometimes in JSON.
-
-    Some servers leave out the opening tag.
-
-    Raises:
-        UnusableReply: reasoning is opened and not closed, so that nothing is the answer.
-    """
-    depth, answer = 0, text
-    for tag in REASONING_TAG.finditer(text):
-        depth = max(0, depth - 1) if tag["close"] else depth + 1
-        answer = text[tag.end() :]
-    if depth:
-        raise UnusableReply("its reasoning does not end; no answer follows it", text, "cut")
-    return answer
 
 
 def _refuse_constant(name: str) -> Any:

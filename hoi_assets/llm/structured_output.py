@@ -13,7 +13,7 @@ from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.chat import CHARACTERS_PER_TOKEN, ChatClient, Message, image_part, text_part
 from hoi_assets.llm.reply import OnReply, Reply
 from hoi_assets.progress import Log
-from hoi_assets.settings import Endpoint
+from hoi_assets.settings import REPLY_OPTIONS, Endpoint
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -83,6 +83,7 @@ class StructuredOutput(ABC, Generic[Request, Value]):
             "template_version": self.template_version,
             "temperature": self.chat.options.temperature,
             "seed": self.chat.options.seed,
+            **self.chat.options.given(*REPLY_OPTIONS),
         }
 
     def expected_tokens(self, requests: Iterable[Request]) -> tuple[int, int]:

@@ -152,6 +152,7 @@ def _draw_round(
             seed_of(settings.candidates.seed, row["prompt_id"], number),
             first_position + position,
             lora,
+            avoid=row["negative_prompt"],
         )
         for position, row in enumerate(prompts.iter_rows(named=True))
     ]

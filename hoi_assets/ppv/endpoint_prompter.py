@@ -13,6 +13,7 @@ from hoi_assets.llm.structured_output import StructuredOutput
 from hoi_assets.ppv.prompter import PromptRequest
 from hoi_assets.ppv.slot_grammar import suggested_values
 from hoi_assets.ppv.slots import PromptSlots, slots_class
+from hoi_assets.settings import REPLY_OPTIONS
 from hoi_assets.settings import Prompter as PrompterSettings
 
 
@@ -42,6 +43,7 @@ class EndpointPrompter(StructuredOutput[PromptRequest, PromptSlots]):
             "template_version": self.template_version,
             "temperature": self.options.temperature,
             "max_words": self.options.max_words,
+            **self.options.given(*REPLY_OPTIONS),
         }
 
     def schema_of(self, request: PromptRequest) -> dict[str, Any]:

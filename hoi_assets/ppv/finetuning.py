@@ -93,13 +93,14 @@ def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) 
 
     def train(work: Path, result: Path) -> None:
         from hoi_assets.engines.device import configure_torch
+        from hoi_assets.engines.sdxl.examples import StoredPairs
         from hoi_assets.engines.sdxl.loading import load_sdxl
         from hoi_assets.engines.sdxl.lora import finetune_lora
 
         done = finetune_lora(
             load_sdxl(settings.models.base, configure_torch(settings)),
-            [(store.images.open(pixels), text) for pixels, text in splits["train"]],
-            [(store.images.open(pixels), text) for pixels, text in splits["validation"]],
+            StoredPairs(store.images, splits["train"]),
+            StoredPairs(store.images, splits["validation"]),
             config,
             work,
             result / "lora",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -19,9 +19,6 @@ from hoi_assets.store.trained import trained
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 from hoi_assets.taxonomy import Category
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 SAMPLES = 8
 LORA_LOG = Table(
@@ -125,14 +122,15 @@ def train_proposer(
 
     def train(work: Path, result: Path) -> None:
         from hoi_assets.engines.device import configure_torch
+        from hoi_assets.engines.sdxl.examples import StoredPairs
         from hoi_assets.engines.sdxl.loading import load_sdxl
         from hoi_assets.engines.sdxl.lora import train_dreambooth_lora
 
         log(f"{category.key}: training a LoRA, {settings.lora.max_train_steps} steps")
         done = train_dreambooth_lora(
             load_sdxl(settings.models.base, configure_torch(settings)),
-            _opened(store, instance),
-            _opened(store, classes),
+            StoredPairs(store.images, instance),
+            StoredPairs(store.images, classes),
             settings.lora,
             work,
             result / "lora",
@@ -169,10 +167,6 @@ def train_proposer(
 def class_prompt(category: Category) -> str:
     """The caption of an image that comes without one."""
     return "two hands with an object" if category.hands == 2 else "a hand with an object"
-
-
-def _opened(store: Store, pairs: list[tuple[str, str]]) -> list[tuple["Image.Image", str]]:
-    return [(store.images.open(pixels), caption) for pixels, caption in pairs]
 
 
 def _class_images(

@@ -3,12 +3,12 @@
 import polars as pl
 
 from hoi_assets.engines.text_tokens import PROMPT_CUT, PROMPT_TOKENS, prompt_values
+from hoi_assets.engines.vilt.decision import decide
 from hoi_assets.engines.vilt.pair_scores import (
     cached_pair_scores,
     count_verifier_tokens,
     load_published_verifier,
 )
-from hoi_assets.engines.vilt.verifier import decide
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table

@@ -17,7 +17,7 @@ from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file
 from hoi_assets.picture_files import open_picture
 from hoi_assets.progress import Log, track
-from hoi_assets.settings import LABELS_FILE, Settings, resolve_path, restore_remedy
+from hoi_assets.settings import LABELS_FILE, Settings, digested, resolve_path, restore_remedy
 from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
@@ -196,6 +196,8 @@ def _replace_pixels(store: Store, settings: Settings, rows: list[dict[str, Any]]
     under its scene's true caption, so that a view never comes closer to a lie."""
     captions = {row["scene_id"]: row["prompt"] for row in rows if row["alignment"]}
     base = model_digest(settings.models.base)
+    sampling = digested(settings.sampling)
+    del sampling["batch_size"]
     for view in GENERATOR_VIEWS:
         chosen = [row for row in rows if row["shown_as"] == view]
         keys = [
@@ -205,7 +207,7 @@ def _replace_pixels(store: Store, settings: Settings, rows: list[dict[str, Any]]
                     "pixels": row["pixels"],
                     "prompt": captions[row["scene_id"]] if view == "renoised" else None,
                     "strength": settings.verifier.renoise_strength if view == "renoised" else None,
-                    "sampling": settings.sampling.model_dump(exclude={"batch_size"}),
+                    "sampling": sampling,
                     "base": base,
                 }
             )

@@ -12,7 +12,7 @@ from hoi_assets.engines.vilt.training import LabelledPair
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
-from hoi_assets.settings import Settings
+from hoi_assets.settings import Settings, digested
 from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.trained import trained
 from hoi_assets.store.versions import Store
@@ -119,7 +119,7 @@ def train_calibrated_verifier(
         {
             "fitting": TRAINING_VERSION,
             "pairs": labels.sort("pair_id", "pixels").rows(),
-            "config": settings.verifier.model_dump(),
+            "config": digested(settings.verifier),
             "start": model_digest(settings.models.verifier),
         }
     )
@@ -156,6 +156,18 @@ def _pairs(store: Store, rows: pl.DataFrame) -> list[LabelledPair]:
     ]
 
 
+def fresh_heads_note(settings: Settings) -> str | None:
+    """What is said where the ViLT named by the profile comes without the two heads; else None."""
+    from hoi_assets.engines.vilt.verifier import HEADS, has_heads
+
+    if has_heads(settings.models.verifier):
+        return None
+    return (
+        f"{settings.models.verifier.source} comes without the heads {' and '.join(HEADS)}; "
+        f"they were drawn anew with seed {settings.verifier.seed}"
+    )
+
+
 def _train(
     settings: Settings,
     splits: dict[str, list[LabelledPair]],
@@ -172,7 +184,9 @@ def _train(
     from hoi_assets.engines.vilt.verifier import load_verifier, probabilities, save_verifier
 
     config = settings.verifier
-    start = load_verifier(settings.models.verifier, settings.device)
+    start = load_verifier(settings.models.verifier, settings.device, config.seed)
+    if start.fresh_heads:
+        log(f"verifier training: {fresh_heads_note(settings)}")
     done = train_verifier(start, splits["train"], splits["validation"], config, work, log)
     verifier = calibrate(done.verifier, splits["validation"], config.target_precision, log).verifier
     save_verifier(verifier, result / "model")

@@ -5,6 +5,7 @@ modules below group the sections by who reads them. `docs/configuration.md` list
 """
 
 from hoi_assets.settings.base import (
+    REPLY_OPTIONS,
     Endpoint,
     ModelRef,
     Models,
@@ -64,6 +65,7 @@ __all__ = [
     "Models",
     "PROFILES",
     "Prompter",
+    "REPLY_OPTIONS",
     "ROOT",
     "Redenoising",
     "Rewriter",

@@ -1,9 +1,10 @@
 """What the sections share: their base, references to models, and the options of an endpoint."""
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hoi_assets.settings.endpoint_address import EndpointAddress
 from hoi_assets.settings.locations import resolve_path
@@ -11,6 +12,10 @@ from hoi_assets.settings.locations import resolve_path
 # `json_schema_extra` of fields that came later than published versions: what they mean to digests.
 UNLESS_DEFAULT: dict[str, Any] = {"digested": "unless_default"}
 NEVER: dict[str, Any] = {"digested": "never"}
+# Options of an endpoint that a reply depends on, besides those that have always been in its key.
+REPLY_OPTIONS = ("max_reply_tokens", "reasoning_effort", "extra_body")
+# What a call sets itself.
+RESERVED_IN_BODY = {"model", "messages", "stream", "n", "prompt"}
 
 
 class Section(BaseModel):
@@ -63,6 +68,19 @@ class ModelRef(Section):
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float32", description="Type the weights are computed in."
     )
+
+    variant: str | None = Field(
+        None,
+        pattern="^[A-Za-z0-9_-]+$",
+        description="Variant of the weight files, e.g. fp16; null: those of plain names.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    long_prompts: Literal["cut", "chunk"] = Field(
+        "cut",
+        description="Prompts longer than CLIP reads (77 tokens): cut, or encoded in chunks. "
+        "Diffusion models only.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
     max_sequence_length: int | None = Field(
         None,
         ge=1,
@@ -72,14 +90,57 @@ class ModelRef(Section):
         json_schema_extra=UNLESS_DEFAULT,
     )
 
+    offload: Literal["none", "model", "sequential"] = Field(
+        "none",
+        description="Where the parts of Stable Diffusion 3 wait for their turn: on the GPU, or in "
+        "the CPU's memory as whole parts or layer by layer (least GPU memory, slowest).",
+        json_schema_extra=NEVER,
+    )
+    quantization: Literal["none", "nf4"] = Field(
+        "none",
+        description="4-bit NormalFloat weights of Stable Diffusion 3's transformer and T5, by "
+        "bitsandbytes; other pictures than without.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    vae_tiling: bool = Field(
+        False,
+        description="Decode large images in overlapping tiles, which takes less memory and changes "
+        "the pictures a little.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+
     @property
     def folder(self) -> Path | None:
         """The local folder, or None where `source` is a hub repository."""
         return resolve_path(self.source) if self.revision is None else None
 
 
+# Of a ModelRef, and what they are for.
+DIFFUSION_OPTIONS = {
+    "base": ("long_prompts", "vae_tiling"),
+    "benchmark": (
+        "long_prompts",
+        "max_sequence_length",
+        "offload",
+        "quantization",
+        "vae_tiling",
+    ),
+}
+
+
 class Models(Section):
     """The models, each as a `ModelRef`. A metric whose model is null is not measured."""
+
+    @model_validator(mode="after")
+    def _options_apply(self) -> "Models":
+        for name in type(self).model_fields:
+            ref = getattr(self, name)
+            others = set().union(*DIFFUSION_OPTIONS.values()) - set(DIFFUSION_OPTIONS.get(name, ()))
+            wrong = [] if ref is None else sorted(ref.given(*others))
+            if wrong:
+                users = [one for one, options in DIFFUSION_OPTIONS.items() if wrong[0] in options]
+                raise ValueError(f"{name}: {wrong[0]} is an option of {' and '.join(users)} only")
+        return self
 
     base: ModelRef = Field(description="Stable Diffusion XL, which the PPV proposers tune.")
     verifier: ModelRef = Field(description="ViLT that the verifier's training starts from.")
@@ -121,6 +182,23 @@ class Endpoint(Section):
     )
     timeout_s: float = Field(60, gt=0, description="Longest wait for one answer, in seconds.")
     concurrency: int = Field(4, ge=1, le=64, description="Requests in flight at once.")
+    max_reply_tokens: int = Field(
+        1024,
+        ge=16,
+        le=1_000_000,
+        description="Most tokens of a reply, thoughts included; reasoning models need thousands.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
+        None,
+        description="How long a reasoning model thinks; null: the endpoint's default.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    extra_body: dict[str, Any] | None = Field(
+        None,
+        description="Further fields of every request, e.g. {top_p: 0.9}; no secrets.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
     usd_per_million_input_tokens: float | None = Field(
         None, ge=0, description="Price in USD per million input tokens; null: unknown."
     )
@@ -130,3 +208,15 @@ class Endpoint(Section):
     budget_usd: float | None = Field(
         None, ge=0, description="Most to spend in one run, in USD; null: no limit."
     )
+
+    @field_validator("extra_body")
+    @classmethod
+    def _leaves_the_call_alone(cls, body: dict[str, Any] | None) -> dict[str, Any] | None:
+        taken = sorted(RESERVED_IN_BODY & set(body or {}))
+        if taken:
+            raise ValueError(f"{taken[0]} is set by every call itself")
+        try:
+            json.dumps(body, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"cannot be sent as JSON: {error}") from None
+        return body

@@ -73,6 +73,8 @@ class ImageEndpoint(Endpoint):
         per_token = (self.usd_per_million_input_tokens, self.usd_per_million_output_tokens)
         if per_token != (None, None):
             raise ValueError("an image endpoint is priced by usd_per_image, not by tokens")
+        if self.given("max_reply_tokens", "reasoning_effort"):
+            raise ValueError("max_reply_tokens and reasoning_effort are of chat endpoints only")
         return self
 
 

@@ -11,7 +11,8 @@ from hoi_assets.settings import ModelRef, digested, models_folder, restore_remed
 
 # Written by `hoi models fetch` when a repository is whole: its files, their sizes and hashes.
 FETCHED_FILE = "fetched.json"
-DIGESTED_SUFFIXES = (".safetensors", ".json", ".txt")
+# Weights, configuration and vocabularies; `.model` is SentencePiece's.
+DIGESTED_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json", ".txt", ".model")
 # A fingerprint reads smaller files whole, and this many blocks of a larger one.
 SAMPLED_FROM_BYTES = 64 << 20
 SAMPLED_BLOCKS = 16

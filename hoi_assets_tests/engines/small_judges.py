@@ -1,6 +1,7 @@
 """Small judges on disk, of the library's own classes with random weights."""
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def tokenizer():
     )
 
 
+def bert_tokenizer(folder: Path) -> Path:
+    """A BERT's tokenizer, in the files that its hub repository has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join((*SPECIAL, *WORDS, "##s")) + "\n", encoding="utf-8")
+    facts = {"do_lower_case": True, "model_max_length": 512}
+    (folder / "tokenizer_config.json").write_text(json.dumps(facts), encoding="utf-8")
+    return folder
+
+
 def picture(seed: int, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
     """Noise, different for each seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -80,6 +90,42 @@ def make_vilt(folder: Path, labels: tuple[str, ...] = ("fidelity", "alignment"))
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     ViltImageProcessorPil(size={"shortest_edge": SIDE}, size_divisor=8).save_pretrained(folder)
+    return folder
+
+
+def make_pretrained_vilt(folder: Path, sharded: bool = False) -> Path:
+    """A ViLT for masked words, as `dandelin/vilt-b32-mlm` lies on the hub: `.bin`, no heads."""
+    import torch
+    from transformers import ViltConfig, ViltForMaskedLM, ViltImageProcessorPil
+
+    torch.manual_seed(7)
+    bert_tokenizer(folder)
+    config = ViltConfig(
+        vocab_size=len(SPECIAL) + len(WORDS) + 1,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=SIDE,
+        patch_size=8,
+        max_position_embeddings=MAX_TOKENS,
+        initializer_range=0.2,
+        architectures=["ViltForMaskedLM"],
+    )
+    config.save_pretrained(folder)
+    ViltImageProcessorPil(size={"shortest_edge": SIDE}, size_divisor=8).save_pretrained(folder)
+    state = ViltForMaskedLM(config).state_dict()
+    if not sharded:
+        torch.save(state, folder / "pytorch_model.bin")
+        return folder
+    names = sorted(state)
+    places = {}
+    for number, some in enumerate((names[::2], names[1::2]), start=1):
+        file = f"pytorch_model-{number:05}-of-00002.bin"
+        torch.save({name: state[name] for name in some}, folder / file)
+        places |= dict.fromkeys(some, file)
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index), encoding="utf-8")
     return folder
 
 

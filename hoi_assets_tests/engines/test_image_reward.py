@@ -13,6 +13,7 @@ from hoi_assets.engines.image_reward import (
     build_head,
     convert_image_reward_state_dict,
     image_reward_scores,
+    image_reward_text_reader,
     load_image_reward,
     save_image_reward,
 )
@@ -21,6 +22,7 @@ from hoi_assets.settings import ModelRef
 from hoi_assets_tests.engines import published_image_reward
 from hoi_assets_tests.engines.small_judges import (
     BLIP_VISION,
+    bert_tokenizer,
     blip,
     clip_processor,
     make_image_reward,
@@ -52,6 +54,11 @@ def _published(model: ImageRewardModel) -> dict[str, torch.Tensor]:
                 key = key.replace(ours, theirs) if not key.startswith("text_enc") else key
             state[f"blip.{key}"] = value
     state["blip.text_encoder.embeddings.position_ids"] = torch.arange(12)[None]
+    for head, width in (("vision_proj", BLIP_VISION["hidden_size"]), ("text_proj", 32)):
+        state[f"blip.{head}.weight"], state[f"blip.{head}.bias"] = (
+            torch.ones(8, width),
+            torch.ones(8),
+        )
     return state | {f"mlp.layers.{k}": v for k, v in model.head.state_dict().items()}
 
 
@@ -92,10 +99,9 @@ def test_published_checkpoint_is_converted_and_scores_alike(
 ) -> None:
     model = _rewarder()
     torch.save(_published(model), tmp_path / PUBLISHED_CHECKPOINT)
-    tokenizer().save_pretrained(tmp_path)
+    bert_tokenizer(tmp_path)
     monkeypatch.setattr(image_reward, "PUBLISHED_VISION", model.blip.config.vision_config.to_dict())
     monkeypatch.setattr(image_reward, "PUBLISHED_TEXT", model.blip.config.text_config.to_dict())
-    monkeypatch.setattr(image_reward, "PUBLISHED_TOKENIZER", ModelRef(source=str(tmp_path)))
     loaded = load_image_reward(tmp_path)
     assert (loaded.mean, loaded.std, loaded.max_text_tokens) == (
         0.16717362830052426,
@@ -108,6 +114,30 @@ def test_published_checkpoint_is_converted_and_scores_alike(
             image_reward.reward(loaded.blip, loaded.head, *inputs),
             image_reward.reward(model.blip, model.head, *inputs),
         )
+
+
+@pytest.mark.parametrize("place", ["", "tokenizer"])
+def test_published_checkpoint_scores_with_the_tokenizer_in_its_folder(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _rewarder()
+    monkeypatch.setattr(image_reward, "PUBLISHED_VISION", model.blip.config.vision_config.to_dict())
+    monkeypatch.setattr(image_reward, "PUBLISHED_TEXT", model.blip.config.text_config.to_dict())
+    monkeypatch.setattr(image_reward, "PUBLISHED_TEXT_TOKENS", 10)
+    torch.save(_published(model), tmp_path / PUBLISHED_CHECKPOINT)
+    bert_tokenizer(tmp_path / place)
+    loaded = load_image_reward(tmp_path)
+    assert loaded.tokenizer("A red balls")["input_ids"] == [2, 4, 7, 10, 20, 3]
+    (encoder,) = image_reward_text_reader(ModelRef(source=str(tmp_path))).load()
+    assert encoder.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()
+
+
+def test_damaged_published_checkpoint_is_named(tmp_path: Path) -> None:
+    bert_tokenizer(tmp_path)
+    for content in (b"", b"not a checkpoint"):
+        (tmp_path / PUBLISHED_CHECKPOINT).write_bytes(content)
+        with pytest.raises(HoiError, match=r"does not load as Blip.*ImageReward\.pt"):
+            load_image_reward(tmp_path)
 
 
 def test_unknown_weight_in_the_published_checkpoint_is_named() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from hoi_assets.engines.vilt.verifier import verdict_label
+from hoi_assets.engines.vilt.decision import verdict_label
 from hoi_assets.evaluation.report import TEMPLATES, build_report
 from hoi_assets.evaluation.report_gallery import describe_gallery
 from hoi_assets.evaluation.report_pairs import describe_pairs

@@ -70,9 +70,15 @@ class World:
         settings: Settings,
         verifier: Published | None,
         texts: Sequence[str] = PROMPTS,
+        avoid: Sequence[str] = ("", "", ""),
     ) -> pl.DataFrame:
         prompts = pl.DataFrame(
-            {"prompt_id": ["a", "b", "c"], "prompt": texts, "status": ["accepted"] * 3}
+            {
+                "prompt_id": ["a", "b", "c"],
+                "prompt": texts,
+                "negative_prompt": avoid,
+                "status": ["accepted"] * 3,
+            }
         )
         return propose_candidates(
             self.store,
@@ -125,6 +131,19 @@ def test_candidates_without_a_goal_need_no_verifier(
     assert table["prompt"].to_list() == PROMPTS * 2
     assert table["image_id"].n_unique() == 6 and not scored
     assert world.propose(settings, world.verifier).equals(table)
+
+
+def test_what_the_prompter_wants_avoided_is_the_images_negative_prompt(world: World) -> None:
+    settings = world.with_candidates(per_prompt=1, accepted_goal=None)
+    plain = world.propose(settings, None)
+    told = world.propose(settings, None, avoid=("blur", "", "a sixth finger"))
+    assert told["negative_prompt"].to_list() == ["blur", "", "a sixth finger"]
+    same = (told["pixels"] == plain["pixels"]).to_list()
+    assert same == [False, True, False]
+    sampling = settings.sampling.model_copy(update={"negative_prompt": "text"})
+    both = settings.model_copy(update={"sampling": sampling})
+    told = world.propose(both, None, avoid=("blur", "", ""))
+    assert told["negative_prompt"].to_list() == ["text, blur", "text", "text"]
 
 
 def test_goal_without_a_verifier_is_an_error_before_anything_is_drawn(world: World) -> None:

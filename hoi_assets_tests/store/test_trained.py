@@ -106,6 +106,30 @@ def test_model_digest_follows_weights_and_dtype(tmp_path: Path) -> None:
     assert model_digest(ref) != before
 
 
+@pytest.mark.parametrize(
+    "name", ["ImageReward.pt", "pytorch_model.bin", "spiece.model", "unet/x.ckpt", "vocab.txt"]
+)
+def test_model_digest_follows_every_kind_of_weights_and_vocabulary(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"1")
+    ref = ModelRef(source=str(tmp_path))
+    before = model_digest(ref), model_fingerprint(ref)
+    (tmp_path / name).write_bytes(b"2")
+    assert model_digest(ref) != before[0]
+    assert model_fingerprint(ref) != before[1]
+
+
+def test_model_digest_is_the_one_that_published_versions_hold(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    (tmp_path / "config.json").write_bytes(b"{}")
+    # SHA-256 of the canonical JSON of both files' SHA-256, and again with the dtype.
+    assert model_digest(ModelRef(source=str(tmp_path))) == (
+        "4461726698cae87cac919647136ac3210267fbd046fdb81d137e639d8729aff0"
+    )
+
+
 def test_small_weights_have_their_digest_as_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"1")
     ref = ModelRef(source=str(tmp_path))

@@ -15,7 +15,7 @@ from hoi_assets.defs.suites import (
     no_blank,
 )
 from hoi_assets.engines.vilt.calibration import VERIFIER_QUALITY, VERIFIER_RELIABILITY
-from hoi_assets.engines.vilt.verifier import blames_fidelity, verdict_label
+from hoi_assets.engines.vilt.decision import blames_fidelity, verdict_label
 from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY
 from hoi_assets.ppv.verifier_pairs import VERIFIER_PAIR_ROWS
 from hoi_assets.ppv.verifier_training import VERIFIER_LOG, VERIFIER_SUMMARY
@@ -150,7 +150,7 @@ def verifier(context: StageContext, staging: Staging) -> Result:
     stated precision, calibrated, measured on scenes it never saw."""
     from hoi_assets.charts import loss_curve, reliability_diagram
     from hoi_assets.engines.vilt.verifier_statement import target_met_on_test, verifier_statement
-    from hoi_assets.ppv.verifier_training import train_calibrated_verifier
+    from hoi_assets.ppv.verifier_training import fresh_heads_note, train_calibrated_verifier
 
     pairs = context.parent("verifier_training_pairs").table("rows")
     trained = train_calibrated_verifier(context.store, context.settings, pairs, context.log)
@@ -160,8 +160,10 @@ def verifier(context: StageContext, staging: Staging) -> Result:
     staging.write_table("reliability", trained.reliability)
     staging.write_table("summary", trained.summary)
     summary = trained.summary.row(0, named=True)
+    fresh_heads = fresh_heads_note(context.settings)
     return Result(
         metadata={
+            **({} if fresh_heads is None else {"heads": fresh_heads}),
             "what_it_can_tell": Markdown(verifier_statement(summary, trained.quality)),
             **{name: value for name, value in summary.items() if name != "target_met"},
             # The target met on one split alone says little.

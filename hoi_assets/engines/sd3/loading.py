@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.engines.diffusion_pipeline import (
-    LoadedPipeline,
+from hoi_assets.engines.diffusion_pipeline import LoadedPipeline, load_pipeline
+from hoi_assets.engines.pipeline_files import (
     check_end_token,
     check_files,
     check_sides,
-    load_pipeline,
     naming_errors,
+    quantized,
     read_index,
+    read_limit,
     read_options,
     read_part,
     read_tokenizer,
@@ -28,7 +29,8 @@ PROMPT_COLUMNS = encoder_columns(
 T5_PARTS = ("text_encoder_3", "tokenizer_3")
 # As in the published runs of DetailScribe; padding included.
 T5_TOKENS = 512
-# Without T5 the pipeline attends to zeros in its place; one token is the fewest it takes.
+# Without T5 the pipeline attends to zeros in its place; the tiny weights are trained with one token
+# of them, the fewest it takes. Models trained with T5 want `max_sequence_length`.
 TOKENS_WITHOUT_T5 = 1
 
 
@@ -48,7 +50,19 @@ class LoadedSD3(LoadedPipeline):
             return given
         return TOKENS_WITHOUT_T5 if self.pipe.text_encoder_3 is None else T5_TOKENS
 
+    @property
+    def clip_limit(self) -> int:
+        """Of both CLIPs: the pipeline pads and cuts by the first one's."""
+        return int(self.pipe.tokenizer_max_length)
+
+    @property
+    def tail_tokens(self) -> int:
+        """T5's tokens, or the zeros in their place."""
+        return self.max_sequence_length
+
     def _encode(self, text: str) -> tuple[Any, Any]:
+        import torch
+
         embeds, _, pooled, _ = self.pipe.encode_prompt(
             text,
             None,
@@ -57,7 +71,13 @@ class LoadedSD3(LoadedPipeline):
             do_classifier_free_guidance=False,
             max_sequence_length=self.max_sequence_length,
         )
-        return embeds, pooled
+        if self.chunks(text) == 1:
+            return embeds, pooled
+        clip, t5 = embeds[:, : self.clip_limit], embeds[:, self.clip_limit :]
+        chunked = self._clip_embeds(text, clip)
+        # CLIP's embeddings are narrower than T5's: zeros fill the rest, as in the pipeline.
+        chunked = torch.nn.functional.pad(chunked, (0, embeds.shape[-1] - chunked.shape[-1]))
+        return torch.cat([chunked, t5], dim=1), pooled
 
     def encode_negative(self, text: str) -> tuple[Any, Any]:
         """Embeddings of a negative prompt, as the pipeline makes them; "" is encoded like any."""
@@ -86,7 +106,7 @@ def sd3_text_reader(ref: ModelRef) -> TextReader:
     def load() -> list[TextEncoder]:
         first, second = (read_tokenizer(ref, part) for part in ("tokenizer", "tokenizer_2"))
         # The pipeline cuts for both CLIPs by the first one's limit.
-        limit = int(first.model_max_length)
+        limit = read_limit(ref, int(first.model_max_length))
         found = [TextEncoder(TEXT_ENCODERS[0], first, limit)]
         found += [TextEncoder(TEXT_ENCODERS[1], second, limit)]
         if _has_t5(ref):
@@ -106,7 +126,7 @@ def _read(ref: ModelRef, folder: Path | None) -> Any:
     from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
     if folder is not None:
-        check_files(folder, SD3_PARTS)
+        check_files(folder, SD3_PARTS, ref.variant)
     where, options = str(folder or ref.source), read_options(ref)
     classes = {
         "transformer": SD3Transformer2DModel,
@@ -118,10 +138,12 @@ def _read(ref: ModelRef, folder: Path | None) -> Any:
     absent: dict[str, None] = dict.fromkeys(T5_PARTS)
     if _has_t5(ref):
         if folder is not None:
-            check_files(folder, T5_PARTS)
+            check_files(folder, T5_PARTS, ref.variant)
         classes["text_encoder_3"] = T5EncoderModel
         absent = {}
-    parts = {name: read_part(cls, where, name, options) for name, cls in classes.items()}
+    parts = {
+        name: read_part(cls, ref, name, **quantized(ref, name)) for name, cls in classes.items()
+    }
     with naming_errors(where, where):
         pipe = StableDiffusion3Pipeline.from_pretrained(where, **parts, **absent, **options)
     _check_parts_fit(pipe, where)

@@ -14,28 +14,23 @@ is a plain run under the corrected prompt.
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from PIL import Image
 
-from hoi_assets.engines.diffusion_pipeline import (
-    prompt_embeddings,
-    set_decode_slicing,
-    tensor_to_images,
-)
 from hoi_assets.engines.image_spec import ImageSpec, batches_by_slot, image_key
+from hoi_assets.engines.long_prompts import grouped
 from hoi_assets.engines.sd3.compute import (
-    SCHEDULER,
     SWITCH_STEPS,
     ComputeCost,
     denoiser_evaluations,
     prefix_steps,
     start_step,
 )
+from hoi_assets.engines.sd3.denoising import check_spec, denoise
 from hoi_assets.engines.sd3.loading import LoadedSD3
-from hoi_assets.engines.seeds import generator
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 
@@ -48,6 +43,7 @@ class InitialImage:
 
     Attributes:
         latents: by number of steps done, the latents (channels, height, width), on the CPU.
+        batch_size: places of the batch that it was generated in.
     """
 
     row: ImageSpec
@@ -55,6 +51,7 @@ class InitialImage:
     reason: str | None
     compute: ComputeCost
     latents: Mapping[int, Any]
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,7 @@ class VariantImage:
     Attributes:
         compute: of the steps after the switch step; a prefix that had to be computed again counts
             with the first variant that needs it.
+        batch_size: places of the batch that it was generated in.
     """
 
     redenoising: Redenoising
@@ -85,6 +83,7 @@ class VariantImage:
     image: Image.Image | None
     reason: str | None
     compute: ComputeCost
+    batch_size: int
 
 
 def variant_key(redenoising: Redenoising, switch_step: int, s_reference: bool, base: str) -> str:
@@ -132,7 +131,7 @@ def generate_initial_images(
     """
     rows = list(rows)
     for row in rows:
-        _check(loaded, row, batch_size)
+        check_spec(loaded, row, batch_size)
     return _generate_initial_images(loaded, rows, batch_size, switch_steps, s_reference)
 
 
@@ -156,7 +155,7 @@ def generate_variants(
     """
     redenoisings = list(redenoisings)
     for one in redenoisings:
-        _check(loaded, one.row, batch_size)
+        check_spec(loaded, one.row, batch_size)
     if any(step < 0 for step in switch_steps):
         raise HoiError(
             f"switch steps {list(switch_steps)}", "use numbers from 0 to the number of steps"
@@ -177,21 +176,22 @@ def _generate_initial_images(
     switch_steps: Sequence[int],
     s_reference: bool,
 ) -> Iterator[InitialImage]:
-    for batch in batches_by_slot(rows, batch_size):
+    alike = grouped(rows, lambda row: loaded.chunks(row.prompt, row.negative_prompt))
+    for batch in chain.from_iterable(batches_by_slot(some, batch_size) for some in alike):
         call = next(iter(batch.values()))
         starts = {start_step(call, step, s_reference) for step in switch_steps}
         begin = time.perf_counter()
         prompts = {slot: row.prompt for slot, row in batch.items()}
-        decoded, found = _denoise(loaded, batch, prompts, batch_size, latents_after=starts)
-        images = tensor_to_images(decoded)
+        run = denoise(loaded, batch, prompts, batch_size, latents_after=starts)
         seconds = (time.perf_counter() - begin) / len(batch)
         for slot, row in batch.items():
             yield InitialImage(
                 row,
-                images[slot],
-                _reason(images[slot]),
+                run.images[slot],
+                _reason(run.images[slot]),
                 ComputeCost(denoiser_evaluations(row), seconds),
-                {done: latents[slot].clone() for done, latents in found.items()},
+                {done: latents[slot].clone() for done, latents in run.latents.items()},
+                run.batch_size,
             )
 
 
@@ -202,7 +202,14 @@ def _generate_variants(
     switch_steps: Sequence[int],
     s_reference: bool,
 ) -> Iterator[VariantImage]:
-    for batch in _batches(redenoisings, batch_size):
+
+    def chunks(one: Redenoising) -> tuple[int, int]:
+        texts = (one.row.prompt, one.corrected_prompt)
+        before, after = (loaded.chunks(text, one.row.negative_prompt) for text in texts)
+        return before, after
+
+    alike = grouped(redenoisings, chunks)
+    for batch in chain.from_iterable(_batches(some, batch_size) for some in alike):
         rows = {slot: one.row for slot, one in batch.items()}
         call = next(iter(rows.values()))
         starts = {step: start_step(call, step, s_reference) for step in switch_steps}
@@ -210,7 +217,7 @@ def _generate_variants(
         for step, start in starts.items():
             begin = time.perf_counter()
             original_prompts = {slot: row.prompt for slot, row in rows.items()}
-            decoded, _ = _denoise(
+            run = denoise(
                 loaded,
                 rows,
                 {slot: _prompt(one, step, s_reference) for slot, one in batch.items()},
@@ -219,13 +226,13 @@ def _generate_variants(
                 start=start,
                 latents={slot: latents[slot][start] for slot in rows} if start else None,
             )
-            images = tensor_to_images(decoded)
             seconds = (time.perf_counter() - begin) / len(batch)
             for slot, one in batch.items():
                 cost = ComputeCost(denoiser_evaluations(one.row, start), seconds)
                 if start:
                     cost += again.pop(slot, ComputeCost())
-                yield VariantImage(one, step, images[slot], _reason(images[slot]), cost)
+                image = run.images[slot]
+                yield VariantImage(one, step, image, _reason(image), cost, run.batch_size)
 
 
 def _batches(redenoisings: list[Redenoising], batch_size: int) -> Iterator[dict[int, Redenoising]]:
@@ -248,144 +255,15 @@ def _prefixes(
     begin = time.perf_counter()
     prompts = {slot: row.prompt for slot, row in rows.items()}
     last = max(starts)
-    _, found = _denoise(loaded, rows, prompts, batch_size, latents_after=starts, stop=last)
+    run = denoise(loaded, rows, prompts, batch_size, latents_after=starts, stop=last)
     seconds = (time.perf_counter() - begin) / len(rows)
     for slot in rows:
-        latents[slot] |= {done: whole[slot] for done, whole in found.items()}
+        latents[slot] |= {done: whole[slot] for done, whole in run.latents.items()}
     return latents, {
         slot: ComputeCost(denoiser_evaluations(row) - denoiser_evaluations(row, last), seconds)
         for slot, row in rows.items()
     }
 
 
-def _denoise(
-    loaded: LoadedSD3,
-    rows: Mapping[int, ImageSpec],
-    prompts: Mapping[int, str],
-    batch_size: int,
-    pooled: Mapping[int, str] | None = None,
-    start: int = 0,
-    latents: Mapping[int, Any] | None = None,
-    latents_after: Iterable[int] = (),
-    stop: int | None = None,
-) -> tuple[Any, dict[int, Any]]:
-    """One call of the pipeline.
-
-    Args:
-        rows: by slot, all of one shape, steps and guidance; the other slots hold a filler.
-        pooled: texts of the pooled embeddings; None: the prompts.
-        start: steps that `latents` (by slot) have behind them; 0 starts from the rows' noise.
-        latents_after: numbers of steps, counted from the noise, after which latents are returned.
-        stop: number of steps after which the call ends without decoding.
-
-    Returns:
-        Images (n, 3, height, width) in [0, 1], and the latents asked for, by number of steps.
-    """
-    import torch
-
-    pipe, call = loaded.pipe, next(iter(rows.values()))
-    places = [rows.get(slot) for slot in range(batch_size)]
-    shape = (
-        pipe.transformer.config.in_channels,
-        call.height // pipe.vae_scale_factor,
-        call.width // pipe.vae_scale_factor,
-    )
-    if latents is None:
-        noise = [torch.randn(shape, generator=generator(r.seed if r else 0)) for r in places]
-    else:
-        noise = [latents.get(slot, torch.zeros(shape)) for slot in range(batch_size)]
-    texts = [prompts.get(slot) for slot in range(batch_size)]
-    negatives = [row.negative_prompt if row else None for row in places]
-    guided = call.guidance_scale > 1
-    embeds = prompt_embeddings(loaded, texts, negatives, guided)
-    if pooled is not None:
-        others = [pooled.get(slot) for slot in range(batch_size)]
-        name = "pooled_prompt_embeds"
-        embeds[name] = prompt_embeddings(loaded, others, negatives, guided)[name]
-    wanted, found = set(latents_after), {}
-
-    def watch(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        done = start + index + 1
-        if done in wanted:
-            found[done] = tensors["latents"].detach().cpu().clone()
-        if done == stop:
-            pipe._interrupt = True  # how diffusers has a callback end a run
-        return {}
-
-    set_decode_slicing(loaded, call.width, call.height)
-    dtype = pipe.transformer.dtype
-    with _schedule(loaded, call.steps, start) as times, torch.no_grad():
-        try:
-            decoded = pipe(
-                **embeds,
-                **times,
-                latents=torch.stack([one.to(dtype) for one in noise]),
-                guidance_scale=call.guidance_scale,
-                width=call.width,
-                height=call.height,
-                callback_on_step_end=watch,
-                output_type="pt" if stop is None else "latent",
-            ).images
-        except torch.OutOfMemoryError as error:
-            raise HoiError(
-                f"a batch of {batch_size} images of {call.width}x{call.height} px does not fit "
-                f"into the memory of {loaded.device}",
-                "lower the batch size, or the size of the images",
-            ) from error
-    return decoded, found
-
-
-@contextmanager
-def _schedule(loaded: LoadedSD3, steps: int, start: int) -> Iterator[dict[str, Any]]:
-    """Use a fresh scheduler; yields the arguments for its remaining steps."""
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    own = loaded.pipe.scheduler
-    whole = FlowMatchEulerDiscreteScheduler.from_config(own.config)
-    times: dict[str, Any] = {"num_inference_steps": steps}
-    loaded.pipe.scheduler = whole
-    if start:
-        whole.set_timesteps(steps)
-        times = {"sigmas": whole.sigmas[start:-1].tolist()}
-        # Those sigmas are shifted already.
-        loaded.pipe.scheduler = FlowMatchEulerDiscreteScheduler(
-            num_train_timesteps=own.config.num_train_timesteps
-        )
-    try:
-        yield times
-    finally:
-        loaded.pipe.scheduler = own
-
-
 def _reason(image: Image.Image | None) -> str | None:
     return None if image else "not_finite: the model gave NaN or infinity"
-
-
-def _check(loaded: LoadedSD3, row: ImageSpec, batch_size: int) -> None:
-    transformer = loaded.pipe.transformer.config
-    side = loaded.pipe.vae_scale_factor * transformer.patch_size
-    if not 0 <= row.slot < batch_size:
-        raise HoiError(
-            f"row {row.prompt!r} has slot {row.slot}, outside a batch of {batch_size}",
-            "set the batch size to the one that the row was generated with",
-        )
-    if row.width % side or row.height % side:
-        raise HoiError(
-            f"image size {row.width}x{row.height} is not a multiple of {side}",
-            "change the width and height of the row",
-        )
-    if max(row.width, row.height) > transformer.pos_embed_max_size * side:
-        raise HoiError(
-            f"image size {row.width}x{row.height} is beyond the model's "
-            f"{transformer.pos_embed_max_size * side}",
-            "change the width and height of the row",
-        )
-    if row.scheduler != SCHEDULER:
-        raise HoiError(f"unknown scheduler {row.scheduler!r}", f"name {SCHEDULER}")
-    if row.lora is not None:
-        raise HoiError("LoRA is not supported for Stable Diffusion 3", "remove it from the row")
-    if loaded.pipe.scheduler.config.use_dynamic_shifting:
-        raise HoiError(
-            f"model {loaded.ref.source!r} shifts its noise schedule by the image size",
-            "use a Stable Diffusion 3 or 3.5 model with a fixed shift",
-        )

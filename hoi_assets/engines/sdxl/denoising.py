@@ -1,11 +1,9 @@
-"""The denoising loss of LoRA training: encoded images, noise, min-SNR weights, prior loss."""
+"""The denoising loss of LoRA training: noise, min-SNR weights, prior loss."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
+from hoi_assets.engines.sdxl.examples import Examples
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.seeds import generator, seed_of
 from hoi_assets.errors import HoiError
@@ -13,38 +11,6 @@ from hoi_assets.settings import LoraTraining
 
 # Validation noises every image to these shares of the noise schedule.
 VALIDATION_TIMES = (0.125, 0.375, 0.625, 0.875)
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Encoded images.
-
-    Attributes:
-        latents: (n, channels, height, width), scaled; float32.
-        time_ids: (n, 6), SDXL's sizes and crop.
-        embeds: n times (1, tokens, width).
-        pooled: n times (1, width).
-    """
-
-    latents: Any
-    time_ids: Any
-    embeds: list[Any]
-    pooled: list[Any]
-
-    def __len__(self) -> int:
-        return len(self.embeds)
-
-    def take(self, indices: Sequence[int]) -> tuple[Any, Any, Any, Any]:
-        """Latents, time ids, embeddings and pooled embeddings at `indices`, as batches."""
-        import torch
-
-        places = list(indices)
-        return (
-            self.latents[places],
-            self.time_ids[places],
-            torch.cat([self.embeds[i] for i in places]),
-            torch.cat([self.pooled[i] for i in places]),
-        )
 
 
 class DenoisingLoss:
@@ -92,7 +58,9 @@ class DenoisingLoss:
             for place, one in enumerate((self.examples, self.priors))
             if len(one)
         ]
-        batch = [torch.cat(parts) for parts in zip(*taken, strict=True)]
+        latents, time_ids, embeds, pooled = zip(*taken, strict=True)
+        joined = self.examples.join(embeds)
+        batch = [torch.cat(latents), torch.cat(time_ids), joined, torch.cat(pooled)]
         randomness = generator(seed_of(seed, "noise", number))
         noise = torch.randn(batch[0].shape, generator=randomness)
         steps = self.schedule.config.num_train_timesteps
@@ -187,38 +155,3 @@ def batch_indices(count: int, size: int, moment: int, seed: int) -> list[int]:
             orders[epoch] = torch.randperm(count, generator=shuffle).tolist()
         indices.append(orders[epoch][within])
     return indices
-
-
-def encode(loaded: LoadedSDXL, pairs: Sequence[tuple[Image.Image, str]]) -> Examples:
-    """Latents of each image (mode of the posterior), embeddings of each caption."""
-    import torch
-
-    pipe, side = loaded.pipe, loaded.resolution
-    latents, time_ids = [], []
-    texts: dict[str, tuple[Any, Any]] = {}
-    for image, caption in pairs:
-        square, corner = _square(image.convert("RGB"), side)
-        pixels = pipe.image_processor.preprocess(square).to(loaded.device, pipe.vae.dtype)
-        with torch.no_grad():
-            posterior = pipe.vae.encode(pixels).latent_dist
-        latents.append(posterior.mode() * pipe.vae.config.scaling_factor)
-        # The order of the pipeline's own time ids: original size, crop's top left, target size.
-        time_ids.append([image.height, image.width, *corner, side, side])
-        if caption not in texts:
-            texts[caption] = loaded.encode(caption)
-    return Examples(
-        latents=torch.cat(latents).float() if latents else None,
-        time_ids=torch.tensor(time_ids, dtype=torch.float32, device=loaded.device),
-        embeds=[texts[caption][0] for _, caption in pairs],
-        pooled=[texts[caption][1] for _, caption in pairs],
-    )
-
-
-def _square(image: Image.Image, side: int) -> tuple[Image.Image, tuple[int, int]]:
-    """Shorter side resized to `side`, centre cropped; with the crop's (top, left)."""
-    scale = side / min(image.size)
-    width, height = (max(side, round(length * scale)) for length in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image.crop((left, top, left + side, top + side)), (top, left)

@@ -4,16 +4,20 @@ Judges are trained on renders but score generated images. Re-noised lightly, a r
 generated and still shows the same, so that its labels stay true.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from PIL import Image
 
 from hoi_assets.engines.diffusion_pipeline import (
+    keeping_vae_dtype,
     prompt_embeddings,
     set_decode_slicing,
     tensor_to_images,
+    upcast_vae,
 )
+from hoi_assets.engines.long_prompts import grouped
+from hoi_assets.engines.out_of_memory import in_fitting_parts
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.sdxl.sampling import activate_lora, temporary_scheduler
 from hoi_assets.engines.seeds import generator
@@ -32,13 +36,17 @@ def round_trip(
     import torch
 
     vae = loaded.pipe.vae
+
+    def run(places: list[int | None]) -> list[Image.Image | None]:
+        with upcast_vae(loaded), torch.no_grad():
+            pixels = _pixels(loaded, [images[one] for one in _filled(places)], sampling)
+            decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
+        return tensor_to_images((decoded / 2 + 0.5).clamp(0, 1))
+
     set_decode_slicing(loaded, sampling.width, sampling.height)
     for start in range(0, len(images), sampling.batch_size):
-        chunk = images[start : start + sampling.batch_size]
-        pixels = _pixels(loaded, _padded(chunk, sampling.batch_size), sampling)
-        with torch.no_grad():
-            decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
-        yield from _checked(tensor_to_images((decoded / 2 + 0.5).clamp(0, 1)), chunk, start)
+        batch = range(start, min(start + sampling.batch_size, len(images)))
+        yield from _in_batch(loaded, batch, run, sampling)
 
 
 def renoise(
@@ -74,40 +82,69 @@ def renoise(
     with temporary_scheduler(loaded, sampling.scheduler):
         pipe = StableDiffusionXLImg2ImgPipeline(**loaded.pipe.components, add_watermarker=False)
     pipe.set_progress_bar_config(disable=True)
-    for start in range(0, len(images), size):
-        chunk = images[start : start + size]
-        texts = _padded(captions[start : start + size], size)
-        decoded = pipe(
-            **prompt_embeddings(
-                loaded,
-                texts,
-                [sampling.negative_prompt] * size,
-                guided=sampling.guidance_scale > 1,
-            ),
-            image=(_pixels(loaded, _padded(chunk, size), sampling) + 1) / 2,
-            strength=strength,
-            num_inference_steps=sampling.num_inference_steps,
-            guidance_scale=sampling.guidance_scale,
-            generator=[generator(seed) for seed in _padded(seeds[start : start + size], size)],
-            output_type="pt",
-        ).images
-        yield from _checked(tensor_to_images(decoded), chunk, start)
+    places = grouped(
+        range(len(images)), lambda one: loaded.chunks(captions[one], sampling.negative_prompt)
+    )
+    pictures: dict[int, Image.Image] = {}
+
+    def run(batch: list[int | None]) -> list[Image.Image | None]:
+        padded = _filled(batch)
+        with keeping_vae_dtype(loaded):
+            decoded = pipe(
+                **prompt_embeddings(
+                    loaded,
+                    [captions[one] for one in padded],
+                    [sampling.negative_prompt] * len(padded),
+                    guided=sampling.guidance_scale > 1,
+                ),
+                image=(_pixels(loaded, [images[one] for one in padded], sampling) + 1) / 2,
+                strength=strength,
+                num_inference_steps=sampling.num_inference_steps,
+                guidance_scale=sampling.guidance_scale,
+                generator=[generator(seeds[one]) for one in padded],
+                output_type="pt",
+            ).images
+        return tensor_to_images(decoded)
+
+    for batch in (some[n : n + size] for some in places for n in range(0, len(some), size)):
+        pictures |= zip(batch, _in_batch(loaded, batch, run, sampling), strict=True)
+        if len(places) == 1:  # else the pictures of several groups are put in order first
+            yield from (pictures.pop(one) for one in batch)
+    yield from (pictures[one] for one in sorted(pictures))
 
 
-def _padded(items: Sequence[Any], size: int) -> list[Any]:
-    return [*items, *[items[-1]] * (size - len(items))]
+def _in_batch(
+    loaded: LoadedSDXL,
+    batch: Sequence[int],
+    run: Callable[[list[int | None]], list[Image.Image | None]],
+    sampling: Sampling,
+) -> list[Image.Image]:
+    """The pictures at the places of a batch, which is filled up to the batch size.
 
-
-def _checked(
-    pictures: list[Image.Image | None], chunk: Sequence[Image.Image], start: int
-) -> Iterator[Image.Image]:
-    for place, picture in enumerate(pictures[: len(chunk)], start=start):
+    Raises:
+        HoiError: one is not finite, or not even one fits into memory.
+    """
+    _, parts = in_fitting_parts(
+        [*batch, *[None] * (sampling.batch_size - len(batch))],
+        run,
+        loaded.batch_limits,
+        (sampling.width, sampling.height),
+        f"image of {sampling.width}x{sampling.height} px",
+    )
+    pictures = [picture for _, part in parts for picture in part][: len(batch)]
+    for place, picture in zip(batch, pictures, strict=True):
         if picture is None:
             raise HoiError(
                 f"re-noising image {place} gave NaN or infinity",
                 "lower the strength, or use dtype float32 for the base model",
             )
-        yield picture
+    return [picture for picture in pictures if picture is not None]
+
+
+def _filled(places: Sequence[int | None]) -> list[int]:
+    """Empty places, which are at the end, filled by the last one's."""
+    last = max(place for place in places if place is not None)
+    return [last if place is None else place for place in places]
 
 
 def _pixels(loaded: LoadedSDXL, images: Sequence[Image.Image], sampling: Sampling) -> Any:

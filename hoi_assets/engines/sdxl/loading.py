@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hoi_assets.engines.diffusion_pipeline import (
-    LoadedPipeline,
+from hoi_assets.engines.diffusion_pipeline import LoadedPipeline, load_pipeline
+from hoi_assets.engines.pipeline_files import (
     check_end_token,
     check_files,
     check_sides,
-    load_pipeline,
     naming_errors,
+    read_limit,
     read_options,
     read_part,
     read_tokenizer,
@@ -46,7 +46,12 @@ class LoadedSDXL(LoadedPipeline):
         embeds, _, pooled, _ = self.pipe.encode_prompt(
             text, device=self.device, do_classifier_free_guidance=False
         )
-        return embeds, pooled
+        return self._clip_embeds(text, embeds), pooled
+
+    @property
+    def clip_limit(self) -> int:
+        """Of both tokenizers: they have one vocabulary."""
+        return int(self.pipe.tokenizer.model_max_length)
 
     def encode_negative(self, text: str) -> tuple[Any, Any]:
         """Embeddings of a negative prompt, as the pipeline makes them; "" means none.
@@ -87,7 +92,7 @@ def sdxl_text_reader(ref: ModelRef) -> TextReader:
     def load() -> list[TextEncoder]:
         tokenizers = [read_tokenizer(ref, part) for part in ("tokenizer", "tokenizer_2")]
         return [
-            TextEncoder(name, tokenizer, int(tokenizer.model_max_length))
+            TextEncoder(name, tokenizer, read_limit(ref, int(tokenizer.model_max_length)))
             for name, tokenizer in zip(TEXT_ENCODERS, tokenizers, strict=True)
         ]
 
@@ -99,10 +104,10 @@ def _read(ref: ModelRef, folder: Path | None) -> Any:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     if folder is not None:
-        check_files(folder, SDXL_PARTS)
+        check_files(folder, SDXL_PARTS, ref.variant)
     where, options = str(folder or ref.source), read_options(ref)
     parts = {
-        name: read_part(cls, where, name, options)
+        name: read_part(cls, ref, name)
         for name, cls in (
             ("unet", UNet2DConditionModel),
             ("vae", AutoencoderKL),

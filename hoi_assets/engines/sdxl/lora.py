@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from hoi_assets.engines.sdxl.checkpoints import Checkpoints, copy_into
-from hoi_assets.engines.sdxl.denoising import DenoisingLoss, encode
+from hoi_assets.engines.sdxl.denoising import DenoisingLoss
+from hoi_assets.engines.sdxl.examples import Pair, encode, pair_digests
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.sdxl.sampling import LORA_FILE
 from hoi_assets.engines.sdxl.training_loop import (
@@ -33,15 +32,14 @@ from hoi_assets.engines.sdxl.training_loop import (
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.engines.tensors import settle_header
 from hoi_assets.errors import HoiError
-from hoi_assets.hashing import digest, digest_pixels
+from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
 from hoi_assets.settings import FineTuning, LoraTraining, digested
-
-Pair = tuple[Image.Image, str]  # an image and its caption
 
 TRAINING_VERSION = "1"  # part of every LoRA key: raise it when the weights change
 TARGET_MODULES = ["to_k", "to_out.0", "to_q", "to_v"]
 ADAPTER = "default"
+ENCODED = "encoded"  # folder of a training's encoded images and captions
 # Options that change how training runs, not its result.
 UNHASHED_OPTIONS = {"checkpointing_steps"}
 
@@ -180,7 +178,8 @@ def _train(
             f"model {loaded.ref.source!r} is loaded as float16, in which training overflows",
             "set its dtype to float32, or to bfloat16 on a GPU",
         )
-    key = lora_key(_digests(train), _digests(class_images or validation), config, loaded.digest)
+    other = pair_digests(class_images or validation)
+    key = lora_key(pair_digests(train), other, config, loaded.digest)
     with _adapter(loaded, config) as parameters:
         accelerator = make_accelerator(loaded, config)
         optimizer = torch.optim.AdamW(
@@ -193,8 +192,13 @@ def _train(
                 state = checkpoints.load()
             first_step, started = state.step, time.monotonic()
             if state.step < config.max_train_steps and not state.stopped:
-                pairs = (train, class_images, validation)
-                loss = DenoisingLoss(loaded, denoiser, config, *(encode(loaded, p) for p in pairs))
+                pairs = {"train": train, "class": class_images, "validation": validation}
+                with accelerator.main_process_first():
+                    encoded = [
+                        encode(loaded, some, work_dir / ENCODED / name, key)
+                        for name, some in pairs.items()
+                    ]
+                loss = DenoisingLoss(loaded, denoiser, config, *encoded)
                 run_training(
                     Training(accelerator, denoiser, loss, config, stepper, parameters, best, state),
                     checkpoints,
@@ -290,7 +294,3 @@ def _save(loaded: LoadedSDXL, folder: Path) -> None:
         written.chmod(0o644)
         folder.mkdir(exist_ok=True)
         written.replace(folder / LORA_FILE)
-
-
-def _digests(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
-    return [(digest_pixels(image), caption) for image, caption in pairs]

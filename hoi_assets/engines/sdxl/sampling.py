@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from hoi_assets.engines.diffusion_pipeline import (
+    keeping_vae_dtype,
     prompt_embeddings,
     set_decode_slicing,
     tensor_to_images,
 )
 from hoi_assets.engines.image_spec import GeneratedImage, ImageSpec, Lora, batches_by_slot
+from hoi_assets.engines.long_prompts import grouped
+from hoi_assets.engines.out_of_memory import in_fitting_parts
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.seeds import generator
 from hoi_assets.errors import HoiError
@@ -21,12 +24,23 @@ from hoi_assets.settings import Sampling
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 MAX_ADAPTERS = 16
+NOT_FINITE = "not_finite: the model gave NaN or infinity"
 
 
 def make_image_spec(
-    sampling: Sampling, prompt: str, seed: int, position: int, lora: Lora | None = None
+    sampling: Sampling,
+    prompt: str,
+    seed: int,
+    position: int,
+    lora: Lora | None = None,
+    avoid: str = "",
 ) -> ImageSpec:
-    """The specification for `prompt` under the settings; `position` in its table fixes the slot."""
+    """The specification for `prompt` under the settings.
+
+    Args:
+        position: in its table; fixes the slot.
+        avoid: negative prompt of this image, besides the settings'.
+    """
     return ImageSpec(
         prompt=prompt,
         seed=seed,
@@ -36,7 +50,7 @@ def make_image_spec(
         scheduler=sampling.scheduler,
         width=sampling.width,
         height=sampling.height,
-        negative_prompt=sampling.negative_prompt,
+        negative_prompt=", ".join(filter(None, (sampling.negative_prompt, avoid))),
         lora=lora,
     )
 
@@ -160,25 +174,47 @@ def _check(loaded: LoadedSDXL, row: ImageSpec, batch_size: int) -> None:
 def _generate_all(
     loaded: LoadedSDXL, rows: list[ImageSpec], batch_size: int
 ) -> Iterator[GeneratedImage]:
-    for batch in batches_by_slot(rows, batch_size):
-        yield from _generate_batch(loaded, batch, batch_size)
+    for alike in grouped(rows, lambda row: loaded.chunks(row.prompt, row.negative_prompt)):
+        for batch in batches_by_slot(alike, batch_size):
+            yield from _generate_batch(loaded, batch, batch_size)
 
 
 def _generate_batch(
     loaded: LoadedSDXL, batch: dict[int, ImageSpec], batch_size: int
 ) -> Iterator[GeneratedImage]:
+    call = next(iter(batch.values()))
+    activate_lora(loaded, call.lora)
+    set_decode_slicing(loaded, call.width, call.height)
+    with temporary_scheduler(loaded, call.scheduler):
+        size, parts = in_fitting_parts(
+            [batch.get(slot) for slot in range(batch_size)],
+            lambda places: tensor_to_images(_denoise(loaded, call, places)),
+            loaded.batch_limits,
+            (call.width, call.height),
+            f"image of {call.width}x{call.height} px",
+        )
+    for start, images in parts:
+        for place, image in enumerate(images):
+            row = batch.get(start + place)
+            if row is not None:
+                yield GeneratedImage(row, image, None if image else NOT_FINITE, size)
+
+
+def _denoise(loaded: LoadedSDXL, call: ImageSpec, places: list[ImageSpec | None]) -> Any:
+    """Images (n, 3, height, width) in [0, 1]; None is a filler.
+
+    Args:
+        call: any of the rows: all have its size, steps and guidance.
+    """
     import torch
 
     pipe = loaded.pipe
-    call = next(iter(batch.values()))
-    activate_lora(loaded, call.lora)
     shape = (
         1,
         pipe.unet.config.in_channels,
         call.height // pipe.vae_scale_factor,
         call.width // pipe.vae_scale_factor,
     )
-    places = [batch.get(slot) for slot in range(batch_size)]
     latents = torch.cat(
         [torch.randn(shape, generator=generator(row.seed if row else 0)) for row in places]
     )
@@ -188,30 +224,16 @@ def _generate_batch(
         [row.negative_prompt if row else None for row in places],
         guided=call.guidance_scale > 1,
     )
-    set_decode_slicing(loaded, call.width, call.height)
-    with temporary_scheduler(loaded, call.scheduler), torch.no_grad():
-        try:
-            decoded = pipe(
-                **embeds,
-                latents=latents.to(pipe.unet.dtype),
-                num_inference_steps=call.steps,
-                guidance_scale=call.guidance_scale,
-                width=call.width,
-                height=call.height,
-                output_type="pt",
-            ).images
-        except torch.OutOfMemoryError as error:
-            raise HoiError(
-                f"a batch of {batch_size} images of {call.width}x{call.height} px does not fit "
-                f"into the memory of {loaded.device}",
-                "lower sampling.batch_size, or sampling.width and sampling.height",
-            ) from error
-    images = tensor_to_images(decoded)
-    for slot, row in batch.items():
-        image = images[slot]
-        yield GeneratedImage(
-            row, image, None if image else "not_finite: the model gave NaN or infinity"
-        )
+    with keeping_vae_dtype(loaded), torch.no_grad():
+        return pipe(
+            **embeds,
+            latents=latents.to(pipe.unet.dtype),
+            num_inference_steps=call.steps,
+            guidance_scale=call.guidance_scale,
+            width=call.width,
+            height=call.height,
+            output_type="pt",
+        ).images
 
 
 @contextmanager

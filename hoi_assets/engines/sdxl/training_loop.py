@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hoi_assets.engines.out_of_memory import naming_out_of_memory
 from hoi_assets.engines.sdxl.checkpoints import Checkpoints, TrainingState, copy_into
 from hoi_assets.engines.sdxl.denoising import DenoisingLoss
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
@@ -101,8 +102,14 @@ def run_training(training: Training, checkpoints: Checkpoints, log: Log) -> None
             dict.fromkeys(DREAMBOOTH_COLUMNS) | {"step": 0, "validation_loss": state.best_loss}
         )
     done = False
+    section = "finetuning" if isinstance(config, FineTuning) else "lora"
+    remedy = (
+        f"lower {section}.train_batch_size and raise {section}.gradient_accumulation_steps, or set "
+        f"{section}.gradient_checkpointing: true; finished steps are kept"
+    )
     while not done:
-        _step(training, config.learning_rate * multiplier(state.step))
+        with naming_out_of_memory(f"step {state.step + 1} of the LoRA's training", remedy):
+            _step(training, config.learning_rate * multiplier(state.step))
         done = state.step >= config.max_train_steps
         if not validated:
             state.best_step = state.step

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hoi_assets.engines.out_of_memory import naming_out_of_memory
 from hoi_assets.engines.pair_inputs import text_inputs
 from hoi_assets.engines.vilt.defect_truths import DefectTruths
 from hoi_assets.engines.vilt.verifier import (
@@ -25,7 +26,7 @@ from hoi_assets.engines.vilt.verifier import (
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log, track
-from hoi_assets.settings import Verifier
+from hoi_assets.settings import Verifier, digested
 from hoi_assets.statistics import auc
 from hoi_assets.store.disk import replace_bytes
 
@@ -142,8 +143,10 @@ def train_verifier(
         run.validate({"step": 0})
     steps = range(run.step + 1, config.train_steps + 1)
     started = monotonic()
+    remedy = "lower verifier.batch_size; finished steps are kept"
     for step in track(steps, "verifier training", log=log):
-        run.advance(step)
+        with naming_out_of_memory(f"step {step} of the verifier's training", remedy):
+            run.advance(step)
     return run.finish((monotonic() - started) / len(steps) if len(steps) else None)
 
 
@@ -190,7 +193,7 @@ class _Run:
         self.fingerprint = digest(
             {
                 "start": verifier.digest,
-                "config": config.model_dump(),
+                "config": digested(config),
                 "train": [_identity(pair) for pair in train],
                 "validation": [_identity(pair) for pair in validation],
             }

@@ -1,7 +1,7 @@
-"""The verifier: ViLT with two heads, fidelity and alignment; loading, saving, scoring, verdicts.
+"""The verifier: ViLT with two heads, fidelity and alignment; loading, saving, scoring.
 
 Fidelity: the image is free of defects. Alignment: the image agrees with the caption.
-Training is in `training`, thresholds and calibration in `calibration`.
+Training is in `training`, thresholds and calibration in `calibration`, verdicts in `decision`.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,7 @@ from hoi_assets.engines.batching import map_fixed
 from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
 from hoi_assets.engines.pair_inputs import require_pairs, text_inputs, text_limit
 from hoi_assets.engines.pretrained import (
+    WEIGHTS,
     content_digest,
     load_error,
     processor_facts,
@@ -42,11 +43,6 @@ from hoi_assets.settings import ModelRef
 HEADS = ("fidelity", "alignment")
 BATCH_SIZE = 32
 VERIFIER_FILE = "verifier.json"
-
-LOW_FIDELITY = "low_fidelity"
-LOW_ALIGNMENT = "low_alignment"
-BOTH = "low_fidelity_and_alignment"
-REASONS = (LOW_FIDELITY, LOW_ALIGNMENT, BOTH)
 
 
 @dataclass(frozen=True)
@@ -117,9 +113,11 @@ class VerifierModel(ViltModel):
     Attributes:
         temperature: divides the logits of (fidelity, alignment).
         defect_head: says where the defect is and of which kind (`defect_head`); None: it cannot.
+        fresh_heads: the ViLT came without fidelity and alignment heads; they were drawn anew.
     """
 
     defect_head: Any = None
+    fresh_heads: bool = False
     temperature: tuple[float, float] = (1.0, 1.0)
     thresholds: Thresholds = field(default_factory=Thresholds)
 
@@ -146,47 +144,63 @@ class VerifierModel(ViltModel):
         }
 
 
-@dataclass(frozen=True)
-class PairVerdict:
-    """`reason` is None when accepted, else one of REASONS."""
-
-    status: Literal["accepted", "rejected"]
-    reason: str | None
-
-
-def load_verifier(source: Source, device: str = "cpu") -> VerifierModel:
+def load_verifier(source: Source, device: str = "cpu", head_seed: int = 0) -> VerifierModel:
     """Load a verifier from a ModelRef or folder; cached by `model_cache`.
 
-    A hub ViLT without the two heads gets fresh ones, drawn with seed 0. A folder without
-    `verifier.json` is uncalibrated: temperature 1, thresholds 0.5.
+    A ViLT without the two heads (`has_heads`) gets fresh ones. A folder without `verifier.json` is
+    uncalibrated: temperature 1, thresholds 0.5.
+
+    Args:
+        head_seed: of fresh heads.
 
     Raises:
-        HoiError: missing files, weights of another shape, or not two labels.
+        HoiError: missing files, weights of another shape, or a head besides the two.
     """
-    return load_cached("verifier", source, device, _load)
+
+    def load(ref: ModelRef, device: str) -> VerifierModel:
+        return _load(ref, device, head_seed)
+
+    kind = f"verifier, heads of seed {head_seed}" if head_seed else "verifier"
+    return load_cached(kind, source, device, load)
 
 
-def _load(ref: ModelRef, device: str) -> VerifierModel:
+def has_heads(ref: ModelRef) -> bool:
+    """Whether a ViLT was saved with the two heads, by its config.json; any other is only
+    pretrained, for masked words or answers.
+
+    Raises:
+        HoiError: it cannot be read, or it has one of the two heads or more than the two.
+    """
+    from transformers import ViltConfig
+
+    labels = tuple(read_processor(ViltConfig, ref).id2label.values())
+    if labels != HEADS and set(HEADS) & set(labels):
+        raise HoiError(
+            f"verifier {ref.source}: {len(labels)} labels, wanted 2 {HEADS}",
+            "name a verifier that hoi-assets saved, or a pretrained ViLT",
+        )
+    return labels == HEADS
+
+
+def _load(ref: ModelRef, device: str, head_seed: int) -> VerifierModel:
     from transformers import AutoTokenizer, ViltForQuestionAnswering, ViltImageProcessorPil
 
-    require_files(ref, ("config.json", "model.safetensors", "tokenizer_config.json"))
+    require_files(ref, ("config.json", WEIGHTS, "tokenizer_config.json"))
+    fresh_heads = not has_heads(ref)
+    wanted = {"id2label": dict(enumerate(HEADS)), "num_labels": len(HEADS)}
     model = read_model(
         ViltForQuestionAnswering,
         ref,
-        # A hub model is pretrained without our heads; a folder must have them.
-        allow_missing=() if ref.folder else ("classifier.",),
-        **({} if ref.folder else {"id2label": dict(enumerate(HEADS)), "num_labels": 2}),
+        allow_missing=("classifier.",) if fresh_heads else (),
+        seed=head_seed,
+        **(wanted if fresh_heads else {}),
     )
-    if model.config.num_labels != len(HEADS):
-        raise HoiError(
-            f"verifier {ref.source}: {model.config.num_labels} labels, wanted 2 {HEADS}",
-            "name a ViLT saved with num_labels=2",
-        )
     defect_head = _defect_head_of(ref)
     move_to_device([model] if defect_head is None else [model, defect_head], device)
     verifier = VerifierModel(
         model=model,
         defect_head=defect_head,
+        fresh_heads=fresh_heads,
         tokenizer=read_processor(AutoTokenizer, ref),
         image_processor=read_processor(ViltImageProcessorPil, ref),
         device=device,
@@ -361,37 +375,6 @@ def score_pairs(
     side = round(cells.shape[1] ** 0.5)
     likeliest = tuple(names[place] for place in kinds.argmax(axis=1))
     return VerifierScores(found, expit(cells).reshape(-1, side, side), likeliest)
-
-
-def decide(p_fidelity: float, p_alignment: float, thresholds: Thresholds) -> PairVerdict:
-    """Accept a pair when both probabilities reach their thresholds.
-
-    >>> decide(0.9, 0.2, Thresholds(0.5, 0.5))
-    PairVerdict(status='rejected', reason='low_alignment')
-    """
-    faithful = p_fidelity >= thresholds.fidelity
-    aligned = p_alignment >= thresholds.alignment
-    if faithful and aligned:
-        return PairVerdict("accepted", None)
-    return PairVerdict("rejected", LOW_ALIGNMENT if faithful else LOW_FIDELITY if aligned else BOTH)
-
-
-def verdict_label(status: str, reason: str | None, defect_kind: str | None) -> str:
-    """A verdict in a few words: its status, or the reason with the kind of defect.
-
-    >>> verdict_label("rejected", "low_fidelity", "extra_finger")
-    'low_fidelity: extra_finger'
-    >>> verdict_label("accepted", None, "extra_finger")
-    'accepted'
-    """
-    if reason is None:
-        return status
-    return f"{reason}: {defect_kind}" if defect_kind and blames_fidelity(reason) else reason
-
-
-def blames_fidelity(reason: str | None) -> bool:
-    """Whether a verdict's reason is, or holds, too low a fidelity."""
-    return (reason or "").startswith(LOW_FIDELITY)
 
 
 def score_key(pixel_digest: str, prompt: str, verifier_digest: str) -> str:

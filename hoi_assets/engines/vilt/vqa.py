@@ -11,6 +11,7 @@ from PIL import Image
 
 from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
 from hoi_assets.engines.pretrained import (
+    WEIGHTS,
     read_model,
     read_processor,
     require_files,
@@ -45,7 +46,7 @@ def load_vqa(source: Source, device: str = "cpu") -> VqaModel:
 def _load(ref: ModelRef, device: str) -> VqaModel:
     from transformers import AutoTokenizer, ViltForQuestionAnswering, ViltImageProcessorPil
 
-    require_files(ref, ("config.json", "model.safetensors", "tokenizer_config.json"))
+    require_files(ref, ("config.json", WEIGHTS, "tokenizer_config.json"))
     model = read_model(ViltForQuestionAnswering, ref)
     for label in (YES, NO):
         if label not in model.config.label2id:

@@ -15,7 +15,8 @@ from hoi_assets.engines.vilt.calibration import (
     quality_table,
     reliability_table,
 )
-from hoi_assets.engines.vilt.verifier import Thresholds, decide, load_verifier
+from hoi_assets.engines.vilt.decision import decide
+from hoi_assets.engines.vilt.verifier import Thresholds, load_verifier
 from hoi_assets.statistics import expected_calibration_error
 from hoi_assets_tests.engines.vilt.test_training import make_pairs
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from hoi_assets.engines import model_cache
 from hoi_assets.engines.pair_inputs import text_inputs
+from hoi_assets.engines.vilt.decision import BOTH, LOW_ALIGNMENT, LOW_FIDELITY, decide
 from hoi_assets.engines.vilt.verifier import (
-    BOTH,
-    LOW_ALIGNMENT,
-    LOW_FIDELITY,
+    HEADS,
     Thresholds,
-    decide,
     forward_pairs,
     load_verifier,
     pixel_values,
@@ -22,7 +22,7 @@ from hoi_assets.engines.vilt.verifier import (
     score_pairs,
 )
 from hoi_assets.errors import HoiError
-from hoi_assets_tests.engines.small_judges import make_vilt, picture
+from hoi_assets_tests.engines.small_judges import make_pretrained_vilt, make_vilt, picture
 
 TEXTS = ["a red ball", "right hand holds a blue box", "a green ball on wall"]
 
@@ -122,6 +122,45 @@ def test_missing_weights_are_named_with_folder_and_remedy(tmp_path: Path) -> Non
     folder = make_vilt(tmp_path / "vilt")
     (folder / "model.safetensors").unlink()
     with pytest.raises(HoiError, match=r"vilt: model.safetensors is missing\n  `hoi models fetch`"):
+        load_verifier(folder)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_pretrained_vilt_of_the_hub_gets_fresh_heads_from_the_seed(
+    sharded: bool, tmp_path: Path
+) -> None:
+    folder = make_pretrained_vilt(tmp_path / "vilt", sharded)
+    verifier = load_verifier(folder)
+    assert verifier.fresh_heads
+    assert tuple(verifier.model.config.id2label.values()) == HEADS
+    stored = {}
+    for path in folder.glob("pytorch_model*.bin"):
+        stored |= torch.load(path, weights_only=True)
+    body = {k: v for k, v in verifier.model.state_dict().items() if k.startswith("vilt.")}
+    assert len(body) > 30
+    assert all(torch.equal(value, stored[name]) for name, value in body.items())
+    assert forward_pairs(verifier, [picture(0)], TEXTS[:1]).std() > 0
+    model_cache.clear()
+    again, other = load_verifier(folder), load_verifier(folder, head_seed=5)
+    assert again.digest == verifier.digest != other.digest
+
+
+def test_pretrained_vilt_converted_to_safetensors_is_the_same_verifier(tmp_path: Path) -> None:
+    folder = make_pretrained_vilt(tmp_path / "vilt")
+    first = load_verifier(folder)
+    state = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    save_file(
+        {k: v.clone() for k, v in state.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    (folder / "pytorch_model.bin").unlink()
+    assert load_verifier(folder).digest == first.digest
+
+
+def test_vilt_saved_with_heads_must_hold_them(tmp_path: Path) -> None:
+    folder = make_vilt(tmp_path / "vilt")
+    state = {k: v for k, v in load_file(folder / "model.safetensors").items() if "class" not in k}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(HoiError, match=r"classifier\.0\.bias is missing"):
         load_verifier(folder)
 
 
