@@ -84,6 +84,7 @@ def small_profile(
     profile = yaml.safe_load((PROFILES / f"{name}.yaml").read_text(encoding="utf-8"))
     for entry, ref in profile["models"].items():
         ref |= {"source": models[entry], "revision": None, "dtype": "float32"}
+        ref.pop("quantization", None)  # needs a GPU
     for section in profile.values():
         if isinstance(section, dict) and section.get("endpoint"):
             section |= {"endpoint": server.url, "concurrency": 1}
