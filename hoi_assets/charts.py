@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, ParamSpec
 
 import polars as pl
 
+from hoi_assets.palette import INK, PAPER, SOFT
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Given = ParamSpec("Given")
-INK, SOFT, LINE, PAPER = "#1c2430", "#667085", "#dde2ea", "#ffffff"
+LINE = "#dde2ea"
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 PURPLE, ORANGE, SKY = "#CC79A7", "#E69F00", "#56B4E9"
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-INK, SOFT, PAPER = "#1c2430", "#667085", "#ffffff"
+from hoi_assets.palette import INK, PAPER, SOFT
+
 # Okabe and Ito's green and vermilion, darkened for thin lines; also those of the report.
 GOOD, BAD = "#00796b", "#b3541e"
 

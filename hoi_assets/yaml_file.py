@@ -24,6 +24,8 @@ MAX_DEPTH = 64
 MAX_VALUES = 200_000  # keys and values, every alias expanded
 MAX_LISTED = 20  # mistakes that one message lists
 MAX_NUMBER_CHARACTERS = 64
+# Type of a pydantic error whose input may hold a secret: it is not shown.
+HIDDEN_INPUT = "hidden_input"
 INTEGER = "tag:yaml.org,2002:int"
 # All that is not text: controls but tab, line feed and carriage return; line and paragraph
 # separators, byte order marks within, surrogates.
@@ -317,6 +319,8 @@ def _in_words(error: Any) -> str:
     if error["type"] == "too_short":
         return "is empty"
     message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == HIDDEN_INPUT:
+        return message
     found = repr(value) if isinstance(value, str | int | float | bool | None) else ""
     return f"{message} (found {_cut(found)})" if found and found not in message else message
 

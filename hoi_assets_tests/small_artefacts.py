@@ -1,6 +1,8 @@
-"""Makes one of everything that libraries write into versions, and prints the hashes as JSON.
+"""Makes the versions of both pipelines up to their images, and one of everything else that
+libraries write into versions, as small as can be; prints the hashes as JSON.
 
-`python -m hoi_assets_tests.small_artefacts OUT VILT SDXL`: an empty folder, and those of models.
+`python -m hoi_assets_tests.small_artefacts OUT MODELS`: an empty folder, and one with the folders
+`vilt`, `sdxl`, `sd3` and `vqa`.
 """
 
 import json
@@ -14,30 +16,54 @@ from hoi_assets.defs.project import load_project
 from hoi_assets.hashing import digest, file_digests
 from hoi_assets.settings import ModelRef, Verifier
 from hoi_assets.store.trained import trained
+from hoi_assets_tests.pipeline_fixture import write_profile
 
 CATEGORY, SCENARIO = "hook", "functional"
 STAGES = {
     "base_prompt_taxonomy": None,
     "detailed_prompts": CATEGORY,
     "instance_images": CATEGORY,
+    "category_loras": CATEGORY,
+    "candidate_images": CATEGORY,
     "interacting_prompts": SCENARIO,
     "interaction_decompositions": SCENARIO,
+    "initial_images": SCENARIO,
+    "image_critiques": SCENARIO,
+    "refined_images": SCENARIO,
+    "baseline_images": SCENARIO,
 }
 
 
-def staged(home: Path) -> dict[str, Any]:
-    """Versions of the assets that need no model, under the profile `tiny`."""
+def small_profile(folder: Path, models: Path) -> Path:
+    """The tiny profile on small models, with as few steps and pictures as the stages take."""
+    sides = {"width": 64, "height": 64, "num_inference_steps": 2, "batch_size": 2}
+    names = {"base": "sdxl", "benchmark": "sd3", "critic": "vqa", "component_examiner": "vqa"}
+    return write_profile(
+        folder,
+        models={name: {"source": str(models / own)} for name, own in names.items()},
+        sampling=sides,
+        candidates={"per_prompt": 1},
+        interacting={"rows_per_scenario": 2},
+        redenoising={**sides, "switch_steps": [0, 1]},
+        critic={"threshold": 0.99},
+        lora={"max_train_steps": 2, "num_class_images": 2, "train_batch_size": 1},
+    )
+
+
+def staged(out: Path, models: Path) -> dict[str, Any]:
+    """Versions of the assets up to the images of both pipelines."""
     from hoi_assets.publishing.execution import execute
 
-    project = load_project(home=home)
+    project = load_project(str(small_profile(out, models)), out / "line")
     platform, found = project.platform, {}
     for name, partition in STAGES.items():
         stage = project.graph[name]
         context = project.graph.context(
             stage, partition, platform.settings, platform.store, log=lambda _: None
         )
-        published = execute(project.graph, stage, context).published
-        found[name] = None if published is None else published.version
+        execution = execute(project.graph, stage, context)
+        assert execution.published is not None, (name, execution.found.gate.summary)
+        found[name] = execution.published.version
     return found
 
 
@@ -74,14 +100,14 @@ def plots() -> list[str]:
 
 
 if __name__ == "__main__":
-    out, vilt_folder, sdxl_folder = map(Path, sys.argv[1:])
+    out, models = map(Path, sys.argv[1:])
     import torch
 
     torch.set_num_threads(1)
     found = {
-        **staged(out / "home"),
-        "verifier": verifier(out / "home", vilt_folder),
-        "lora": lora(out, sdxl_folder),
+        **staged(out, models),
+        "verifier": verifier(out / "home", models / "vilt"),
+        "lora": lora(out, models / "sdxl"),
         "plots": plots(),
     }
     print(json.dumps(found))

@@ -11,7 +11,10 @@ import pytest
 
 from hoi_assets.settings import ROOT
 from hoi_assets_tests.engines.small_judges import make_vilt
+from hoi_assets_tests.engines.small_sd3 import make_sd3
 from hoi_assets_tests.engines.small_sdxl import make_sdxl
+from hoi_assets_tests.small_artefacts import STAGES
+from hoi_assets_tests.test_detailscribe_pipeline import make_vqa
 
 ODD = {
     "HF_HUB_OFFLINE": "1",
@@ -35,7 +38,7 @@ def start(folder: Path, models: Path, umask: int, **variables: str) -> subproces
     environment |= {"PYTHONPATH": str(ROOT), "HOI_PROFILE": "tiny", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "hoi_assets_tests.small_artefacts", str(folder)]
     return subprocess.Popen(
-        [*command, str(models / "vilt"), str(models / "sdxl")],
+        [*command, str(models)],
         cwd=folder,
         env=environment | {"HOME": str(folder)} | variables,
         umask=umask,
@@ -55,6 +58,8 @@ def finish(process: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
 def test_odd_environment_gives_the_same_hashes(tmp_path: Path) -> None:
     make_vilt(tmp_path / "vilt")
     make_sdxl(tmp_path / "sdxl")
+    make_sd3(tmp_path / "sd3")
+    make_vqa(tmp_path / "vqa")
     plain, odd = tmp_path / "plain", tmp_path / "it's odd" / "#2"
     for folder in (plain, odd):
         folder.mkdir(parents=True)
@@ -62,5 +67,5 @@ def test_odd_environment_gives_the_same_hashes(tmp_path: Path) -> None:
     (odd / "data").mkdir()  # as the profile's paths begin
     processes = start(plain, tmp_path, PLAIN_UMASK), start(odd, tmp_path, ODD_UMASK, **ODD)
     first, second = map(finish, processes, (plain, odd))
-    assert len(first) == 8 and "tokenizer_config.json" in first["verifier"]
+    assert len(first) == len(STAGES) + 3 and "tokenizer_config.json" in first["verifier"]
     assert first == second

@@ -1,6 +1,6 @@
-"""Commands about what is stored: sql, prune."""
+"""Commands about what is stored: sql, prune, repair."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -84,3 +84,45 @@ def prune(
     if with_orphans:
         print(f"not in the taxonomy any more: {', '.join(orphaned) or 'none'}")
     print(f"{len(removed)} versions {'would go' if dry_run else 'removed'}")
+
+
+@commands.command(rich_help_panel=PANEL)
+def repair(
+    as_json: Annotated[
+        bool,
+        json_option(
+            "an object with damaged (why, or null), aside (the damaged file), made and rows "
+            "(entries kept) and entered (rows of published tables)"
+        ),
+    ] = False,
+    profile: Profile = None,
+) -> None:
+    """Check the ledger; make a damaged one anew of what is sound, and enter missing rows of
+    published tables. No run may be going on."""
+    from hoi_assets.defs.project import load_project
+    from hoi_assets.publishing.ledger_rows import published_rows
+    from hoi_assets.store.ledger_file import DamagedLedger
+    from hoi_assets.store.ledger_repair import enter_missing
+    from hoi_assets.store.ledger_repair import repair as repair_ledger
+
+    store = open_store()
+    store.require_writable()
+    found: dict[str, Any] = {"damaged": None, "aside": None}
+    rows = list(published_rows(load_project().graph, store))
+    try:
+        found |= store.ledger.verify()
+        found["entered"] = enter_missing(store.ledger, rows)
+    except DamagedLedger as error:
+        done = repair_ledger(store.ledger, rows)
+        found |= {"damaged": error.what, "aside": str(done.aside), "entered": done.entered}
+        found |= done.kept
+    if as_json:
+        print_json(found)
+        return
+    if found["damaged"] is not None:
+        print(found["damaged"])
+        print(f"made anew of what is sound; the damaged file is {found['aside']}")
+    print(
+        f"{found['made']} generated values and {found['rows']} rows are sound; "
+        f"{found['entered']} rows of published tables were missing and are entered"
+    )

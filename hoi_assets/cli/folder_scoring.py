@@ -114,7 +114,7 @@ def score_folder(
             "scores": folder.scores_digest(scores),
         },
     }
-    record, complaints = reproduction.record(settings, log, **facts)
+    record, complaints = reproduction.record(settings, **facts)
     place = out.with_name(f"{out.stem}.record.json")
     folder.write_file(place, _pretty(record))
     return FolderScores(

@@ -46,20 +46,20 @@ def make(
     profile: Profile = None,
 ) -> None:
     """Make a study of published pictures."""
+    from hoi_assets.cli.project import known_partitions, open_store_of_any_profile
     from hoi_assets.rating.published_images import LABELS, make_suite_study
     from hoi_assets.rating.study import study_folder
-    from hoi_assets.settings import home_folder
-    from hoi_assets.store.versions import Store
 
-    home = home_folder()
+    store = open_store_of_any_profile()
     study = make_suite_study(
-        Store(home),
-        study_folder(home, name),
+        store,
+        study_folder(store.home, name),
         suite,
         "verify" if suite == LABELS else mode,
         methods=methods.split(",") if methods else None,
         prompts=prompts,
         seed=seed,
+        known=known_partitions(store),
     )
     print(f"study {name}: {len(study.items)} {study.mode} items")
     if study.equal:

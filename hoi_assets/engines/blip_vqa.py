@@ -25,7 +25,6 @@ from PIL import Image
 
 from hoi_assets.engines.batching import map_fixed
 from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
-from hoi_assets.engines.pair_inputs import PairScores, longer_than
 from hoi_assets.engines.pretrained import (
     content_digest,
     processor_facts,
@@ -150,7 +149,7 @@ def blip_vqa_scores(
     phrases: Sequence[Sequence[str]],
     slots: Sequence[int] | None = None,
     batch_size: int = BATCH_SIZE,
-) -> PairScores:
+) -> np.ndarray:
     """BLIP-VQA of each image, 0..1: the product of P(yes) over its noun phrases.
 
     Args:
@@ -159,7 +158,7 @@ def blip_vqa_scores(
         slots: place of each image in its whole table (see `batching`).
 
     Returns:
-        NaN where an image has no phrases. `truncated`: images with a phrase that was cut.
+        float64 (N,); NaN where an image has no phrases.
     """
     if len(images) != len(phrases):
         raise ValueError(f"{len(images)} images for the phrases of {len(phrases)}")
@@ -179,8 +178,7 @@ def blip_vqa_scores(
     values = np.full(len(images), np.nan)
     for owner, p in zip(owners, p_yes, strict=True):
         values[owner] = p if np.isnan(values[owner]) else values[owner] * p
-    long = longer_than(blip.tokenizer, questions, blip.max_text_tokens)
-    return PairScores(values, tuple(sorted({owners[item] for item in long})))
+    return values
 
 
 def flatten_pairs(

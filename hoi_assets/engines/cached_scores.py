@@ -1,9 +1,10 @@
 """Scores of images, each computed once per metric and model, then read from the ledger."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hoi_assets.engines.text_tokens import TextReader, cached_token_counts, log_cut
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
 from hoi_assets.settings import ModelRef, Settings
@@ -17,10 +18,17 @@ SCORING_VERSION = "1"  # part of every score's key: raise it when a metric is co
 LEDGER_KIND = "score"
 CHUNK = 128
 
+Row = Mapping[str, Any]
 Rows = Sequence[dict[str, Any]]
+TextsOf = Callable[[Row], Iterable[str]]
 # By name; None where the metric does not apply to the row.
 Values = dict[str, float | None]
 Score = Callable[[Sequence["Image.Image"], Rows, Sequence[int]], list[Values]]
+
+
+def prompt_of(row: Row) -> Iterable[str]:
+    """What a model reads that judges a row's image by its prompt."""
+    return (row["prompt"],)
 
 
 @dataclass(frozen=True)
@@ -32,36 +40,42 @@ class Metric:
         ref: the model.
         reads: the fields of a row that the score depends on, besides the image.
         score: takes images, their rows and their slots (see `batching`); gives JSON-able values.
+        reader: the model as a reader of texts, by its reference; None where it reads none.
+        texts: what it reads of a row.
     """
 
     name: str
     ref: ModelRef
     reads: tuple[str, ...]
     score: Score
+    reader: Callable[[ModelRef], TextReader] | None = None
+    texts: TextsOf = prompt_of
 
 
-def clip_score_metric(settings: Settings, log: Log) -> Metric:
+def clip_score_metric(settings: Settings) -> Metric:
     """CLIPScore by the profile's CLIP; it reads `prompt`."""
+    from hoi_assets.engines.clip_score import clip_text_reader
 
     def score(images: Sequence["Image.Image"], rows: Rows, slots: Sequence[int]) -> list[Values]:
         from hoi_assets.engines.clip_score import clip_scores, load_clip
 
         model = load_clip(settings.models.clip, settings.device)
-        scores = clip_scores(model, images, [row["prompt"] for row in rows], slots)
-        log_truncated("CLIPScore", scores.truncated, log)
-        return [{"clip_score": float(value)} for value in scores.values]
+        values = clip_scores(model, images, [row["prompt"] for row in rows], slots)
+        return [{"clip_score": float(value)} for value in values]
 
-    return Metric("clip_score", settings.models.clip, ("prompt",), score)
+    return Metric("clip_score", settings.models.clip, ("prompt",), score, clip_text_reader)
 
 
 def cached_clip_scores(store: Store, settings: Settings, rows: Rows, log: Log) -> list[float]:
     """CLIPScore (0 to 2.5) of each row's image, `pixels`, against its `prompt`."""
-    found = cached_scores(store, clip_score_metric(settings, log), rows, log)
+    found = cached_scores(store, clip_score_metric(settings), rows, log)
     return [float(values["clip_score"] or 0.0) for values in found]
 
 
 def cached_scores(store: Store, metric: Metric, rows: Rows, log: Log) -> list[Values]:
     """The metric's values of each row; those that the ledger lacks are computed and stored.
+
+    How many of the texts that are read now the model cuts is logged.
 
     Args:
         rows: with `pixels` (digest of the image) and the fields that the metric reads. A row's
@@ -83,6 +97,9 @@ def cached_scores(store: Store, metric: Metric, rows: Rows, log: Log) -> list[Va
     known = store.ledger.get(LEDGER_KIND, keys)
     todo = [(slot, key) for slot, key in enumerate(dict.fromkeys(keys)) if key not in known]
     first_row = dict(zip(reversed(keys), reversed(rows), strict=True))
+    if metric.reader is not None:
+        texts = [text for _, key in todo for text in metric.texts(first_row[key])]
+        log_cut(metric.name, cached_token_counts(store, metric.reader(metric.ref), texts), log)
     for start in range(0, len(todo), CHUNK):
         chunk = todo[start : start + CHUNK]
         missing = [first_row[key] for _, key in chunk]
@@ -93,12 +110,3 @@ def cached_scores(store: Store, metric: Metric, rows: Rows, log: Log) -> list[Va
         )
         log(f"{metric.name}: {start + len(chunk)}/{len(todo)} images scored")
     return [known[key] for key in keys]
-
-
-def log_truncated(metric: str, truncated: Sequence[int], log: Log) -> None:
-    """Log how many prompts were longer than the model reads."""
-    if truncated:
-        log(
-            f"{metric}: {len(truncated)} prompts are longer than the model reads; "
-            "their ends were ignored"
-        )

@@ -12,9 +12,7 @@ from PIL import Image
 from hoi_assets.engines.batching import map_fixed
 from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
 from hoi_assets.engines.pair_inputs import (
-    PairScores,
     image_inputs,
-    longer_than,
     require_pairs,
     text_inputs,
     text_limit,
@@ -119,12 +117,15 @@ def clip_scores(
     prompts: Sequence[str],
     slots: Sequence[int] | None = None,
     batch_size: int = BATCH_SIZE,
-) -> PairScores:
+) -> np.ndarray:
     """CLIPScore (Hessel et al. 2021, eq. 1): 2.5 * max(cos(image, text), 0), in 0..2.5.
 
     Args:
         images: of any size; resized to the model's side and centre-cropped.
         slots: place of each pair in its whole table (see `batching`).
+
+    Returns:
+        float64 (N,). What the model does not read of a prompt is in `clip_text_reader`'s counts.
     """
     import torch
 
@@ -140,5 +141,4 @@ def clip_scores(
         return CLIP_WEIGHT * cosine.clamp(min=0).cpu().numpy()
 
     require_pairs(images, prompts)
-    values = map_fixed(len(texts), batch_size, compute, slots)
-    return PairScores(values, tuple(longer_than(clip.tokenizer, texts, clip.max_text_tokens)))
+    return map_fixed(len(texts), batch_size, compute, slots)

@@ -15,9 +15,7 @@ from PIL import Image
 from hoi_assets.engines.batching import map_fixed
 from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
 from hoi_assets.engines.pair_inputs import (
-    PairScores,
     image_inputs,
-    longer_than,
     require_pairs,
     text_inputs,
 )
@@ -322,12 +320,15 @@ def image_reward_scores(
     prompts: Sequence[str],
     slots: Sequence[int] | None = None,
     batch_size: int = BATCH_SIZE,
-) -> PairScores:
+) -> np.ndarray:
     """ImageReward (Xu et al. 2023): (reward - mean) / std; about -2..2, higher is better.
 
     Args:
         images: of any size; resized to the model's side and centre-cropped.
         slots: place of each pair in its whole table (see `batching`).
+
+    Returns:
+        float64 (N,).
     """
     import torch
 
@@ -341,6 +342,4 @@ def image_reward_scores(
         return ((raw - reward_model.mean) / reward_model.std).cpu().numpy()
 
     require_pairs(images, prompts)
-    values = map_fixed(len(prompts), batch_size, compute, slots)
-    long = longer_than(reward_model.tokenizer, prompts, reward_model.max_text_tokens)
-    return PairScores(values, tuple(long))
+    return map_fixed(len(prompts), batch_size, compute, slots)

@@ -1,26 +1,9 @@
-"""What the models that score (image, text) pairs have in common: their inputs and their results."""
+"""The inputs of the models that score (image, text) pairs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 from PIL import Image
-
-from hoi_assets.engines.text_tokens import count_tokens
-
-
-@dataclass(frozen=True)
-class PairScores:
-    """Scores of pairs.
-
-    Attributes:
-        values: float64 (N,).
-        truncated: indices of the pairs whose text is longer than the model reads.
-    """
-
-    values: np.ndarray
-    truncated: tuple[int, ...]
 
 
 class PairModel(Protocol):
@@ -46,7 +29,7 @@ def require_pairs(images: Sequence[Image.Image], texts: Sequence[str]) -> None:
 
 
 def text_inputs(model: PairModel, texts: Sequence[str]) -> dict[str, Any]:
-    """Token ids and attention mask, both (N, max_text_tokens); longer texts are truncated."""
+    """Token ids and attention mask, both (N, max_text_tokens); longer texts are cut."""
     encoded = model.tokenizer(
         list(texts),
         padding="max_length",
@@ -62,11 +45,6 @@ def image_inputs(model: PairModel, images: Sequence[Image.Image], dtype: Any) ->
     rgb = [image.convert("RGB") for image in images]
     pixels = model.image_processor(rgb, return_tensors="pt")["pixel_values"]
     return pixels.to(model.device, dtype)
-
-
-def longer_than(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[int]:
-    """Indices of the texts of more than `max_tokens` tokens, special tokens included."""
-    return [index for index, n in enumerate(count_tokens(tokenizer, texts)) if n > max_tokens]
 
 
 def text_limit(tokenizer: Any, config: Any) -> int:

@@ -1,8 +1,8 @@
 """How much of its text each metric's model read: a score of a cut text is not of the whole one."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
+from hoi_assets.engines.cached_scores import Row, TextsOf, prompt_of
 from hoi_assets.engines.text_tokens import (
     TextReader,
     TokenCount,
@@ -12,9 +12,6 @@ from hoi_assets.engines.text_tokens import (
 from hoi_assets.evaluation.component_judges import component_judges
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Published, Store
-
-Row = Mapping[str, Any]
-TextsOf = Callable[[Row], Iterable[str]]
 
 
 def count_read_tokens(
@@ -53,21 +50,18 @@ def _readers(
     from hoi_assets.engines.vilt.pair_scores import verifier_text_reader
 
     models = settings.models
-    yield ("clip_score",), clip_text_reader(models.clip), _prompt
-    yield ("image_reward",), image_reward_text_reader(models.image_reward), _prompt
+    yield ("clip_score",), clip_text_reader(models.clip), prompt_of
+    yield ("image_reward",), image_reward_text_reader(models.image_reward), prompt_of
     if verifier is not None:
-        yield ("verifier_fidelity", "verifier_alignment"), verifier_text_reader(verifier), _prompt
+        yield ("verifier_fidelity", "verifier_alignment"), verifier_text_reader(verifier), prompt_of
     if models.blip_vqa is not None:
-        yield ("blip_vqa",), blip_text_reader(models.blip_vqa), _phrases
+        yield ("blip_vqa",), blip_text_reader(models.blip_vqa), phrases_of
     for name, critic, _ in component_judges(settings):
         yield (name,), vqa_text_reader(critic), _questions
 
 
-def _prompt(row: Row) -> Iterable[str]:
-    return (row["prompt"],)
-
-
-def _phrases(row: Row) -> Iterable[str]:
+def phrases_of(row: Row) -> Iterable[str]:
+    """The noun phrases that BLIP-VQA is asked about; none where they are not known."""
     phrases: Iterable[str] = row.get("phrases", ())
     return phrases
 

@@ -36,7 +36,7 @@ def examine_candidates(
     Args:
         verdicts: of `read_verdicts`.
     """
-    examiner = next((judge for judge in judges(settings, log) if judge.name == EXAMINER), None)
+    examiner = next((judge for judge in judges(settings) if judge.name == EXAMINER), None)
     prompts = [one.table("rows") for one in find_partitions(parents, "detailed_prompts").values()]
     if examiner is None or not prompts or verdicts.is_empty():
         return {}

@@ -21,7 +21,6 @@ from hoi_assets.errors import HoiError
 from hoi_assets.evaluation.component_judges import component_judges
 from hoi_assets.evaluation.run_metrics import judges
 from hoi_assets.hashing import digest_pixels
-from hoi_assets.progress import Log
 from hoi_assets.settings import ROOT, ModelRef, Settings, load_settings, resolve_path
 from hoi_assets.store.weights import model_digest
 
@@ -93,9 +92,7 @@ def hardware(device: str) -> dict[str, Any]:
 
 def models(settings: Settings) -> dict[str, dict[str, Any]]:
     """The judges' weights by metric: source, revision, dtype, and the digest of what they name."""
-    refs = {
-        judge.name: judge.ref for judge in judges(settings, _silent) if _judges_any(judge.reads)
-    }
+    refs = {judge.name: judge.ref for judge in judges(settings) if _judges_any(judge.reads)}
     refs |= {name: ref for name, ref, _ in component_judges(settings)}
     return {
         name: {**ref.model_dump(), "digest": model_digest(ref)}
@@ -108,7 +105,7 @@ def _judges_any(reads: tuple[str, ...]) -> bool:
     return set(reads) <= {"prompt", "phrases"}
 
 
-def check_reference(settings: Settings, log: Log) -> tuple[list[CheckedMetric], str | None]:
+def check_reference(settings: Settings) -> tuple[list[CheckedMetric], str | None]:
     """Score the reference pictures, without the cache, and compare with REFERENCE_FILE.
 
     Returns:
@@ -130,7 +127,7 @@ def check_reference(settings: Settings, log: Log) -> tuple[list[CheckedMetric], 
     tolerance = SAME_KIND_TOLERANCE if same else OTHER_KIND_TOLERANCE
     found = [
         _checked(metric, model_digest(ref), values, kept["expected"].get(metric), tolerance)
-        for metric, (ref, values) in _score(settings, images, pictures, log).items()
+        for metric, (ref, values) in _score(settings, images, pictures).items()
     ]
     return found, f"other pixels: {', '.join(wrong)}" if wrong else None
 
@@ -182,14 +179,14 @@ def _checked(
 
 
 def _score(
-    settings: Settings, images: list["Image.Image"], rows: list[dict[str, Any]], log: Log
+    settings: Settings, images: list["Image.Image"], rows: list[dict[str, Any]]
 ) -> dict[str, tuple[ModelRef, tuple[float | None, ...]]]:
     """By metric the weights and a value per picture; of components the mean probability of yes
     (`<metric>_p_yes`), a finer measure than the share of satisfied components."""
     places = range(len(rows))
     found = {
         judge.name: (judge.ref, tuple(v[judge.name] for v in judge.score(images, rows, places)))
-        for judge in judges(settings, log)
+        for judge in judges(settings)
         if _judges_any(judge.reads)
     }
     for name, ref, _ in component_judges(settings):
@@ -243,7 +240,7 @@ def complaints(checked: list[CheckedMetric], problem: str | None) -> list[str]:
     return lines
 
 
-def record(settings: Settings, log: Log, **facts: Any) -> tuple[dict[str, Any], list[str]]:
+def record(settings: Settings, **facts: Any) -> tuple[dict[str, Any], list[str]]:
     """The reproduction record, and what in it is not as expected.
 
     Args:
@@ -251,7 +248,7 @@ def record(settings: Settings, log: Log, **facts: Any) -> tuple[dict[str, Any], 
     """
     from hoi_assets.engines.device import resolve_device
 
-    checked, problem = check_reference(settings, log)
+    checked, problem = check_reference(settings)
     kept = {
         "scoring_version": SCORING_VERSION,
         "profile": settings.profile,
@@ -268,17 +265,13 @@ def record(settings: Settings, log: Log, **facts: Any) -> tuple[dict[str, Any], 
     return kept, complaints(checked, problem)
 
 
-def _silent(line: str) -> None:
-    pass
-
-
-def write_expectations(settings: Settings, log: Log) -> Path:
+def write_expectations(settings: Settings) -> Path:
     """Score the reference pictures with the profile's weights and store that as the expectation."""
     kept = read_reference()
     images = [_open(one) for one in kept["pictures"]]
     for one, image in zip(kept["pictures"], images, strict=True):
         one["pixels"] = digest_pixels(image)
-    found = _score(settings, images, kept["pictures"], log)
+    found = _score(settings, images, kept["pictures"])
     expected = {
         metric: {"model": model_digest(ref), "values": list(values)}
         for metric, (ref, values) in sorted(found.items())
@@ -292,7 +285,7 @@ def write_expectations(settings: Settings, log: Log) -> Path:
 def main() -> int:
     """Write the expected scores of the profile in force."""
     try:
-        print(write_expectations(load_settings(), print).relative_to(ROOT))
+        print(write_expectations(load_settings()).relative_to(ROOT))
     except HoiError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

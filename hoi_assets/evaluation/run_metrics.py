@@ -12,13 +12,12 @@ from hoi_assets.engines.cached_scores import (
     Values,
     cached_scores,
     clip_score_metric,
-    log_truncated,
 )
 from hoi_assets.engines.text_tokens import prompt_values
 from hoi_assets.engines.vilt.answers import cached_answers
 from hoi_assets.engines.vilt.pair_scores import cached_pair_scores
 from hoi_assets.evaluation.component_judges import component_judges
-from hoi_assets.evaluation.read_prompts import count_read_tokens
+from hoi_assets.evaluation.read_prompts import count_read_tokens, phrases_of
 from hoi_assets.evaluation.scorecards import SCORES
 from hoi_assets.progress import Log
 from hoi_assets.settings import ModelRef, Settings, resolve_path
@@ -95,7 +94,7 @@ def score_rows(store: Store, settings: Settings, rows: Rows, log: Log) -> list[V
     found: list[Values] = [{} for _ in rows]
     if not rows:
         return found
-    for judge in judges(settings, log):
+    for judge in judges(settings):
         if set(judge.reads) <= rows[0].keys():
             for values, more in zip(found, cached_scores(store, judge, rows, log), strict=True):
                 values |= more
@@ -148,18 +147,36 @@ def reference_scores(
     }
 
 
-def judges(settings: Settings, log: Log) -> list[Metric]:
+def judges(settings: Settings) -> list[Metric]:
     """The judges that the profile names."""
+    from hoi_assets.engines.blip_vqa import blip_text_reader
+    from hoi_assets.engines.image_reward import image_reward_text_reader
+
     models = settings.models
     chosen = [
-        clip_score_metric(settings, log),
-        Metric("image_reward", models.image_reward, ("prompt",), _image_reward(settings, log)),
+        clip_score_metric(settings),
+        Metric(
+            "image_reward",
+            models.image_reward,
+            ("prompt",),
+            _image_reward(settings),
+            image_reward_text_reader,
+        ),
     ]
     if models.examiner is not None:
         asked = ("category", "object", "colour", "side", "suite")
         chosen.append(Metric("examiner", models.examiner, asked, _examiner(settings)))
     if models.blip_vqa is not None:
-        chosen.append(Metric("blip_vqa", models.blip_vqa, ("phrases",), _blip_vqa(settings, log)))
+        chosen.append(
+            Metric(
+                "blip_vqa",
+                models.blip_vqa,
+                ("phrases",),
+                _blip_vqa(settings),
+                blip_text_reader,
+                phrases_of,
+            )
+        )
     return chosen
 
 
@@ -175,29 +192,25 @@ def _components_that_hold(
     return shares
 
 
-def _image_reward(settings: Settings, log: Log) -> Callable[..., list[Values]]:
+def _image_reward(settings: Settings) -> Callable[..., list[Values]]:
     def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
         from hoi_assets.engines.image_reward import image_reward_scores, load_image_reward
 
         model = load_image_reward(settings.models.image_reward, settings.device)
-        scores = image_reward_scores(model, images, [row["prompt"] for row in rows], slots)
-        log_truncated("ImageReward", scores.truncated, log)
-        return [{"image_reward": float(value)} for value in scores.values]
+        values = image_reward_scores(model, images, [row["prompt"] for row in rows], slots)
+        return [{"image_reward": float(value)} for value in values]
 
     return compute
 
 
-def _blip_vqa(settings: Settings, log: Log) -> Callable[..., list[Values]]:
+def _blip_vqa(settings: Settings) -> Callable[..., list[Values]]:
     def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
         from hoi_assets.engines.blip_vqa import blip_vqa_scores, load_blip_vqa
 
         assert settings.models.blip_vqa is not None
         model = load_blip_vqa(settings.models.blip_vqa, settings.device)
-        scores = blip_vqa_scores(model, images, [row["phrases"] for row in rows], slots)
-        log_truncated("BLIP-VQA", scores.truncated, log)
-        return [
-            {"blip_vqa": None if math.isnan(value) else float(value)} for value in scores.values
-        ]
+        values = blip_vqa_scores(model, images, [row["phrases"] for row in rows], slots)
+        return [{"blip_vqa": None if math.isnan(value) else float(value)} for value in values]
 
     return compute
 

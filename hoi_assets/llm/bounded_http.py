@@ -64,7 +64,7 @@ def bounded_client(
                 )
 
             try:
-                return _within(deadline, exchange, stopped)
+                return within(deadline, exchange, stopped)
             except DeadlineExceeded as error:
                 raise httpx2.ReadTimeout(str(error), request=request) from None
 
@@ -82,11 +82,14 @@ def _read_body(chunks: Iterable[bytes], deadline: float, max_bytes: int) -> byte
     return bytes(body)
 
 
-def _within(deadline: float, work: Callable[[], Value], stopped: Callable[[], bool]) -> Value:
-    """What `work` returns or raises, if it ends before the deadline.
+def within(deadline: float, work: Callable[[], Value], stopped: Callable[[], bool]) -> Value:
+    """What `work` returns or raises, if it ends before the deadline (of `time.monotonic`).
 
     It runs in a thread of its own: nothing else can interrupt headers that trickle or a host name
     that is not resolved.
+
+    Raises:
+        DeadlineExceeded: it did not, or nobody waits any more.
     """
     ended: queue.SimpleQueue[tuple[Value | None, BaseException | None]] = queue.SimpleQueue()
 

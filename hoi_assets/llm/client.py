@@ -45,7 +45,7 @@ class EndpointClient(ABC):
             endpoint, model, cap and prices, so that one cap covers all categories of a run.
 
     Raises:
-        HoiError: no model, an endpoint that is no URL, a key that no header can hold, or a cap
+        HoiError: no endpoint, no model, a key that no header can hold, or a cap
             without prices.
     """
 

@@ -23,7 +23,7 @@ from hoi_assets.llm.answers import (
     request_failure,
 )
 from hoi_assets.llm.bounded_http import BodyTooLarge, bounded_client
-from hoi_assets.llm.credentials import EndpointAddress, Redactor
+from hoi_assets.llm.credentials import Redactor
 from hoi_assets.llm.retry import EndpointError, RequestFailed, TransientError
 from hoi_assets.settings import Endpoint
 
@@ -52,7 +52,7 @@ class Exchange:
         stopped: whether nobody waits for answers any more.
 
     Raises:
-        HoiError: an endpoint that is no URL, or a key that no header can hold.
+        HoiError: no endpoint, or a key that no header can hold.
     """
 
     def __init__(
@@ -70,7 +70,9 @@ class Exchange:
         self.is_answer = is_answer
         self.max_body_bytes = max_body_bytes
         self.stopped = stopped
-        self.address = _address(options.endpoint or "", section)
+        if options.endpoint is None:
+            raise HoiError(f"{section}.endpoint is not set", "give the base URL of a server")
+        self.address = options.endpoint
         self._key = _read_key(options.api_key_env)
         secrets = filter(None, (self._key, *self.address.secrets))
         self._redactor = Redactor(tuple(secrets))
@@ -202,17 +204,6 @@ class Exchange:
             f"{place} for model {self.options.model!r}: {message}",
             f"correct {self.section}.model, or {self.section}.endpoint (most end in /v1)",
         )
-
-
-def _address(url: str, section: str) -> EndpointAddress:
-    try:
-        return EndpointAddress.parse(url)
-    except ValueError as error:
-        shown = str(error)
-    raise HoiError(
-        f"{section}.endpoint {shown!r} is not a URL",
-        "give one such as http://127.0.0.1:8000/v1, or leave it out",
-    )
 
 
 def _read_key(variable: str) -> str:

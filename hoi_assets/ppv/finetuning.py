@@ -5,9 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
-from hoi_assets.engines.image_cache import count_prompts
 from hoi_assets.engines.sdxl.sampling import lora_digest
 from hoi_assets.errors import HoiError
+from hoi_assets.ppv.cut_captions import find_cut_captions
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
@@ -50,11 +50,13 @@ class FinetunedLora:
         folder: in diffusers' layout.
         log: table `FINETUNING_LOG`.
         summary: table `FINETUNING_SUMMARY`, one row.
+        cut_captions: table `CUT_CAPTIONS`; usually empty.
     """
 
     folder: Path
     log: pl.DataFrame
     summary: pl.DataFrame
+    cut_captions: pl.DataFrame
 
 
 def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) -> FinetunedLora:
@@ -85,7 +87,7 @@ def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) 
             "lower finetuning.min_train_rows in the profile",
         )
     texts = [text for pairs in splits.values() for _, text in pairs]
-    count_prompts(store, settings, texts, "captions of hoi_dataset", log)
+    cut = find_cut_captions(store, settings, texts, "captions of hoi_dataset", log)
     base = model_digest(settings.models.base)
     key = lora_key(splits["train"], splits["validation"], config, base)
 
@@ -120,5 +122,8 @@ def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) 
         "best_validation_loss": best["validation_loss"],
     }
     return FinetunedLora(
-        folder=folder / "lora", log=training_log, summary=FINETUNING_SUMMARY.frame([summary])
+        folder=folder / "lora",
+        log=training_log,
+        summary=FINETUNING_SUMMARY.frame([summary]),
+        cut_captions=cut,
     )

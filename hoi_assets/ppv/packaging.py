@@ -12,7 +12,7 @@ from hoi_assets.ppv.image_duplicates import DuplicateImage, find_duplicate_image
 from hoi_assets.ppv.splits import split_by_base_prompt
 from hoi_assets.settings import Dataset
 from hoi_assets.store.tables import Column, Table
-from hoi_assets.store.versions import Published, Store
+from hoi_assets.store.versions import Store
 from hoi_assets.taxonomy import Taxonomy
 
 DATASET_ROWS = Table(
@@ -51,8 +51,9 @@ def package_dataset(
     config: Dataset,
     taxonomy: Taxonomy,
     *,
-    verdicts: Mapping[str, Published],
-    prompts: Mapping[str, Published],
+    verdicts: Mapping[str, pl.DataFrame],
+    prompts: Mapping[str, pl.DataFrame],
+    versions: Mapping[str, str],
     missing: Sequence[str],
     folder: Path,
     sources: Mapping[str, str] | None = None,
@@ -60,7 +61,9 @@ def package_dataset(
     """Write the accepted pairs of all published categories as a dataset.
 
     Args:
-        verdicts: versions of `verified_pairs` by category; prompts: of `detailed_prompts`.
+        verdicts: rows of `verified_pairs` by category.
+        prompts: rows of `detailed_prompts` by category.
+        versions: what both were read from, by `asset/category`, for the card.
         missing: categories without a published version, for the card.
         folder: where the dataset is written; created if absent.
         sources: further provenance for the card, e.g. {"base model": "..., revision ..."}.
@@ -104,12 +107,11 @@ def package_dataset(
         "duplicates": len(duplicates),
         "missing_categories": ", ".join(missing),
     }
-    versions = {one.name: one.version for one in (*verdicts.values(), *prompts.values())}
     card = dataset_card(
         accepted,
         taxonomy,
         config,
-        candidates=sum(one.table("rows").height for one in verdicts.values()),
+        candidates=sum(table.height for table in verdicts.values()),
         duplicates=len(duplicates),
         missing=missing,
         versions=versions,
@@ -144,7 +146,7 @@ def _decide(
 
 
 def _accepted_pairs(
-    taxonomy: Taxonomy, verdicts: Mapping[str, Published], prompts: Mapping[str, Published]
+    taxonomy: Taxonomy, verdicts: Mapping[str, pl.DataFrame], prompts: Mapping[str, pl.DataFrame]
 ) -> pl.DataFrame:
     """Accepted pairs joined with their prompts' slots, ordered by taxonomy and image id."""
     tables = []
@@ -154,10 +156,10 @@ def _accepted_pairs(
                 f"hoi_dataset: detailed_prompts/{category} is not published",
                 f"materialise detailed_prompts for {category}",
             )
-        slots = prompts[category].table("rows")
+        slots = prompts[category]
         columns = [name for name in slots.columns if name in (*DATASET_COLUMNS, "base_prompt_id")]
         slots = slots.select(columns).unique("prompt_id", keep="first")
-        pairs = verdicts[category].table("rows").filter(pl.col("status") == "accepted")
+        pairs = verdicts[category].filter(pl.col("status") == "accepted")
         tables.append(
             pairs.sort("image_id").join(
                 slots.drop("category", strict=False), on="prompt_id", how="left"

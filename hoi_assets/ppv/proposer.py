@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from hoi_assets.engines.image_cache import count_prompts, get_or_generate_images
+from hoi_assets.engines.image_cache import get_or_generate_images
 from hoi_assets.engines.image_spec import Lora
 from hoi_assets.engines.sdxl.sampling import lora_digest, make_image_spec
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
+from hoi_assets.ppv.cut_captions import find_cut_captions
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
@@ -76,6 +77,7 @@ class Proposer:
         summary: table `LORA_SUMMARY`, one row.
         samples: table `LORA_SAMPLES`.
         identifier: what its prompts begin with.
+        cut_captions: table `CUT_CAPTIONS`; usually empty.
     """
 
     folder: Path
@@ -83,6 +85,7 @@ class Proposer:
     summary: pl.DataFrame
     samples: pl.DataFrame
     identifier: str
+    cut_captions: pl.DataFrame
 
 
 def prompt_with_identifier(category: Category, prompt: str) -> str:
@@ -116,7 +119,7 @@ def train_proposer(
         for pixels, caption in zip(accepted["pixels"], captions, strict=True)
     ]
     texts = [text for _, text in (*instance, *classes)]
-    count_prompts(store, settings, texts, f"captions of {category.key}", log)
+    cut = find_cut_captions(store, settings, texts, f"captions of {category.key}", log)
     base = model_digest(settings.models.base)
     key = lora_key(instance, classes, settings.lora, base)
 
@@ -159,6 +162,7 @@ def train_proposer(
         summary=LORA_SUMMARY.frame([summary]),
         samples=_samples(store, settings, category, lora, captions, log),
         identifier=category.identifier,
+        cut_captions=cut,
     )
 
 

@@ -34,7 +34,7 @@ from hoi_assets.publishing.graph import Graph, expectations_of, without_gate
 from hoi_assets.publishing.metadata import plain
 from hoi_assets.publishing.stage import Stage
 from hoi_assets.publishing.validation import ValidationRun, evaluate
-from hoi_assets.store.disk import FULL, DiskFull, writing
+from hoi_assets.store.disk import DiskFull, is_full, writing
 from hoi_assets.store.versions import Published, Staging
 
 if TYPE_CHECKING:
@@ -141,8 +141,10 @@ def _compute(
     with context.store.stage(stage.name, context.partition) as out:
         try:
             result = stage(context, out)
-        except OSError as error:
-            if error.errno in FULL:
+        except HoiError:
+            raise
+        except Exception as error:
+            if is_full(error):
                 raise DiskFull(out.path) from error
             raise
         return _audit(graph, stage, context, inputs, lineage, out, result)
@@ -205,6 +207,8 @@ def _audit(
     except HoiError:
         raise
     except Exception as error:
+        if is_full(error):  # says nothing about the output
+            raise DiskFull(store.home) from error
         gate, rows = GateResult.of_crash(error), {}
     found = Evidence(
         gate=gate,

@@ -4,7 +4,7 @@
 DetailScribe selected for a benchmark row. `labels`: candidates, to be accepted or rejected.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -13,11 +13,14 @@ import polars as pl
 from hoi_assets.errors import HoiError
 from hoi_assets.rating.study import Mode, Study
 from hoi_assets.rating.study_making import StudyImage, make_study
+from hoi_assets.store.places import is_orphan
 from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Store
 
 HOI, GENERAL, INTERACTING, LABELS = SUITES = ("hoi", "general", "interacting", "labels")
 VERIFY: Mode = "verify"
+# Partitions that there are; None: all that are published.
+Known = Collection[str] | None
 CANDIDATE = "candidate"
 
 STUDY_IMAGES = Table(
@@ -36,19 +39,19 @@ STUDY_IMAGES = Table(
 )
 
 
-def find_evaluation_images(store: Store) -> pl.DataFrame:
+def find_evaluation_images(store: Store, known: Known = None) -> pl.DataFrame:
     """The images of `hoi_evaluation_images`, of both suites: table of STUDY_IMAGES."""
-    rows = _read_drawn(store, "hoi_evaluation_images")
+    rows = _read_drawn(store, "hoi_evaluation_images", known)
     named = rows.rename({"evaluation_prompt_id": "prompt_id"}, strict=False)
     # A general prompt belongs to no category, whichever draws it.
     hand = pl.when(pl.col("suite") == HOI).then(pl.col("category"))
     return _as_study_images(named.with_columns(hand.alias("category")) if rows.height else named)
 
 
-def find_interacting_images(store: Store) -> pl.DataFrame:
+def find_interacting_images(store: Store, known: Known = None) -> pl.DataFrame:
     """The image that each method selected for each row of InterActing: table of STUDY_IMAGES."""
     assets = ("initial_images", "refined_images", "baseline_images")
-    tables = [_read_drawn(store, asset) for asset in assets]
+    tables = [_read_drawn(store, asset, known) for asset in assets]
     parts = [
         _as_study_images(
             table.filter("selected").rename({"row_id": "prompt_id"}), suite=INTERACTING
@@ -59,16 +62,21 @@ def find_interacting_images(store: Store) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=STUDY_IMAGES.schema), *parts])
 
 
-def find_candidate_images(store: Store) -> pl.DataFrame:
+def find_candidate_images(store: Store, known: Known = None) -> pl.DataFrame:
     """The drawn candidates, all of one method: table of STUDY_IMAGES."""
-    return _as_study_images(_read_drawn(store, "candidate_images"), suite=LABELS, method=CANDIDATE)
+    drawn = _read_drawn(store, "candidate_images", known)
+    return _as_study_images(drawn, suite=LABELS, method=CANDIDATE)
 
 
-def find_images(store: Store, suite: str, methods: Sequence[str] | None = None) -> pl.DataFrame:
+def find_images(
+    store: Store, suite: str, methods: Sequence[str] | None = None, known: Known = None
+) -> pl.DataFrame:
     """What a study of that suite can show: table of STUDY_IMAGES, sorted by prompt and method.
 
     Args:
         methods: only these; None: all there are.
+        known: partitions that there are: those of categories removed from the taxonomy are not
+            offered. None: all that are published.
 
     Raises:
         HoiError: no such suite or method, or nothing of the suite is published.
@@ -76,20 +84,20 @@ def find_images(store: Store, suite: str, methods: Sequence[str] | None = None) 
     if suite not in SUITES:
         raise HoiError(f"no suite {suite!r}", f"name one of: {', '.join(SUITES)}")
     if suite == INTERACTING:
-        found = find_interacting_images(store)
+        found = find_interacting_images(store, known)
     elif suite == LABELS:
-        found = find_candidate_images(store)
+        found = find_candidate_images(store, known)
     else:
-        found = find_evaluation_images(store).filter(suite=suite)
+        found = find_evaluation_images(store, known).filter(suite=suite)
     if found.is_empty():
         raise HoiError(f"no picture of suite {suite!r} is published", "`hoi run` makes them")
-    known = sorted(found["method"].unique())
-    unknown = [method for method in methods or () if method not in known]
+    there = sorted(found["method"].unique())
+    unknown = [method for method in methods or () if method not in there]
     if unknown:
         raise HoiError(
-            f"suite {suite!r} has no method {unknown[0]!r}", f"name some of: {', '.join(known)}"
+            f"suite {suite!r} has no method {unknown[0]!r}", f"name some of: {', '.join(there)}"
         )
-    chosen = found.filter(pl.col("method").is_in(list(methods or known)))
+    chosen = found.filter(pl.col("method").is_in(list(methods or there)))
     return chosen.sort("prompt_id", "method", "seed", "pixels")
 
 
@@ -101,6 +109,7 @@ def make_suite_study(
     methods: Sequence[str] | None = None,
     prompts: int | None = None,
     seed: int = 0,
+    known: Known = None,
 ) -> Study:
     """Make a study of published images in `folder`; raises as `find_images` and `make_study`.
 
@@ -113,7 +122,7 @@ def make_suite_study(
         )
     if prompts is not None and prompts < 1:
         raise HoiError(f"{prompts} prompts do not make a study", "ask for one or more")
-    rows = find_images(store, suite, methods)
+    rows = find_images(store, suite, methods, known)
     if mode == "pairwise":
         rows = rows.unique(["prompt_id", "method"], keep="first", maintain_order=True)
     images = [
@@ -131,9 +140,10 @@ def make_suite_study(
     return make_study(folder, mode, images, images=store.images, seed=seed, prompts=prompts)
 
 
-def _read_drawn(store: Store, asset: str) -> pl.DataFrame:
-    """Rows with an image, of all published partitions; without columns where there is none."""
-    tables = [store.require(asset, key).table("rows") for key in store.partitions(asset)]
+def _read_drawn(store: Store, asset: str, known: Known) -> pl.DataFrame:
+    """Rows with an image, of published partitions; without columns where there is none."""
+    keys = [key for key in store.partitions(asset) if not is_orphan(key, known)]
+    tables = [store.require(asset, key).table("rows") for key in keys]
     drawn = [table.filter(pl.col("pixels").is_not_null()) for table in tables]
     return pl.concat(drawn, how="diagonal_relaxed") if drawn else pl.DataFrame()
 

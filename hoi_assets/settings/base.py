@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from hoi_assets.settings.endpoint_address import EndpointAddress
 from hoi_assets.settings.locations import resolve_path
 
 
@@ -12,7 +13,9 @@ class Section(BaseModel):
     """Base of all sections: immutable; unknown fields, NaN, infinities and integers that do not fit
     into 64 bits are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     @field_validator("*")
     @classmethod
@@ -64,10 +67,10 @@ class Models(Section):
 class Endpoint(Section):
     """An OpenAI-compatible endpoint. The key is never written here, only the variable's name."""
 
-    endpoint: str | None = Field(
+    endpoint: EndpointAddress | None = Field(
         None,
-        description="Base URL, e.g. http://127.0.0.1:8000/v1; null: none. Its login and query are "
-        "sent with every call and shown nowhere.",
+        description="Base URL, e.g. http://127.0.0.1:8000/v1; null: none. Credentials in it are "
+        "sent with every call, and neither shown nor part of any version or cache key.",
     )
     model: str | None = Field(None, description="Model requested from the endpoint.")
     api_key_env: str = Field(

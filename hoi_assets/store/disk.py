@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import shutil
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -16,6 +18,15 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FULL_CODES = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 )
+# How libraries that are not written in Python say so: polars, safetensors, DuckDB.
+FULL_IN_WORDS = re.compile(
+    "|".join(
+        (
+            *(rf"os error {code}\b" for code in sorted(FULL)),
+            *(re.escape(os.strerror(code)) for code in (errno.ENOSPC, errno.EDQUOT)),
+        )
+    )
+)
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
 
 
@@ -24,10 +35,20 @@ class DiskFull(HoiError):
 
     def __init__(self, place: Path) -> None:
         super().__init__(
-            f"disk full while writing {place}",
+            f"disk full while writing {place}: {_room(place)}",
             "free some space (`hoi prune` removes old versions) or set HOI_HOME to a larger disk, "
             "then run again: finished work is not done twice",
         )
+
+
+def _room(place: Path) -> str:
+    """How many bytes are free where a path is, in words."""
+    folder = next(path for path in (place, *place.absolute().parents) if path.is_dir())
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return "how much is free is not known"
+    return f"{free} bytes free in {folder}, or a quota or file-size limit is reached"
 
 
 @contextmanager
@@ -64,9 +85,13 @@ def is_full(error: BaseException) -> bool:
     """
     found: BaseException | None = error
     while found is not None:
+        if isinstance(found, DiskFull):
+            return True
         if isinstance(found, OSError) and found.errno in FULL:
             return True
         if isinstance(found, sqlite3.Error) and getattr(found, "sqlite_errorcode", 0) in FULL_CODES:
+            return True
+        if FULL_IN_WORDS.search(str(found)):
             return True
         found = found.__cause__ or found.__context__
     return False

@@ -1,6 +1,7 @@
 """The ledger: generated values by key, so that nothing is made twice, and how every row ended.
 
-One SQLite file in WAL mode, safe for several processes and threads at once.
+One SQLite file in WAL mode, safe for several processes and threads at once. The file's structure is
+checked when a process opens it, and each entry against its checksum when it is read.
 """
 
 import json
@@ -15,19 +16,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from filelock import FileLock
-
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import canonical_json
-from hoi_assets.store.disk import FULL_CODES, DiskFull, writing
+from hoi_assets.store.disk import writing
+from hoi_assets.store.ledger_file import CHECKED, DamagedLedger, checksum, connect, errors_named
 
 if TYPE_CHECKING:
     import polars as pl
 
-SCHEMA_VERSION = 1
-BUSY_TIMEOUT_S = 60.0
+ROWS_AT_ONCE = 50_000
 STATUSES = ("accepted", "rejected", "failed")
-SCHEMA = (Path(__file__).parent / "ledger.sql").read_text(encoding="utf-8")
+ROW = ", ".join(CHECKED["rows"])
+PLACE = "stage = ? AND partition = ? AND row_id = ?"
 
 
 class _RequiredRow(TypedDict):
@@ -72,7 +72,7 @@ class Ledger:
             >>> known = store.ledger.get("image", [key])  # doctest: +SKIP
         """
         with self._transaction(write=False) as connection:
-            return _select(connection, kind, keys)
+            return self._select(connection, kind, keys)
 
     def put(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Store values by key; the first write wins. Returns the winning value of every key.
@@ -88,14 +88,15 @@ class Ledger:
             {'3f...': {'image': '9c...'}}
         """
         now = _now()
-        rows = [(kind, key, canonical_json(value), now) for key, value in values.items()]
+        texts = {key: canonical_json(value) for key, value in values.items()}
+        rows = [(kind, key, text, now, checksum(kind, key, text)) for key, text in texts.items()]
         with self._transaction(write=True) as connection:
             connection.executemany(
-                "INSERT INTO made (kind, key, value, made_at) VALUES (?, ?, ?, ?)"
+                "INSERT INTO made (kind, key, value, made_at, crc) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT (kind, key) DO NOTHING",
                 rows,
             )
-            return _select(connection, kind, values)
+            return self._select(connection, kind, values)
 
     def delete(self, kind: str, keys: Iterable[str]) -> int:
         """Delete values, so that they are made anew. Returns how many were deleted.
@@ -146,6 +147,12 @@ class Ledger:
                 """,
                 checked,
             )
+            for stage, partition, row_id, *_ in checked:
+                place = (stage, partition, row_id)
+                one = connection.execute(f"SELECT {ROW} FROM rows WHERE {PLACE}", place).fetchone()
+                connection.execute(
+                    f"UPDATE rows SET crc = ? WHERE {PLACE}", (checksum(*one), *place)
+                )
             connection.execute("UPDATE counter SET changes = changes + 1")
 
     def forget(self, stage: str, partition: str | None) -> int:
@@ -184,18 +191,54 @@ class Ledger:
         where = " AND ".join(f"{name} = ?" for name in given) or "1"
         with self._transaction(write=False) as connection:
             found = connection.execute(
-                "SELECT stage, nullif(partition, ''), row_id, status, reason, version, attempts,"
-                f" updated_at FROM rows WHERE {where} ORDER BY stage, partition, row_id",
+                f"SELECT {ROW}, updated_at, crc FROM rows WHERE {where}"
+                " ORDER BY stage, partition, row_id",
                 tuple(given.values()),
-            ).fetchall()
-        text = dict.fromkeys(("stage", "partition", "row_id", "status", "reason", "version"))
-        schema = {**dict.fromkeys(text, pl.String), "attempts": pl.Int64, "updated_at": pl.String}
-        return pl.DataFrame(found, schema=schema, orient="row")
+            )
+            text = ("stage", "partition", "row_id", "status", "reason", "version")
+            schema = {
+                **dict.fromkeys(text, pl.String),
+                "attempts": pl.Int64,
+                "updated_at": pl.String,
+            }
+            parts = [pl.DataFrame(schema=schema)]
+            # As Python's objects, rows take many times their size: never all at once.
+            while rows := found.fetchmany(ROWS_AT_ONCE):
+                for *entry, _, crc in rows:
+                    self._check("rows", entry, crc)
+                table = [(stage, place or None, *more) for stage, place, *more, _ in rows]
+                parts.append(pl.DataFrame(table, schema=schema, orient="row"))
+        return pl.concat(parts)
 
     def changes(self) -> int:
         """How often rows were recorded: grows with every `record`, so that caches notice."""
         with self._transaction(write=False) as connection:
-            return int(connection.execute("SELECT changes FROM counter").fetchone()[0])
+            found = connection.execute("SELECT changes FROM counter").fetchone()
+        if found is None or not isinstance(found[0], int):
+            raise DamagedLedger(self.path, "its counter of changes is lost")
+        return found[0]
+
+    def verify(self) -> dict[str, int]:
+        """Check every entry; returns how many there are, by table.
+
+        Raises:
+            DamagedLedger: an entry was altered.
+        """
+        counts = dict.fromkeys(CHECKED, 0)
+        with self._transaction(write=False) as connection:
+            for table, columns in CHECKED.items():
+                for *entry, crc in connection.execute(
+                    f"SELECT {', '.join(columns)}, crc FROM {table}"
+                ):
+                    self._check(table, entry, crc)
+                    counts[table] += 1
+        return counts
+
+    @contextmanager
+    def opened(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that writes, for what repairs the file."""
+        with self._transaction(write=True) as connection:
+            yield connection
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""
@@ -204,6 +247,27 @@ class Ledger:
                 self._connection.close()
                 self._connection = None
 
+    def _select(
+        self, connection: sqlite3.Connection, kind: str, keys: Iterable[str]
+    ) -> dict[str, Any]:
+        wanted = list(keys)
+        found = {
+            key: (value, crc)
+            for key, value, crc in connection.execute(
+                "SELECT key, value, crc FROM made WHERE kind = ?"
+                " AND key IN (SELECT value FROM json_each(?))",
+                (kind, json.dumps(wanted)),
+            )
+        }
+        for key, (value, crc) in found.items():
+            self._check("made", (kind, key, value), crc)
+        return {key: json.loads(found[key][0]) for key in wanted if key in found}
+
+    def _check(self, table: str, entry: Iterable[Any], crc: Any) -> None:
+        values = tuple(entry)
+        if checksum(*values) != crc:
+            raise DamagedLedger(self.path, f"an entry of `{table}` was altered: {values[:2]}")
+
     @contextmanager
     def _transaction(self, write: bool) -> Iterator[sqlite3.Connection]:
         if write and self.read_only:
@@ -211,7 +275,7 @@ class Ledger:
                 f"cannot write ledger {self.path}: the home is read-only",
                 "give this user write permission there, or set HOI_HOME elsewhere",
             )
-        with self._lock, self._errors_named():
+        with self._lock, errors_named(self.path):
             connection = self._open()
             connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             try:
@@ -230,7 +294,7 @@ class Ledger:
             with writing(self.path):
                 path = self._copied() if self.read_only else self.path
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = _connect(path)
+            self._connection = connect(path, self.path)
             self._pid = os.getpid()
         return self._connection
 
@@ -241,67 +305,6 @@ class Ledger:
             if path.exists():
                 shutil.copyfile(path, Path(self._copy.name) / path.name)
         return Path(self._copy.name) / self.path.name
-
-    @contextmanager
-    def _errors_named(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            extended = getattr(error, "sqlite_errorcode", 0)
-            code = extended & 0xFF  # the primary result code
-            if extended in FULL_CODES:
-                raise DiskFull(self.path) from error
-            if code == sqlite3.SQLITE_BUSY:
-                raise HoiError(
-                    f"ledger {self.path} stayed locked for {BUSY_TIMEOUT_S:.0f} s",
-                    "another process holds it; let it end, then run again",
-                ) from error
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise HoiError(
-                    f"ledger {self.path} is damaged: {error}",
-                    "move it away and run again: published versions stay, cached work is redone",
-                ) from error
-            if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-                raise HoiError(
-                    f"cannot write ledger {self.path}: {error}",
-                    "give this user write permission there, or set HOI_HOME elsewhere",
-                ) from error
-            raise
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-    )
-    try:
-        connection.execute("PRAGMA synchronous = NORMAL")
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found > SCHEMA_VERSION:
-            raise HoiError(
-                f"ledger {path} has schema {found}, this program knows {SCHEMA_VERSION}",
-                "update hoi-assets, or set HOI_HOME to another folder",
-            )
-        if found < SCHEMA_VERSION:
-            # Turning WAL on is not covered by the busy timeout, so one process at a time.
-            with FileLock(path.with_suffix(".lock"), timeout=BUSY_TIMEOUT_S):
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(SCHEMA)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _select(connection: sqlite3.Connection, kind: str, keys: Iterable[str]) -> dict[str, Any]:
-    wanted = list(keys)
-    found = dict(
-        connection.execute(
-            "SELECT key, value FROM made WHERE kind = ?"
-            " AND key IN (SELECT value FROM json_each(?))",
-            (kind, json.dumps(wanted)),
-        ).fetchall()
-    )
-    return {key: json.loads(found[key]) for key in wanted if key in found}
 
 
 def _checked(row: Mapping[str, Any]) -> tuple[str, str, str, str, str | None, str | None]:

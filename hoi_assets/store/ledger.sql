@@ -1,4 +1,5 @@
--- Schema of the ledger, version 1. Safe to run again.
+-- Schema of the ledger. Safe to run again; its version is set by the program, which adds the
+-- checksums (crc) of ledgers of version 1.
 BEGIN IMMEDIATE;
 -- Generated things by the hash of all that determines them; value is canonical JSON.
 CREATE TABLE IF NOT EXISTS made (
@@ -6,6 +7,7 @@ CREATE TABLE IF NOT EXISTS made (
     key TEXT NOT NULL,
     value TEXT NOT NULL,
     made_at TEXT NOT NULL,
+    crc INTEGER,
     PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
 -- The latest ending of every row; partition is '' where the stage has none.
@@ -18,10 +20,10 @@ CREATE TABLE IF NOT EXISTS rows (
     version TEXT,
     attempts INTEGER NOT NULL,
     updated_at TEXT NOT NULL,
+    crc INTEGER,
     PRIMARY KEY (stage, partition, row_id)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS rows_by_id ON rows (row_id);
 CREATE TABLE IF NOT EXISTS counter (changes INTEGER NOT NULL);
 INSERT INTO counter SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM counter);
-PRAGMA user_version = 1;
 COMMIT;

@@ -128,6 +128,7 @@ def test_summary_says_whose_home_it_is(tiny_home: Path, capsys: pytest.CaptureFi
         ["trace", "123456"],
         ["replay", "123456"],
         ["prune", "--dry-run"],
+        ["repair"],
         ["run", "hook"],
         ["backfill", "hook"],
         ["ui"],

@@ -22,13 +22,13 @@ from hoi_assets_tests.rating.published import small_store
 
 COMMANDS = {
     *("run", "summary", "stale", "backfill", "ui", "trace", "replay", "sql", "prune", "score"),
-    *("interacting fetch", "interacting check", "lock-code-versions", "lock-recipes"),
+    *("repair", "interacting fetch", "interacting check", "lock-code-versions", "lock-recipes"),
     *("rate make", "rate links", "rate serve", "rate status", "rate labels"),
     *("export dataset", "export webdataset", "export coco", "export lora", "export triples"),
 }
 QUERIES = {
     *("summary", "stale", "trace", "replay", "sql", "prune", "score"),
-    *("interacting check", "rate status"),
+    *("repair", "interacting check", "rate status"),
     *("export dataset", "export webdataset", "export coco", "export lora", "export triples"),
 }
 HEAVY = ("dagster", "polars", "torch", "pydantic_settings", "duckdb", "great_expectations")

@@ -13,7 +13,7 @@ from hoi_assets.detailscribe.image_rows import IMAGE_ROWS
 from hoi_assets.detailscribe.initial_images import critique_initial_images, draw_initial_images
 from hoi_assets.detailscribe.refined_images import draw_refined_images
 from hoi_assets.detailscribe.vqa_critic import count_critic_tokens
-from hoi_assets.settings import ModelRef, Settings, load_settings
+from hoi_assets.settings import Critic, ModelRef, Settings, load_settings
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.engines.small_judges import make_clip, make_vilt
 from hoi_assets_tests.engines.small_sd3 import make_sd3
@@ -136,6 +136,6 @@ def test_prompt_that_t5_reads_whole_is_not_cut(tmp_path: Path, models: dict[str,
 
 def test_findings_of_an_endpoint_have_no_count(models: dict[str, ModelRef], tmp_path: Path) -> None:
     settings = settings_of(models, "plain")
-    critic = settings.critic.model_copy(update={"endpoint": "http://127.0.0.1:9/v1", "model": "m"})
+    critic = Critic(endpoint="http://127.0.0.1:9/v1", model="m")
     of_endpoint = settings.model_copy(update={"critic": critic})
     assert count_critic_tokens(Store(tmp_path), of_endpoint, []) == {}

@@ -75,6 +75,23 @@ def test_ledger_key_is_that_of_homes_written_before(tmp_path: Path, clip_folder:
     assert cached_clip_scores(store, settings, [row], print) == [1.25]
     store.ledger.delete("score", [key])
     (value,) = cached_clip_scores(store, settings, [row], print)
-    wanted = clip_scores(load_clip(clip_folder), [picture(0)], [row["prompt"]]).values[0]
+    wanted = clip_scores(load_clip(clip_folder), [picture(0)], [row["prompt"]])[0]
     assert value == float(wanted)
-    assert clip_score_metric(settings, print).reads == ("prompt",)
+    assert clip_score_metric(settings).reads == ("prompt",)
+
+
+def test_prompts_that_the_model_cuts_are_logged_where_they_are_scored(
+    tmp_path: Path, clip_folder: Path
+) -> None:
+    store, log = Store(tmp_path), list[str]()
+    settings = load_settings("tiny")
+    models = settings.models.model_copy(update={"clip": ModelRef(source=str(clip_folder))})
+    settings = settings.model_copy(update={"models": models})
+    short, long = rows_in(store, 2)
+    long["prompt"] = "red ball " * 9
+    cached_clip_scores(store, settings, [short], log.append)
+    assert not any("longer than" in line for line in log)
+    for _ in range(2):
+        cached_clip_scores(store, settings, [short, long], log.append)
+    (line,) = (line for line in log if "longer than" in line)
+    assert line.startswith("clip_score: 1 of 1 texts are longer than the")

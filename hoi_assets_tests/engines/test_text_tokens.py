@@ -12,13 +12,10 @@ import pytest
 import torch
 
 from hoi_assets.engines.blip_vqa import blip_text_reader, load_blip_vqa
-from hoi_assets.engines.clip_score import clip_scores, clip_text_reader, load_clip
+from hoi_assets.engines.clip_score import CLIP_PREFIX, clip_text_reader, load_clip
 from hoi_assets.engines.diffusion_pipeline import LoadedPipeline
-from hoi_assets.engines.image_reward import (
-    image_reward_scores,
-    image_reward_text_reader,
-    load_image_reward,
-)
+from hoi_assets.engines.image_reward import image_reward_text_reader, load_image_reward
+from hoi_assets.engines.pair_inputs import PairModel, text_inputs
 from hoi_assets.engines.sd3.loading import T5_TOKENS, load_sd3, sd3_text_reader
 from hoi_assets.engines.sd3.loading import TEXT_ENCODERS as SD3_ENCODERS
 from hoi_assets.engines.sdxl.loading import TEXT_ENCODERS, load_sdxl, sdxl_text_reader
@@ -28,11 +25,11 @@ from hoi_assets.engines.text_tokens import (
     cached_token_counts,
     encoder_values,
 )
-from hoi_assets.engines.vilt.verifier import load_verifier, truncated, vilt_text_reader
+from hoi_assets.engines.vilt.verifier import load_verifier, vilt_text_reader
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
 from hoi_assets.store.versions import Store
-from hoi_assets_tests.engines.small_judges import MAX_TOKENS, picture
+from hoi_assets_tests.engines.small_judges import MAX_TOKENS
 from hoi_assets_tests.engines.small_sd3 import make_sd3
 from hoi_assets_tests.engines.test_blip_vqa import make_blip_vqa
 
@@ -131,16 +128,18 @@ def test_judges_are_counted_without_their_weights_and_as_they_read(
         name: [own[name].cut for own in cached_token_counts(store, reader, texts).values()]
         for name, reader in readers({k: v for k, v in bare.items() if v is not None}).items()
     }
-    images = [picture(number) for number in range(len(texts))]
 
-    def marked(indices: tuple[int, ...] | list[int]) -> list[bool]:
-        return [number in indices for number in range(len(texts))]
+    def ignores_the_end(model: PairModel, prefix: str = "") -> list[bool]:
+        """Whether another last word is the same to the model."""
+        read, others = (
+            text_inputs(model, [f"{prefix}{text[:-3]}{word}" for text in texts])["input_ids"]
+            for word in ("red", "blue")
+        )
+        return [torch.equal(one, other) for one, other in zip(read, others, strict=True)]
 
-    scored = clip_scores(load_clip(clip_folder), images, texts)
-    assert cut["clip"] == marked(scored.truncated)
-    rewarded = image_reward_scores(load_image_reward(image_reward_folder), images, texts)
-    assert cut["image_reward"] == marked(rewarded.truncated)
-    assert cut["vilt"] == marked(truncated(load_verifier(vilt_folder), texts))
+    assert cut["clip"] == ignores_the_end(load_clip(clip_folder), CLIP_PREFIX)
+    assert cut["image_reward"] == ignores_the_end(load_image_reward(image_reward_folder))
+    assert cut["vilt"] == ignores_the_end(load_verifier(vilt_folder))
     limit = load_blip_vqa(blip_folder).max_text_tokens
     assert cut["blip_vqa"] == [words + 3 > limit for words in range(1, 15)]  # and "?"
     # The prefix "A photo depicts" takes three of CLIP's tokens.

@@ -26,7 +26,7 @@ from hoi_assets.evaluation.benchmark_scores import (
     select_reported,
 )
 from hoi_assets.evaluation.scorecards import METHODS, compare_methods, make_scorecard
-from hoi_assets.settings import Evaluation, load_settings
+from hoi_assets.settings import Critic, Evaluation, load_settings
 from hoi_assets.store.versions import Store
 
 CONFIG = Evaluation(bootstrap_samples=200)
@@ -137,7 +137,7 @@ def test_an_endpoint_critics_own_answers_are_the_component_accuracy(tmp_path: Pa
     )
     rows = list_candidates([images], {"a": ["is it?", "does it?"]}, {"a": []})
     tiny = load_settings()
-    asked = tiny.critic.model_copy(update={"endpoint": "http://127.0.0.1:9/v1", "model": "m"})
+    asked = Critic(endpoint="http://127.0.0.1:9/v1", model="m")
     found = score_candidates(store, tiny.model_copy(update={"critic": asked}), rows, str)
     told = found.filter(metric="component_accuracy")
     assert told.select("method", "candidate", "value").rows() == [

@@ -288,7 +288,7 @@ def test_other_scores_of_the_reference_pictures_are_said_loudly_and_the_run_goes
 
 def test_stored_weights_score_the_reference_pictures_as_expected() -> None:
     """Where weights change: python -m hoi_assets.evaluation.reproduction."""
-    checked, problem = check_reference(load_settings("tiny"), lambda line: None)
+    checked, problem = check_reference(load_settings("tiny"))
     assert problem is None
     assert {one.standing for one in checked} == {"as expected"}
 

@@ -17,7 +17,7 @@ from hoi_assets.evaluation.run_metrics import score_images
 from hoi_assets.evaluation.scorecards import COMPARISONS, SCORECARD, SCORES
 from hoi_assets.evaluation.suite_scores import SuiteScores
 from hoi_assets.evaluation.vlm_judge import JUDGE_RATINGS
-from hoi_assets.settings import Evaluation, Settings, load_settings
+from hoi_assets.settings import Evaluation, Judge, Settings, load_settings
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.evaluation.test_benchmark_scores import picture
 from hoi_assets_tests.evaluation.vote_rows import rated, table
@@ -160,9 +160,7 @@ def test_judge_rates_selected_images_and_the_same_image_once(
     store: Store, chat_server: Any
 ) -> None:
     server = chat_server({"rating": 4, "shows": True})
-    judge = load_settings().judge.model_copy(
-        update={"endpoint": server.url, "model": "m", "concurrency": 1}
-    )
+    judge = Judge(endpoint=server.url, model="m", concurrency=1)
     found = score_interacting(
         store,
         settings_with(judge=judge),

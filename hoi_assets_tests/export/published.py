@@ -4,10 +4,8 @@ from typing import Any
 
 import polars as pl
 
-from hoi_assets.ppv.packaging import package_dataset
-from hoi_assets.settings import Dataset
 from hoi_assets.store.versions import Published, Store
-from hoi_assets_tests.ppv.test_packaging import TAXONOMY, make_pipeline
+from hoi_assets_tests.ppv.test_packaging import make_pipeline, package
 
 AWKWARD = 'Two  hands “hold” a\tmug,\u00a0é — 手 "x" \\n'
 
@@ -49,9 +47,7 @@ def publish_dataset(store: Store) -> Published:
         for one in pipeline[stage].values()
     }
     with store.stage("hoi_dataset") as staging:
-        rows, summary = package_dataset(
-            store, Dataset(), TAXONOMY, **pipeline, folder=staging.path / "dataset"
-        )
+        rows, summary = package(store, staging.path / "dataset", **pipeline)
         staging.write_table("rows", rows)
         staging.write_table("summary", summary)
         return store.publish(staging, made_from, run_id=None)

@@ -37,7 +37,7 @@ class Server:
 
     `requests` and `keys` are the bodies and Authorization headers received, `times` when, and
     `most_busy` the most requests handled at once. `files` are served to GET by their path, and
-    `fetched` are the paths that were asked for.
+    `fetched` and `hosts` are the paths that were asked for, with their Host headers.
     """
 
     def __init__(self, behaviour: Behaviour) -> None:
@@ -47,6 +47,7 @@ class Server:
         self.times: list[float] = []
         self.files: dict[str, Answer | bytes] = {}
         self.fetched: list[str] = []
+        self.hosts: list[str | None] = []
         self.busy = self.most_busy = 0
         lock = threading.Lock()
         server = self
@@ -74,6 +75,7 @@ class Server:
             def do_GET(self) -> None:
                 with lock:
                     server.fetched.append(self.path)
+                    server.hosts.append(self.headers.get("Host"))
                 found = server.files.get(self.path, Answer(status=404))
                 if isinstance(found, bytes):
                     self.send(Answer(), found)

@@ -3,20 +3,27 @@
 import base64
 import json
 import logging
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 import dagster as dg
 import pytest
+from pydantic import ValidationError
 
 from hoi_assets.defs.ppv.prompts import base_prompt_taxonomy, detailed_prompts
+from hoi_assets.defs.project import load_project
 from hoi_assets.defs.resources import PlatformResource
 from hoi_assets.detailscribe.baselines.rewriter import EndpointRewriter, rewrite_prompts
 from hoi_assets.errors import HoiError
-from hoi_assets.llm.credentials import EndpointAddress, Redactor
+from hoi_assets.llm.credentials import Redactor
 from hoi_assets.llm.retry import EndpointError
 from hoi_assets.publishing.asset import bind
+from hoi_assets.publishing.graph import own_inputs
+from hoi_assets.settings import Prompter, load_settings
 from hoi_assets.settings import Rewriter as RewriterSettings
+from hoi_assets.settings.endpoint_address import EndpointAddress
 from hoi_assets.store.ledger import Ledger
 from hoi_assets_tests.llm.chat_server import KEY, Answer
 from hoi_assets_tests.llm.colours import Serve, ask, good
@@ -134,11 +141,56 @@ def test_credentials_of_the_url_are_sent_and_nowhere_shown(
     "url",
     ["user:hunter2@host/v1", "htp://user:hunter2@host", "http://user:hunter2@[x/v1", "x?k=hunter2"],
 )
-def test_an_endpoint_that_is_no_url_is_refused_without_its_password(serve: Serve, url: str) -> None:
-    with pytest.raises(HoiError, match="is not a URL") as caught:
-        ask(url)
-    assert "hunter2" not in str(caught.value)
-    assert caught.value.__cause__ is None and caught.value.__context__ is None
+def test_an_endpoint_that_is_no_url_is_refused_with_its_line_and_without_its_password(
+    tmp_path: Path, url: str
+) -> None:
+    profile = write_profile(tmp_path, prompter={"endpoint": url, "model": "m"})
+    with pytest.raises(
+        HoiError, match=r"small\.yaml:\d+: prompter.endpoint: .* is not a URL"
+    ) as error:
+        load_settings(str(profile))
+    assert "hunter2" not in str(error.value) and error.value.__cause__ is None
+    assert str(error.value).count("small.yaml:") == 1
+    with pytest.raises(ValidationError) as invalid:
+        Prompter(endpoint=url)
+    assert "hunter2" not in str(invalid.value)
+
+
+@pytest.mark.parametrize(
+    "with_key",
+    [
+        lambda url, key: f"{url}?api-version=1&api-key={key}",
+        lambda url, key: url.replace("http://", f"http://user:{key}@"),
+        lambda url, key: f"{url}/sk-{key}",
+    ],
+    ids=["query", "login", "path"],
+)
+def test_another_key_in_the_url_is_sent_and_changes_no_version_and_no_cache_key(
+    serve: Serve, tmp_path: Path, with_key: Callable[[str, str], str]
+) -> None:
+    server = serve(good)
+    keys = ("canary-0123456789", "canary-9876543210")
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    inputs, stages = [], load_project(home=tmp_path / "home").graph.stages
+    for key in keys:
+        endpoint = {"endpoint": with_key(server.url, key), "model": "m"}
+        endpoints = {name: endpoint for name in ("prompter", "decomposer", "rewriter", "critic")}
+        endpoints |= {"judge": endpoint, "image_endpoint": endpoint}
+        settings = load_settings(str(write_profile(tmp_path, **endpoints)))
+        inputs.append([own_inputs(stage, settings) for stage in stages])
+        shown = repr(settings) + str(settings) + settings.model_dump_json()
+        assert key not in shown + repr(settings.model_dump()) and "127.0.0.1" in shown
+        # A setting crosses to other processes whole.
+        sent = pickle.loads(pickle.dumps(settings.prompter.endpoint))
+        assert sent == settings.prompter.endpoint and any(key in one for one in sent.secrets)
+        assert ask(endpoint["endpoint"], ledger=ledger).codes == ["ok", "ok"]
+    assert inputs[0] == inputs[1]
+    assert len(server.requests) == 2  # the second key found the first one's replies
+    ask(endpoint["endpoint"], 1)
+    ledger.close()
+    path, header = server.requests[-1]["path"], server.keys[-1]
+    assert keys[1] in path or keys[1] in base64.b64decode(header.split()[1]).decode()
+    assert not any(key.encode() in all_bytes(tmp_path / "home") for key in keys)
 
 
 def test_a_key_that_the_model_repeats_in_its_answer_is_not_stored(

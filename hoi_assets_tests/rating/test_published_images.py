@@ -36,6 +36,17 @@ def test_second_line_shows_what_its_methods_chose(store: Store) -> None:
     assert set(chosen["method"]) == {"plain", "detailscribe"}
 
 
+@pytest.mark.parametrize("suite", ["hoi", "general", "interacting", "labels"])
+def test_categories_removed_from_the_taxonomy_are_not_offered(store: Store, suite: str) -> None:
+    whole = find_images(store, suite)
+    kept = find_images(store, suite, known=["hook", "functional"])
+    assert set(kept["category"]) <= {"hook", None} and kept.height > 0
+    assert kept.height < whole.height or set(whole["category"]) <= {"hook", None}
+    gone = ["functional"] if suite != "interacting" else ["hook"]
+    with pytest.raises(HoiError, match=f"no picture of suite '{suite}' is published"):
+        find_images(store, suite, known=gone)
+
+
 def test_study_knows_the_suite_of_its_items_and_its_pictures(store: Store, tmp_path: Path) -> None:
     study = make_suite_study(store, tmp_path / "study", "interacting", "pairwise", prompts=2)
     # Two prompts, six pairs of four methods.

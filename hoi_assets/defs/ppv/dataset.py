@@ -6,6 +6,7 @@ from hoi_assets.defs.automation import follow_changed_parents, follow_in_one_run
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.sheets import image_sheet
 from hoi_assets.defs.suites import ACCEPTED
+from hoi_assets.ppv.cut_captions import CUT_CAPTIONS
 from hoi_assets.ppv.finetuning import FINETUNING_LOG, FINETUNING_SUMMARY
 from hoi_assets.ppv.packaging import DATASET_ROWS, DATASET_SUMMARY
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
@@ -77,13 +78,19 @@ def hoi_dataset(context: StageContext, staging: Staging) -> Result:
     from hoi_assets.engines.vilt.verifier_statement import statements_by_version
     from hoi_assets.ppv.packaging import package_dataset
 
-    verdicts = context.partitions("verified_pairs")
+    parents = {name: context.partitions(name) for name in ("verified_pairs", "detailed_prompts")}
+    tables = {
+        name: {key: one.table("rows") for key, one in found.items()}
+        for name, found in parents.items()
+    }
+    verdicts = tables["verified_pairs"]
     table, summary = package_dataset(
         context.store,
         context.settings.dataset,
         context.taxonomy,
         verdicts=verdicts,
-        prompts=context.partitions("detailed_prompts"),
+        prompts=tables["detailed_prompts"],
+        versions={one.name: one.version for found in parents.values() for one in found.values()},
         missing=context.missing("verified_pairs"),
         folder=staging.path / "dataset",
         sources={"base model": _named(context.settings.models.base)},
@@ -94,9 +101,7 @@ def hoi_dataset(context: StageContext, staging: Staging) -> Result:
     accepted = table.filter(pl.col("status") == "accepted")
     shown = accepted.sample(n=min(SHOWN_PAIRS, accepted.height), seed=0)
     sheet = image_sheet(context.store, shown["pixels"], shown["prompt"].to_list())
-    judged = pl.concat(
-        one.table("rows").select("status", "verifier_version") for one in verdicts.values()
-    )
+    judged = pl.concat(one.select("status", "verifier_version") for one in verdicts.values())
     versions = judged.filter(pl.col("status") == "accepted")["verifier_version"].unique()
     statements = statements_by_version(context.store, versions)
     return Result(
@@ -135,7 +140,7 @@ FINETUNED_MODEL_SUITE = suite(
     automation_condition=follow_in_one_run,
     code_version="1",
     suite=FINETUNED_MODEL_SUITE,
-    tables=[FINETUNING_SUMMARY, FINETUNING_LOG],
+    tables=[FINETUNING_SUMMARY, FINETUNING_LOG, CUT_CAPTIONS],
     settings=["finetuning", "sampling"],
     models=["base"],
 )
@@ -149,9 +154,12 @@ def finetuned_model(context: StageContext, staging: Staging) -> Result:
     staging.add_folder("lora", tuned.folder)
     staging.write_table("log", tuned.log)
     staging.write_table("summary", tuned.summary)
+    if not tuned.cut_captions.is_empty():
+        staging.write_table("cut_captions", tuned.cut_captions)
     return Result(
         metadata={
             **tuned.summary.row(0, named=True),
+            "images_with_cut_captions": int(tuned.cut_captions["images"].sum()),
             "loss_curve": Image(loss_curve(tuned.log), "image/png"),
             "use": Markdown("```python\npipe.load_lora_weights('<path>/lora')\n```"),
         }

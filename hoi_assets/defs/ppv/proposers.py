@@ -15,6 +15,7 @@ from hoi_assets.defs.suites import (
     REPEATED_PICTURES,
 )
 from hoi_assets.ppv.candidates import CANDIDATE_ROWS
+from hoi_assets.ppv.cut_captions import CUT_CAPTIONS
 from hoi_assets.ppv.instance_images import INSTANCE_IMAGE_ROWS
 from hoi_assets.ppv.proposer import LORA_LOG, LORA_SAMPLES, LORA_SUMMARY
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
@@ -115,7 +116,7 @@ CATEGORY_LORAS_SUITE = suite(
     pool=GPU_POOL,
     code_version="1",
     suite=CATEGORY_LORAS_SUITE,
-    tables=[LORA_SUMMARY, LORA_LOG, LORA_SAMPLES],
+    tables=[LORA_SUMMARY, LORA_LOG, LORA_SAMPLES, CUT_CAPTIONS],
     settings=["lora", "sampling"],
     models=["base"],
 )
@@ -136,11 +137,14 @@ def category_loras(context: StageContext, staging: Staging) -> Result:
     staging.write_table("log", proposer.log)
     staging.write_table("summary", proposer.summary)
     staging.write_table("samples", proposer.samples)
+    if not proposer.cut_captions.is_empty():
+        staging.write_table("cut_captions", proposer.cut_captions)
     samples = proposer.samples.sort("seed", "method")
     sheet = image_sheet(context.store, samples["pixels"], samples["method"].to_list(), columns=4)
     return Result(
         metadata={
             **proposer.summary.row(0, named=True),
+            "images_with_cut_captions": int(proposer.cut_captions["images"].sum()),
             "loss_curve": Image(loss_curve(proposer.log), "image/png"),
             "samples_before_and_after": sheet,
             "use": Markdown(

@@ -2,7 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
-from hoi_assets.engines.text_tokens import TextReader, TokenCount, cached_token_counts
+from hoi_assets.engines.text_tokens import (
+    TextReader,
+    TokenCount,
+    cached_token_counts,
+    log_cut,
+)
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
 from hoi_assets.settings import ModelRef, Settings
@@ -42,16 +47,11 @@ def cached_answers(
     known = store.ledger.get(KIND, keys.values())
     todo = [(slot, one) for slot, one in enumerate(keys) if keys[one] not in known]
     if todo:
-        from hoi_assets.engines.pair_inputs import longer_than
         from hoi_assets.engines.vilt.vqa import answers, load_vqa
 
         vqa = load_vqa(ref, settings.device)
-        questions = list(dict.fromkeys(question for _, (_, question) in todo))
-        if cut := longer_than(vqa.tokenizer, questions, vqa.max_text_tokens):
-            log(
-                f"{len(cut)} of {len(questions)} questions are longer than the model reads; their "
-                "ends are ignored"
-            )
+        questions = [question for _, (_, question) in todo]
+        log_cut("questions", cached_token_counts(store, vqa_text_reader(ref), questions), log)
     for start in range(0, len(todo), CHUNK):
         chunk = todo[start : start + CHUNK]
         pictures = {pixels: store.images.open(pixels) for _, (pixels, _) in chunk}

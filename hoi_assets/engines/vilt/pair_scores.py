@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hoi_assets.engines.text_tokens import TextReader, TokenCount, cached_token_counts
+from hoi_assets.engines.text_tokens import (
+    TextReader,
+    TokenCount,
+    cached_token_counts,
+    log_cut,
+)
 from hoi_assets.engines.vilt.verifier import (
     VerifierScores,
     load_verifier,
     score_key,
     score_pairs,
-    truncated,
     vilt_text_reader,
 )
 from hoi_assets.progress import Log
@@ -62,12 +66,8 @@ def cached_pair_scores(
     todo = [
         (slot, pair) for slot, pair in enumerate(dict.fromkeys(pairs)) if keys[pair] not in known
     ]
-    if todo and (
-        cut := truncated(
-            load_published_verifier(settings, verifier), [prompt for _, (_, prompt) in todo]
-        )
-    ):
-        log(f"verifier: {len(cut)} prompts are longer than the model reads; their ends are ignored")
+    prompts = [prompt for _, (_, prompt) in todo]
+    log_cut("verifier", cached_token_counts(store, verifier_text_reader(verifier), prompts), log)
     for start in range(0, len(todo), CHUNK):
         chunk = todo[start : start + CHUNK]
         found = score_pairs(

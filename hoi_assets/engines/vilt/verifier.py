@@ -16,7 +16,7 @@ from PIL import Image
 
 from hoi_assets.engines.batching import map_fixed
 from hoi_assets.engines.model_cache import Source, load_cached, move_to_device
-from hoi_assets.engines.pair_inputs import longer_than, require_pairs, text_inputs, text_limit
+from hoi_assets.engines.pair_inputs import require_pairs, text_inputs, text_limit
 from hoi_assets.engines.pretrained import (
     content_digest,
     load_error,
@@ -274,11 +274,6 @@ def vilt_text_reader(ref: ModelRef, model: str) -> TextReader:
         return (TextEncoder("vilt", tokenizer, limit),)
 
     return TextReader("vilt", model, load)
-
-
-def truncated(vilt: ViltModel, texts: Sequence[str]) -> list[int]:
-    """Indices of the texts that are longer than the model reads."""
-    return longer_than(vilt.tokenizer, texts, vilt.max_text_tokens)
 
 
 def forward_pairs(

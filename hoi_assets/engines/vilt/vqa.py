@@ -72,7 +72,7 @@ def answers(
 ) -> list[float]:
     """Probability (0..1) of yes against no to each question about its image.
 
-    A question longer than the model reads is cut; `verifier.truncated` names it.
+    A question longer than the model reads is cut; `count_question_tokens` says which.
 
     Args:
         images: one per question; an image with two questions is given twice.

@@ -28,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--go-on", action="store_true", help="start from the stored weights, not from fresh ones"
     )
     train.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if any"
+    )
+    train.add_argument(
         "--interactions", type=Path, help="folder of the interaction scenes, default the world"
     )
     examine = commands.add_parser("examine", help="measure the pictures of the stored SDXL")
@@ -61,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             compare_round_trips(options.vae, options.present, options.world, options.sheet, log)
             return 0
+        from hoi_assets.engines.device import resolve_device
         from hoi_assets.tinyworld.weights.run import Run
         from hoi_assets.tinyworld.weights.train import add_truth_rates
         from hoi_assets.tinyworld.weights.train import train as train_models
@@ -76,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.max_minutes,
             go_on=options.go_on,
             interactions=options.interactions,
+            device=resolve_device(options.device),
         )
         train_models(options.names, run)
     except HoiError as error:

@@ -82,10 +82,10 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
             texts = [CLIP_PREFIX + text for text in texts]
         pixels = jitter(as_float(pictures.pixels[chosen]), generator)
         # Plain ids: the end token is found by its id, padding after it is not seen.
-        ids, mask = token_ids(tokenizer, texts)
+        ids, mask = token_ids(tokenizer, texts, device=pixels.device)
         out = model(input_ids=ids, attention_mask=mask, pixel_values=pixels)
         by_image = out.logits_per_image.float()
-        place = torch.arange(len(chosen))
+        place = torch.arange(len(chosen), device=pixels.device)
         return (
             functional.cross_entropy(by_image, place)
             + functional.cross_entropy(by_image[:, : len(chosen)].T, place)
@@ -109,7 +109,8 @@ def measure(model: Any, pictures: Any, seed: int = 0, count: int = 400) -> dict[
     chosen = sorted(rng.sample(range(len(pictures)), min(count, len(pictures))))
 
     def text_features(texts: list[str]) -> Any:
-        ids, mask = token_ids(tokenizer, [CLIP_PREFIX + text for text in texts])
+        prefixed = [CLIP_PREFIX + text for text in texts]
+        ids, mask = token_ids(tokenizer, prefixed, device=pictures.pixels.device)
         found = model.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
         return torch.nn.functional.normalize(found, dim=-1)
 

@@ -61,7 +61,7 @@ def measure(model: Any, pictures: Any) -> dict[str, float]:
 
     truth, where = targets(pictures.rows), spans()
     with torch.inference_mode():
-        logits = torch.cat([model(as_float(b)).logits for b in pictures.pixels.split(64)])
+        logits = torch.cat([model(as_float(b)).logits for b in pictures.pixels.split(64)]).cpu()
     found = {
         f"{kind}_accuracy": float(
             (logits[:, where[kind]].argmax(dim=-1) == truth[kind]).float().mean()

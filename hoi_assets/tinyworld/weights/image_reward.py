@@ -119,9 +119,9 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
     def loss(generator: Any) -> Any:
         pairs = sampler.sample(recipe.batch_size, generator)
         pixels = jitter(as_float(pictures.pixels[pairs.chosen]), generator)
-        ids, mask = token_ids(tokenizer, pairs.texts)
+        ids, mask = token_ids(tokenizer, pairs.texts, device=pixels.device)
         value = reward(blip, head, pixels, ids, mask).float()
-        faults = torch.tensor(pairs.faults)
+        faults = torch.tensor(pairs.faults, device=value.device)
         better = faults[:, None] < faults[None, :]
         preference = functional.softplus(value[None, :] - value[:, None])[better].mean()
         read = truth_loss(model["truth"](seen["image"]), truth, pairs.chosen)
@@ -141,14 +141,14 @@ def rewards(model: Any, pictures: Any, chosen: list[int], texts: list[str]) -> A
     from hoi_assets.tinyworld.weights.pictures import as_float
     from hoi_assets.tinyworld.weights.tokenizers import token_ids
 
-    ids, mask = token_ids(bert_tokenizer(), texts)
+    ids, mask = token_ids(bert_tokenizer(), texts, device=pictures.pixels.device)
     values = []
     with torch.inference_mode():
         for start in range(0, len(chosen), 64):
             part = slice(start, start + 64)
             pixels = as_float(pictures.pixels[chosen[part]])
             values.append(reward(model["blip"], model["head"], pixels, ids[part], mask[part]))
-    return torch.cat(values)
+    return torch.cat(values).cpu()
 
 
 def measure(model: Any, pictures: Any, seed: int = 0, count: int = 1200) -> dict[str, float]:

@@ -32,12 +32,13 @@ class Trained:
     loss: float
 
 
-def autocast() -> Any:
-    """bf16 where the CPU multiplies tiles of it (elsewhere it is slower than fp32), else fp32."""
+def autocast(device: Any = "cpu") -> Any:
+    """bf16 on a GPU, and on a CPU that multiplies tiles of it; elsewhere fp32 is faster."""
     import torch
 
-    fast = torch.cpu._is_amx_tile_supported()
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=fast)
+    kind = torch.device(device).type
+    fast = kind != "cpu" or torch.cpu._is_amx_tile_supported()
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=fast)
 
 
 def compiled(module: Any, recipe: Recipe) -> Any:
@@ -58,11 +59,11 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * (recipe.final_share + (1 - recipe.final_share) * cosine)
 
 
-def validation_loss(loss_of: Loss, batches: int = 8) -> float:
+def validation_loss(loss_of: Loss, device: Any = "cpu", batches: int = 8) -> float:
     """Mean loss over fixed draws."""
     import torch
 
-    with torch.inference_mode(), autocast():
+    with torch.inference_mode(), autocast(device):
         total = sum(float(loss_of(torch.Generator().manual_seed(n))) for n in range(batches))
     return total / batches
 
@@ -92,6 +93,7 @@ def fit(
 
     folder.mkdir(parents=True, exist_ok=True)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    device = parameters[0].device
     optimizers = _optimizers(model, recipe)
     average = None
     if recipe.ema_decay is not None:
@@ -107,7 +109,7 @@ def fit(
             log(f"{recipe.name}: stopped by --max-minutes {max_minutes:g} at step {step}")
             break
         generator = _generators(recipe, step)
-        with autocast():
+        with autocast(device):
             loss = loss_of(generator)
         for optimizer in optimizers:
             optimizer.zero_grad()
@@ -229,7 +231,7 @@ def _restore(
     path = folder / STATE_FILE
     if not path.is_file():
         return 0, 0.0, 0.0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     if state["recipe"] != recipe.digest:
         raise HoiError(
             f"{path} is a checkpoint of recipe {state['recipe']}, {recipe.name} is {recipe.digest}",

@@ -68,6 +68,11 @@ class Pictures:
         dense = None if self.dense is None else self.dense[chosen]
         return Pictures([self.rows[i] for i in chosen], self.pixels[chosen], self.grips, dense)
 
+    def to(self, device: str) -> "Pictures":
+        """The same pictures with their tensors on `device`."""
+        dense = None if self.dense is None else self.dense.to(device)
+        return Pictures(self.rows, self.pixels.to(device), self.grips, dense)
+
     def joined(self, other: "Pictures") -> "Pictures":
         """These and `other`; both with dense truth, or both without."""
         import torch
@@ -221,7 +226,7 @@ def as_bytes(pixels: Any) -> Any:
 
 def as_images(pixels: Any) -> list[Image.Image]:
     """uint8 pixels (N, 3, H, W) as PIL pictures."""
-    return [Image.fromarray(array) for array in pixels.permute(0, 2, 3, 1).numpy()]
+    return [Image.fromarray(array) for array in pixels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
 def draw_indices(count: int, size: int, generator: Any) -> list[int]:
@@ -262,4 +267,4 @@ def brightened(pixels: Any, generator: Any) -> Any:
 
     gain = 1 + 0.15 * (2 * torch.rand(len(pixels), 1, 1, 1, generator=generator) - 1)
     offset = 0.1 * (2 * torch.rand(len(pixels), 1, 1, 1, generator=generator) - 1)
-    return (pixels * gain + offset).clamp(-1, 1)
+    return (pixels * gain.to(pixels.device) + offset.to(pixels.device)).clamp(-1, 1)

@@ -26,6 +26,8 @@ class Run:
         world: folder of pictures; out: folder of the models; state: folder of checkpoints.
         go_on: continue from the stored weights instead of fresh ones; the card says so.
         interactions: folder of the interaction scenes, where that is not the world.
+        device: of models and pictures; random numbers come from the CPU's generator, so they are
+            the same on every device.
     """
 
     world: Path
@@ -37,6 +39,7 @@ class Run:
     recipes: dict[str, Recipe] | None = None
     go_on: bool = False
     interactions: Path | None = None
+    device: str = "cpu"
 
     def recipe(self, name: str) -> Recipe:
         """The recipe called `name`."""
@@ -46,9 +49,9 @@ class Run:
         """Pictures to learn from, and held out; the same ones when the training is resumed."""
         apart = self.interactions if recipe.split in INTERACTION_SPLITS else None
         folder = apart or self.world
-        found = read_pictures(folder, recipe.split, self.state / recipe.name).halves()
-        self.log(f"{recipe.name}: {len(found[0])} pictures, {len(found[1])} held out")
-        return found
+        learnt, held = read_pictures(folder, recipe.split, self.state / recipe.name).halves()
+        self.log(f"{recipe.name}: {len(learnt)} pictures, {len(held)} held out")
+        return learnt.to(self.device), held.to(self.device)
 
     def fit(
         self,
@@ -59,7 +62,7 @@ class Run:
     ) -> Trained:
         """Train by the one loop."""
         return fit(
-            model,
+            model.to(self.device),
             loss,
             recipe,
             self.state / recipe.name,
@@ -72,7 +75,7 @@ class Run:
     def start(self, name: str, fresh: Callable[[], Any], stored: Callable[[Path], Any]) -> Any:
         """The model to train, ready to learn, and its origin, for the card."""
         if not self.go_on:
-            return fresh(), ""
+            return fresh().to(self.device), ""
         kept = self.state / name / ORIGIN_FILE
         if not kept.is_file():
             # Kept beside the checkpoint: the stored card becomes this training's own.
@@ -82,7 +85,8 @@ class Run:
             )
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(f"{origin} {old.note}".strip(), encoding="utf-8")
-        return stored(self.out / name).train().requires_grad_(True), kept.read_text("utf-8")
+        model = stored(self.out / name).to(self.device)
+        return model.train().requires_grad_(True), kept.read_text("utf-8")
 
     def store(self, name: str, card: Card, write: Callable[[Path], None]) -> None:
         """Put a model and its card in place."""
@@ -100,7 +104,7 @@ def pictures_as_shown(run: Run, recipe: Recipe) -> tuple[Pictures, Pictures, str
     """Pictures to learn from (mirrored too) and held out, as rendered and as the generator shows
     them, and a note for the card."""
     learnt, held = run.pictures(recipe)
-    pipeline, folder = sdxl.stored(run.out / "sdxl"), run.state / "views"
+    pipeline, folder = sdxl.stored(run.out / "sdxl").to(run.device), run.state / "views"
     plain, noisy = int(recipe["through_vae"]), int(recipe["renoised"])
     learnt = with_views(learnt, pipeline, plain, noisy, folder, run.log)
     held = with_views(held, pipeline, plain // 10, noisy // 10, folder, run.log)

@@ -249,21 +249,23 @@ def loss_of(model: Any, pipeline: Any, pictures: Any, recipe: Any) -> Any:
 
     count = int(recipe["wordings"])
     flat = [text for texts in prompt_variants(pictures, count) for text in texts]
-    ids, _ = token_ids(pipeline.tokenizer, [*flat, ""], MAX_LENGTH)
-    ids_2, _ = token_ids(pipeline.tokenizer_2, [*flat, ""], MAX_LENGTH)
-    clean = encode(pipeline.vae, pictures.pixels)[0] * pipeline.vae.config.scaling_factor
+    device = pictures.pixels.device
+    ids, _ = token_ids(pipeline.tokenizer, [*flat, ""], MAX_LENGTH, device)
+    ids_2, _ = token_ids(pipeline.tokenizer_2, [*flat, ""], MAX_LENGTH, device)
+    vae = pipeline.vae.to(device)
+    clean = encode(vae, pictures.pixels)[0] * vae.config.scaling_factor
     draw = _picture_sampler(pictures, recipe)
 
     def loss(generator: Any) -> Any:
         chosen = draw(generator)
         said = torch.randint(count, (len(chosen),), generator=generator)
         dropped = torch.rand(len(chosen), generator=generator) < recipe["caption_dropout"]
-        text = torch.where(dropped, len(flat), torch.tensor(chosen) * count + said)
+        text = torch.where(dropped, len(flat), torch.tensor(chosen) * count + said).to(device)
         latents = clean[chosen]
-        noise = torch.randn(latents.shape, generator=generator)
+        noise = torch.randn(latents.shape, generator=generator).to(device)
         times = compute_density_for_timestep_sampling(
             "logit_normal", len(chosen), logit_mean=0.0, logit_std=1.0, generator=generator
-        )
+        ).to(device)
         share = times.view(-1, 1, 1, 1)
         embeds, pooled = encode_text(
             model["text_encoder"], model["text_encoder_2"], ids[text], ids_2[text]

@@ -12,14 +12,14 @@ TIME_ID_WIDTH = 32
 TIME_IDS = (IMAGE_SIZE, IMAGE_SIZE, 0, 0, IMAGE_SIZE, IMAGE_SIZE)
 
 
-def build_unet() -> Any:
+def build_unet(latent_channels: int = LATENT_CHANNELS) -> Any:
     """A fresh UNet2DConditionModel for the two text encoders below."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
         block_out_channels=(64, 96, 128),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -78,20 +78,21 @@ def noise_schedule() -> Any:
     )
 
 
-def build_pipeline() -> Any:
-    """A fresh StableDiffusionXLPipeline."""
+def build_pipeline(vae: Any = None) -> Any:
+    """A fresh StableDiffusionXLPipeline over `vae`; None: over a fresh one."""
     from diffusers import StableDiffusionXLPipeline
 
     first, second = clip_tokenizer(), clip_tokenizer(pad_token="!")
     text_encoder, _ = build_text_encoders(first)
     _, text_encoder_2 = build_text_encoders(second)
+    vae = vae or build_vae()
     return StableDiffusionXLPipeline(
-        vae=build_vae(),
+        vae=vae,
         text_encoder=text_encoder,
         text_encoder_2=text_encoder_2,
         tokenizer=first,
         tokenizer_2=second,
-        unet=build_unet(),
+        unet=build_unet(vae.config.latent_channels),
         scheduler=noise_schedule(),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
@@ -105,7 +106,7 @@ def stored(folder: Path) -> Any:
         HoiError: nothing is stored there.
     """
     import torch
-    from diffusers import StableDiffusionXLPipeline
+    from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 
     if not (folder / "model_index.json").is_file():
         raise HoiError(
@@ -115,10 +116,11 @@ def stored(folder: Path) -> Any:
     found = StableDiffusionXLPipeline.from_pretrained(
         folder, dtype=torch.float32, add_watermarker=False
     )
-    pipeline = build_pipeline()
-    for part in ("vae", "unet", "text_encoder", "text_encoder_2"):
+    vae = AutoencoderKL.from_config(dict(found.vae.config))
+    vae.load_state_dict(found.vae.state_dict())
+    pipeline = build_pipeline(vae)
+    for part in ("unet", "text_encoder", "text_encoder_2"):
         getattr(pipeline, part).load_state_dict(getattr(found, part).state_dict())
-    pipeline.vae.register_to_config(scaling_factor=found.vae.config.scaling_factor)
     return pipeline
 
 
@@ -183,41 +185,40 @@ def loss_of(model: Any, pipeline: Any, pictures: Any, recipe: Any) -> Any:
 
     count = int(recipe["wordings"])
     flat = [text for texts in caption_variants(pictures, count) for text in texts]
-    ids, _ = token_ids(pipeline.tokenizer, flat)
-    ids_2, _ = token_ids(pipeline.tokenizer_2, flat)
-    clean = encode(pipeline.vae, pictures.pixels)[0] * pipeline.vae.config.scaling_factor
-    signal = torch.from_numpy(_alphas_cumprod(pipeline))
+    device = pictures.pixels.device
+    ids, _ = token_ids(pipeline.tokenizer, flat, device=device)
+    ids_2, _ = token_ids(pipeline.tokenizer_2, flat, device=device)
+    vae = pipeline.vae.to(device)
+    clean = encode(vae, pictures.pixels)[0] * vae.config.scaling_factor
+    signal = pipeline.scheduler.alphas_cumprod.float().to(device)
 
     def loss(generator: Any) -> Any:
         chosen = draw_indices(len(pictures), recipe.batch_size, generator)
         said = torch.randint(count, (len(chosen),), generator=generator)
-        text = torch.tensor(chosen) * count + said
+        text = (torch.tensor(chosen) * count + said).to(device)
         latents = clean[chosen]
-        noise = torch.randn(latents.shape, generator=generator)
-        steps = torch.randint(len(signal), (len(chosen),), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator).to(device)
+        steps = torch.randint(len(signal), (len(chosen),), generator=generator).to(device)
         alpha = signal[steps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         embeds, pooled = encode_text(
             model["text_encoder"], model["text_encoder_2"], ids[text], ids_2[text]
         )
         kept = torch.rand(len(chosen), generator=generator) >= recipe["caption_dropout"]
+        kept = kept.to(device)
         predicted = model["unet"](
             noisy,
             steps,
             encoder_hidden_states=embeds * kept.view(-1, 1, 1),
             added_cond_kwargs={
                 "text_embeds": pooled * kept.view(-1, 1),
-                "time_ids": torch.tensor([TIME_IDS] * len(chosen)).float(),
+                "time_ids": torch.tensor([TIME_IDS] * len(chosen)).float().to(device),
             },
         ).sample
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
         return (predicted.float() - velocity).square().mean()
 
     return loss
-
-
-def _alphas_cumprod(pipeline: Any) -> Any:
-    return pipeline.scheduler.alphas_cumprod.float().numpy()
 
 
 def generate(

@@ -59,9 +59,10 @@ def bert_tokenizer(
 
 
 def token_ids(
-    tokenizer: Any, texts: Sequence[str], max_length: int = MAX_LENGTH
+    tokenizer: Any, texts: Sequence[str], max_length: int = MAX_LENGTH, device: Any = "cpu"
 ) -> tuple[Any, Any]:
-    """Ids and attention mask, both int64 (N, max_length), padded and cut as the pipelines do."""
+    """Ids and attention mask on `device`, both int64 (N, max_length), padded and cut as the
+    pipelines do."""
     encoded = tokenizer(
         list(texts),
         padding="max_length",
@@ -69,7 +70,7 @@ def token_ids(
         max_length=max_length,
         return_tensors="pt",
     )
-    return encoded["input_ids"], encoded["attention_mask"]
+    return encoded["input_ids"].to(device), encoded["attention_mask"].to(device)
 
 
 def _byte_symbols() -> list[str]:

@@ -12,6 +12,7 @@ from hoi_assets.tinyworld.weights.train_generators import (
     train_decoder,
     train_sd3,
     train_sdxl,
+    train_sdxl16,
     train_vae,
     train_vae16,
 )
@@ -90,4 +91,8 @@ STAGES: dict[str, Callable[[Run], None]] = {
 }
 
 # Models of the coming edition: trained only when named, as nothing of this edition uses them.
-COMING: dict[str, Callable[[Run], None]] = {"vae16": train_vae16, "vilt8": train_vilt8}
+COMING: dict[str, Callable[[Run], None]] = {
+    "vae16": train_vae16,
+    "sdxl16": train_sdxl16,
+    "vilt8": train_vilt8,
+}

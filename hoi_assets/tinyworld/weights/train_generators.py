@@ -1,6 +1,7 @@
 """Trains the models that draw: VAE, SDXL and SD3."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def train_vae(run: Run) -> None:
     recipe = run.recipe("vae")
     model = vae.build_vae()
     vae.start_from_averages(model)
+    model.to(run.device)
     learnt, held = run.pictures(recipe)
     both = learnt.joined(learnt.mirrored())
     trained = run.fit(model, vae.loss_of(model, both, recipe), recipe)
@@ -35,7 +37,7 @@ def train_decoder(run: Run) -> None:
     """The stored VAE's decoder goes on alone; latents, hence the UNet above them, stay valid."""
     recipe = run.recipe("decoder")
     whole = read_card(run.out / "sdxl" / "vae")
-    model = sdxl.stored(run.out / "sdxl").vae
+    model = sdxl.stored(run.out / "sdxl").vae.to(run.device)
     learnt, held = run.pictures(recipe)
     both = learnt.joined(learnt.mirrored())
     model.encoder.requires_grad_(False)
@@ -78,7 +80,7 @@ def train_vae16(run: Run) -> None:
 
     def fresh() -> Any:
         started = vae16.build_vae16()
-        vae16_start.start_from_components(started, learnt.pixels[:512])
+        vae16_start.start_from_components(started, learnt.pixels[:512].cpu())
         return started
 
     model, origin = run.start("vae16", fresh, vae16.stored)
@@ -95,41 +97,62 @@ def train_vae16(run: Run) -> None:
 
 def train_sdxl(run: Run) -> None:
     """UNet and text encoders on the noisy stream, over the stored VAE."""
-    recipe = run.recipe("sdxl")
-    pipeline, origin = _start_sdxl(run)
+    folder = run.out / "sdxl"
+    pipeline = sdxl.stored(folder)
+    if not run.go_on:
+        fresh = sdxl.build_pipeline()
+        fresh.register_modules(vae=pipeline.vae)
+        pipeline = fresh
+    _train_sdxl(run, "sdxl", pipeline, folder / "vae", lambda: sdxl.stored(folder).vae)
+
+
+def train_sdxl16(run: Run) -> None:
+    """The same over the autoencoder of the coming edition."""
+    first_stage = run.out / "vae16"
+    pipeline = (
+        sdxl.stored(run.out / "sdxl16")
+        if run.go_on
+        else sdxl.build_pipeline(vae16.stored(first_stage))
+    )
+    _train_sdxl(run, "sdxl16", pipeline, first_stage, lambda: vae16.stored(first_stage))
+
+
+def _train_sdxl(
+    run: Run, name: str, pipeline: Any, vae_folder: Path, vae_now: Callable[[], Any]
+) -> None:
+    """Train `pipeline`; the VAE and its card are stored beside it.
+
+    Args:
+        vae_now: reads the VAE again: its decoder may have gone on since this training began.
+    """
+    recipe = run.recipe(name)
+    model, origin = run.start(
+        name, lambda: sdxl.trainable(pipeline), lambda folder: sdxl.trainable(pipeline)
+    )
     learnt, held = run.pictures(recipe)
-    model = sdxl.trainable(pipeline)
     loss = sdxl.loss_of(model, pipeline, learnt.joined(learnt.mirrored()), recipe)
     undropped = recipe.having(caption_dropout=0.0)
 
     def store(trained: Trained) -> None:
         kept = copy.deepcopy(pipeline)
-        # The decoder may have gone on since this training began.
-        kept.register_modules(vae=sdxl.stored(run.out / "sdxl").vae)
-        first_stage = read_card(run.out / "sdxl" / "vae")
+        kept.register_modules(vae=vae_now())
+        first_stage = read_card(vae_folder)
         for part in ("unet", "text_encoder", "text_encoder_2"):
             round_to_stored(getattr(kept, part))
-        found = validation_loss(sdxl.loss_of(sdxl.trainable(kept), kept, held, undropped))
-        quality = {"validation_loss": found, "training_loss": trained.loss}
+        loss = sdxl.loss_of(sdxl.trainable(kept), kept, held, undropped)
+        quality = {
+            "validation_loss": validation_loss(loss, run.device),
+            "training_loss": trained.loss,
+        }
         card = make_card(recipe, trained, learnt, held, model, quality, origin)
 
         def write(folder: Path) -> None:
             sdxl.save(kept, folder)
             write_card(folder / "vae", first_stage)
 
-        run.store("sdxl", card, write)
+        run.store(name, card, write)
 
     store(run.fit(model, loss, recipe, store))
-
-
-def _start_sdxl(run: Run) -> tuple[Any, str]:
-    """The pipeline to train, over the stored VAE."""
-    stored, fresh = sdxl.stored(run.out / "sdxl"), sdxl.build_pipeline()
-    fresh.register_modules(vae=stored.vae)
-    model, origin = run.start(
-        "sdxl", lambda: sdxl.trainable(fresh), lambda folder: sdxl.trainable(stored)
-    )
-    return (stored if model["unet"] is stored.unet else fresh), origin
 
 
 def train_sd3(run: Run) -> None:
@@ -148,7 +171,8 @@ def train_sd3(run: Run) -> None:
         kept = copy.deepcopy(pipeline)
         for part in ("transformer", "text_encoder", "text_encoder_2"):
             round_to_stored(getattr(kept, part))
-        found = validation_loss(sd3.loss_of(sd3.trainable(kept), kept, held, undropped))
+        loss = sd3.loss_of(sd3.trainable(kept), kept, held, undropped)
+        found = validation_loss(loss, run.device)
         quality = {"validation_loss": found, "training_loss": trained.loss}
         notes = join_notes(origin, note)
         card = make_card(recipe, trained, learnt, held, model, quality, notes)
@@ -178,4 +202,4 @@ def interaction_pictures(run: Run, recipe: Recipe) -> tuple[Pictures, Pictures, 
         f"SDXL, recipe {read_card(run.out / 'sdxl' / 'vae').recipe_digest}; the text encoders "
         "began as its."
     )
-    return learnt.joined(poses), held.joined(held_poses), note
+    return learnt.joined(poses).to(run.device), held.joined(held_poses).to(run.device), note

@@ -115,7 +115,7 @@ def _train_answers(run: Run, name: str) -> None:
 
     model, origin = run.start(name, fresh, lambda folder: load_vqa(folder).model)
     learnt, held = run.pictures(recipe)
-    pipeline, views = sdxl.stored(run.out / "sdxl"), run.state / "views"
+    pipeline, views = sdxl.stored(run.out / "sdxl").to(run.device), run.state / "views"
     shown = with_views(learnt, pipeline, int(recipe["through_vae"]), 0, views, run.log)
     whole = vqa.trainable(model)
     trained = run.fit(whole, vqa.loss_of(whole, shown.joined(shown.mirrored()), recipe), recipe)

@@ -85,7 +85,7 @@ def truth_loss(logits: Any, truth: dict[str, Any], chosen: Sequence[int]) -> Any
 
     where, logits = spans(), logits.float()
     defects = functional.binary_cross_entropy_with_logits(
-        logits[:, where["defect"]], truth["defect"][chosen]
+        logits[:, where["defect"]], truth["defect"][chosen].to(logits.device)
     )
     return 4 * defects + claim_loss(logits, {kind: truth[kind][chosen] for kind in KINDS})
 
@@ -110,7 +110,8 @@ def claim_loss(logits: Any, claims: dict[str, Any]) -> Any:
     from torch.nn import functional
 
     where, logits = spans(), logits.float()
-    return sum(functional.cross_entropy(logits[:, where[kind]], claims[kind]) for kind in KINDS)
+    wanted = {kind: claims[kind].to(logits.device) for kind in KINDS}
+    return sum(functional.cross_entropy(logits[:, where[kind]], wanted[kind]) for kind in KINDS)
 
 
 # --- interaction scenes ---------------------------------------------------------------------------
@@ -159,7 +160,7 @@ def plan_loss(logits: Any, truth: dict[str, Any], chosen: Sequence[int]) -> Any:
 
     widths = plan_widths()
     read = dict(zip(widths, logits.float().split(list(widths.values()), dim=1), strict=True))
-    wanted = {kind: truth[kind][list(chosen)] for kind in widths}
+    wanted = {kind: truth[kind][list(chosen)].to(logits.device) for kind in widths}
     found = [
         # A few of many are there: the mean over all would hardly count.
         4 * functional.binary_cross_entropy_with_logits(read[kind], wanted[kind])

@@ -37,7 +37,7 @@ def loss_of(vae: Any, pictures: Any, recipe: Any) -> Any:
         chosen = draw_indices(len(pictures), recipe.batch_size, generator)
         pixels = as_float(pictures.pixels[chosen])
         posterior = vae.encode(pixels).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator)
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(pixels.device)
         drawn = vae.decode(posterior.mean + posterior.std * noise).sample.float()
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         kl = (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
@@ -56,7 +56,7 @@ def decoder_loss_of(vae: Any, pictures: Any, recipe: Any) -> Any:
 
     def loss(generator: Any) -> Any:
         chosen = draw_indices(len(pictures), recipe.batch_size, generator)
-        noise = torch.randn((len(chosen), *means.shape[1:]), generator=generator)
+        noise = torch.randn((len(chosen), *means.shape[1:]), generator=generator).to(means.device)
         drawn = vae.decode(means[chosen] + deviations[chosen] * noise).sample.float()
         return _distance(drawn, as_float(pictures.pixels[chosen]), recipe)
 
@@ -112,7 +112,7 @@ def encode(vae: Any, pixels: Any, batch_size: int = 64) -> tuple[Any, Any]:
     from hoi_assets.tinyworld.weights.pictures import as_float
 
     means, deviations = [], []
-    with torch.inference_mode(), autocast():
+    with torch.inference_mode(), autocast(pixels.device):
         for batch in pixels.split(batch_size):
             posterior = vae.encode(as_float(batch)).latent_dist
             means.append(posterior.mean.float())
@@ -127,7 +127,7 @@ def decode(vae: Any, latents: Any, batch_size: int = 64) -> Any:
     from hoi_assets.tinyworld.weights.loop import autocast
     from hoi_assets.tinyworld.weights.pictures import as_bytes
 
-    with torch.inference_mode(), autocast():
+    with torch.inference_mode(), autocast(latents.device):
         return torch.cat([as_bytes(vae.decode(b).sample) for b in latents.split(batch_size)])
 
 

@@ -67,7 +67,7 @@ def loss_of(vae: Any, pixels: Any, recipe: Any) -> Any:
         size = int(recipe["crop_px"])
         real = as_float(draw_crops(pixels, recipe.batch_size, size, generator))
         posterior = vae.encode(real).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator)
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(real.device)
         drawn = vae.decode(posterior.mean + posterior.std * noise).sample.float()
         difference = drawn - real
         gradients = sum(difference.diff(dim=dim).abs().mean() for dim in (-1, -2))

@@ -35,11 +35,11 @@ def with_views(
     key = digest([pictures.digest, through_vae, renoised, _fingerprint(pipeline)])[:16]
     path = folder / f"views-{key}.safetensors"
     if path.is_file():
-        pixels = load_file(path)["pixels"]
+        pixels = load_file(path)["pixels"].to(pictures.pixels.device)
     else:
         pixels = _compute(pictures, pipeline, plain, noisy, log)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({"pixels": pixels}, path)
+        save_file({"pixels": pixels.cpu()}, path)
     shown = pictures.take([*plain, *noisy]).shown_as(pixels)
     views = ["vae"] * len(plain) + ["renoised"] * len(noisy)
     return _labelled(pictures, ["render"] * len(pictures)).joined(_labelled(shown, views))
@@ -88,26 +88,27 @@ def _renoise(pictures: Pictures, pipeline: Any, strength: float, generator: Any)
 
     from hoi_assets.tinyworld.weights.loop import autocast
 
-    signal = pipeline.scheduler.alphas_cumprod.float()
+    device = pictures.pixels.device
+    signal = pipeline.scheduler.alphas_cumprod.float().to(device)
     scale = pipeline.vae.config.scaling_factor
     latents = encode(pipeline.vae, pictures.pixels)[0] * scale
     texts = [pictures.true_caption(index, None) for index in range(len(pictures))]
     count = len(texts)
     first = int(strength * len(signal))
     times = [round(first * (DENOISING_STEPS - n) / DENOISING_STEPS) for n in range(DENOISING_STEPS)]
-    noise = torch.randn(latents.shape, generator=generator)
-    with torch.inference_mode(), autocast():
+    noise = torch.randn(latents.shape, generator=generator).to(device)
+    with torch.inference_mode(), autocast(device):
         embeds, pooled = encode_text(
             pipeline.text_encoder,
             pipeline.text_encoder_2,
-            token_ids(pipeline.tokenizer, texts)[0],
-            token_ids(pipeline.tokenizer_2, texts)[0],
+            token_ids(pipeline.tokenizer, texts, device=device)[0],
+            token_ids(pipeline.tokenizer_2, texts, device=device)[0],
         )
         conditions = {
             "encoder_hidden_states": torch.cat([torch.zeros_like(embeds), embeds]),
             "added_cond_kwargs": {
                 "text_embeds": torch.cat([torch.zeros_like(pooled), pooled]),
-                "time_ids": torch.tensor([TIME_IDS] * 2 * count).float(),
+                "time_ids": torch.tensor([TIME_IDS] * 2 * count).float().to(device),
             },
         }
         noisy = signal[first].sqrt() * latents + (1 - signal[first]).sqrt() * noise
@@ -117,6 +118,6 @@ def _renoise(pictures: Pictures, pipeline: Any, strength: float, generator: Any)
             velocity = without + GUIDANCE_SCALE * (under - without)
             kept, lost = signal[now].sqrt(), (1 - signal[now]).sqrt()
             clean, noise = kept * noisy - lost * velocity, kept * velocity + lost * noisy
-            left = signal[after] if after is not None else torch.ones(())
+            left = signal[after] if after is not None else torch.ones_like(signal[0])
             noisy = left.sqrt() * clean + (1 - left).sqrt() * noise
     return decode(pipeline.vae, noisy / scale)

@@ -102,12 +102,12 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
     def loss(generator: Any) -> Any:
         pairs = sampler.sample(recipe.batch_size, generator)
         pixels = jitter(as_float(pictures.pixels[pairs.chosen]), generator)
-        ids, mask = token_ids(tokenizer, pairs.texts)
+        ids, mask = token_ids(tokenizer, pairs.texts, device=pixels.device)
         logits = pair_logits(model["vilt"], pixels, ids, mask).float()
-        wanted = torch.tensor([not spoilt for spoilt in pairs.spoilt]).float()
+        wanted = torch.tensor([not spoilt for spoilt in pairs.spoilt]).to(logits)
         fidelity = functional.binary_cross_entropy_with_logits(logits[:, 0], wanted)
-        true = torch.tensor([lie is None for lie in pairs.lies]).float()
-        has_text = torch.tensor(pairs.has_text).float()
+        true = torch.tensor([lie is None for lie in pairs.lies]).to(logits)
+        has_text = torch.tensor(pairs.has_text).to(logits)
         alignment = functional.binary_cross_entropy_with_logits(logits[:, 1], true, weight=has_text)
         read = reader_loss(model["reader"](pooled["now"]), truth, pairs.chosen, pairs.claims)
         return fidelity + alignment + recipe["reader_weight"] * read
@@ -127,14 +127,14 @@ def measure(model: Any, pictures: Any, seed: int = 0, count: int = 1200) -> dict
 
     sampler = PairSampler(pictures, spoilt_share=0.4, lie_share=0.5)
     pairs = sampler.sample(count, torch.Generator().manual_seed(seed))
-    ids, mask = token_ids(bert_tokenizer(), pairs.texts)
+    ids, mask = token_ids(bert_tokenizer(), pairs.texts, device=pictures.pixels.device)
     rows = []
     with torch.inference_mode():
         for start in range(0, count, 64):
             part = slice(start, start + 64)
             pixels = as_float(pictures.pixels[pairs.chosen[part]])
             rows.append(pair_logits(model, pixels, ids[part], mask[part]))
-    logits = torch.cat(rows).numpy()
+    logits = torch.cat(rows).cpu().numpy()
     lies = np.array([lie or "" for lie in pairs.lies])
     found = {
         "fidelity_auc": roc_area([not spoilt for spoilt in pairs.spoilt], logits[:, 0]),

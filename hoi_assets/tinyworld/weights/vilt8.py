@@ -94,19 +94,19 @@ def loss_of(models: Any, pictures: Any, recipe: Any) -> Any:
         moves = draw_moves(recipe.batch_size, generator)
         pixels = moved(as_float(pictures.pixels[pairs.chosen]), moves)
         dense = moved(pictures.dense[pairs.chosen], moves)
-        ids, mask = token_ids(tokenizer, pairs.texts)
+        ids, mask = token_ids(tokenizer, pairs.texts, device=pixels.device)
         pooled, patches = features(models["vilt"], brightened(pixels, generator), ids, mask)
         out = read_features(models["vilt"], models["defects"], pooled, patches)
         logits = out.logits.float()
-        wanted = torch.tensor([not spoilt for spoilt in pairs.spoilt]).float()
+        wanted = torch.tensor([not spoilt for spoilt in pairs.spoilt]).to(logits)
         fidelity = functional.binary_cross_entropy_with_logits(logits[:, 0], wanted)
-        true = torch.tensor([lie is None for lie in pairs.lies]).float()
-        has_text = torch.tensor(pairs.has_text).float()
+        true = torch.tensor([lie is None for lie in pairs.lies]).to(logits)
+        has_text = torch.tensor(pairs.has_text).to(logits)
         alignment = functional.binary_cross_entropy_with_logits(logits[:, 1], true, weight=has_text)
         read = reader_loss(models["reader"](pooled), truth, pairs.chosen, pairs.claims)
         parts = part_loss(cell_logits(models["parts"], patches), dense)
         shares = cell_targets(dense, out.cells.shape[-1])[1]
-        defects = defect_loss(out.cells, out.kinds, shares, kinds[pairs.chosen]).mean()
+        defects = defect_loss(out.cells, out.kinds, shares, kinds[pairs.chosen].to(logits)).mean()
         return fidelity + alignment + recipe["reader_weight"] * read + parts + defects
 
     return loss
@@ -161,7 +161,7 @@ def _answers(models: Any, pictures: Any, texts: list[str]) -> tuple[Any, Any, An
     from hoi_assets.tinyworld.weights.pictures import as_float
     from hoi_assets.tinyworld.weights.tokenizers import token_ids
 
-    ids, mask = token_ids(bert_tokenizer(), texts)
+    ids, mask = token_ids(bert_tokenizer(), texts, device=pictures.pixels.device)
     answers = []
     with torch.inference_mode():
         for start in range(0, len(texts), 64):
@@ -170,6 +170,6 @@ def _answers(models: Any, pictures: Any, texts: list[str]) -> tuple[Any, Any, An
             answers.append(
                 pair_outputs(models["vilt"], models["defects"], pixels, ids[part], mask[part])
             )
-    logits = torch.cat([out.logits for out in answers]).numpy()
+    logits = torch.cat([out.logits for out in answers]).cpu().numpy()
     kinds = torch.cat([out.kinds for out in answers]).argmax(dim=1).tolist()
     return logits, torch.cat([out.cells for out in answers]), kinds

@@ -111,9 +111,10 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
     def loss(generator: Any) -> Any:
         asked = sampler.sample(recipe.batch_size, generator)
         pixels = jitter(as_float(pictures.pixels[asked.chosen]), generator)
-        ids, mask = token_ids(words, asked.texts, QUESTION_LENGTH)
+        ids, mask = token_ids(words, asked.texts, QUESTION_LENGTH, pixels.device)
         logits = pair_logits(model["vilt"], pixels, ids, mask).float()
         wanted = torch.tensor([LABELS.index(YES if yes else NO) for yes in asked.answers])
+        wanted = wanted.to(logits.device)
         answer = functional.cross_entropy(logits, wanted)
         read = model["reader"](pooled["now"]).float()
         there = torch.tensor(
@@ -122,7 +123,7 @@ def loss_of(model: Any, pictures: Any, recipe: Any) -> Any:
                 for index, triple in zip(asked.chosen, asked.triples, strict=True)
             ]
         )
-        part = functional.binary_cross_entropy_with_logits(read[:, -len(PARTS) :], there.float())
+        part = functional.binary_cross_entropy_with_logits(read[:, -len(PARTS) :], there.to(read))
         scene = plan_loss(read[:, : -len(PARTS)], truth, asked.chosen)
         return answer + recipe["parts_weight"] * part + recipe["reader_weight"] * scene
 
@@ -141,14 +142,15 @@ def measure(model: Any, pictures: Any) -> dict[str, float]:
 
     asked = list(_questions(pictures.rows))
     numbers = [number for number, *_ in asked]
-    ids, mask = token_ids(tokenizer(), [text for _, text, _, _ in asked], QUESTION_LENGTH)
+    texts, device = [text for _, text, _, _ in asked], pictures.pixels.device
+    ids, mask = token_ids(tokenizer(), texts, QUESTION_LENGTH, device)
     rows = []
     with torch.inference_mode():
         for start in range(0, len(asked), 64):
             part = slice(start, start + 64)
             pixels = as_float(pictures.pixels[numbers[part]])
             rows.append(pair_logits(model, pixels, ids[part], mask[part]))
-    logits = torch.cat(rows).float()
+    logits = torch.cat(rows).float().cpu()
     score = (logits[:, LABELS.index(YES)] - logits[:, LABELS.index(NO)]).numpy()
     truth = np.array([yes for *_, yes, _ in asked])
     kinds = np.array([kind for *_, kind in asked])

@@ -20,7 +20,6 @@ from hoi_assets.engines.vilt.verifier import (
     save_verifier,
     score_key,
     score_pairs,
-    truncated,
 )
 from hoi_assets.errors import HoiError
 from hoi_assets_tests.engines.small_judges import make_vilt, picture
@@ -117,11 +116,6 @@ def test_verifier_is_loaded_once_and_anew_when_its_files_change(tmp_path: Path) 
     assert load_verifier(folder) is first
     save_verifier(replace(first, temperature=(2.0, 2.0)), folder)
     assert load_verifier(folder).temperature == (2.0, 2.0)
-
-
-def test_long_texts_are_named(vilt_folder: Path) -> None:
-    verifier = load_verifier(vilt_folder)
-    assert truncated(verifier, ["a red ball", "red ball " * 10, "a"]) == [1]
 
 
 def test_missing_weights_are_named_with_folder_and_remedy(tmp_path: Path) -> None:

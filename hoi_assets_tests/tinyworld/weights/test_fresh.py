@@ -51,7 +51,7 @@ def test_clip_tells_texts_apart(fresh_weights: Path) -> None:
         ids = clip.tokenizer(list(CAPTIONS), padding=True, return_tensors="pt")
         first, second = clip.model.get_text_features(**ids).pooler_output
     assert (first - second).abs().max() > 1e-3
-    assert len(clip_scores(clip, [_noise_picture()] * 2, CAPTIONS).values) == 2
+    assert len(clip_scores(clip, [_noise_picture()] * 2, CAPTIONS)) == 2
 
 
 def test_vilt_has_two_named_heads(fresh_weights: Path) -> None:
@@ -68,7 +68,7 @@ def test_image_reward_scores_a_pair(fresh_weights: Path) -> None:
 
     BlipForImageTextRetrieval.from_pretrained(fresh_weights / "image_reward")
     model = load_image_reward(fresh_weights / "image_reward")
-    scores = image_reward_scores(model, [_noise_picture()] * 2, CAPTIONS).values
+    scores = image_reward_scores(model, [_noise_picture()] * 2, CAPTIONS)
     assert scores[0] != scores[1]
 
 

@@ -99,7 +99,7 @@ def test_learning_rate_warms_up_and_decays() -> None:
 
 STAGES = (
     *("vae", "decoder", "sdxl", "clip", "vilt", "image_reward", "examiner"),
-    *("sd3", "vqa", "component_examiner", "vae16", "vilt8"),
+    *("sd3", "vqa", "component_examiner", "vae16", "sdxl16", "vilt8"),
 )
 
 
@@ -228,9 +228,14 @@ def weights_of(folder: Path) -> bytes:
 
 def _cards(out: Path, recipe: Recipe) -> None:
     """Cards for fresh weights, as earlier stages would have left them."""
+    from hoi_assets.tinyworld.weights import vae16
     from hoi_assets.tinyworld.weights.card import Card, write_card
 
-    for folder, name in (("sdxl", "sdxl"), ("sdxl/vae", "vae"), ("examiner", "examiner")):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vae16.save(vae16.build_vae16(), out / "vae16")
+    named = (("sdxl", "sdxl"), ("sdxl/vae", "vae"), ("vae16", "vae16"), ("examiner", "examiner"))
+    for folder, name in named:
         card = Card(name, recipe.digest, "none", 0, 0, "", 0, 7, 7, 0, 0.0, "none", 0)
         write_card(out / folder, card)
 
