@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from hoi_assets.picture_marks import mark_png
 from hoi_assets.ppv.splits import SPLITS
 from hoi_assets.settings import Dataset
 from hoi_assets.store.disk import writing
@@ -46,7 +47,8 @@ def write_dataset_files(
 ) -> dict[str, int]:
     """Write `<folder>/data/<split>-00000.parquet` and on; a split without rows has no file.
 
-    Equal rows give equal bytes. Pictures of `ROWS_PER_GROUP` rows are in memory at a time.
+    Equal rows give equal bytes. Pictures carry the mark of AI generation; those of
+    `ROWS_PER_GROUP` rows are in memory at a time.
 
     Args:
         rows: with `split`, `prompt`, `pixels` and any of `DATASET_COLUMNS`.
@@ -94,7 +96,7 @@ def _write_split(
 
 
 def _record(row: Mapping[str, Any], read_image: Callable[[str], bytes]) -> dict[str, Any]:
-    image = {"bytes": read_image(row["pixels"]), "path": f"{row['image_id']}.png"}
+    image = {"bytes": mark_png(read_image(row["pixels"])), "path": f"{row['image_id']}.png"}
     return {
         "image": image,
         **{name: row.get(name) for name in DATASET_COLUMNS},

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_folder
+from hoi_assets.picture_marks import TRAINED, read_mark
 from hoi_assets.ppv import dataset_files
 from hoi_assets.ppv.dataset_files import dataset_arrow_schema
 from hoi_assets.ppv.image_duplicates import DuplicateImage, find_duplicate_images
@@ -202,6 +203,18 @@ def test_dataset_opens_with_plain_load_dataset(
     assert not kept
     own = datasets.Features(opened["train"].features)
     assert own == datasets.Features.from_arrow_schema(dataset_arrow_schema())
+
+
+def test_every_picture_of_the_dataset_carries_the_mark_of_ai_generation(
+    store: Store, tmp_path: Path
+) -> None:
+    package(store, tmp_path / "dataset")
+    cells = pl.concat(
+        pl.read_parquet(file, columns=["image"])
+        for file in (tmp_path / "dataset" / "data").glob("*.parquet")
+    )
+    marks = [read_mark(cell["bytes"]) for cell in cells["image"]]
+    assert marks == [TRAINED] * 24
 
 
 def test_every_accepted_verdict_is_kept_or_rejected_with_a_reason(
