@@ -12,6 +12,7 @@ from hoi_assets.cli.output import log_to_stderr, print_json
 from hoi_assets.cli.project import open_store_of_any_profile
 
 if TYPE_CHECKING:
+    from hoi_assets.export.c2pa import Signer
     from hoi_assets.export.folder import Exported
     from hoi_assets.progress import Log
 
@@ -42,6 +43,20 @@ Pool = Annotated[
     typer.Option(help="Pool of rendered scenes; default: instance_images.pool of the profile."),
 ]
 
+Certificate = Annotated[
+    Path | None,
+    typer.Option(
+        "--c2pa-certificate",
+        metavar="PEM",
+        help="Sign every picture with a C2PA manifest: the certificate with its chain; needs the "
+        "extra c2pa. Signed exports of equal versions differ in their bytes.",
+    ),
+]
+Key = Annotated[
+    Path | None,
+    typer.Option("--c2pa-key", metavar="PEM", help="The certificate's private key."),
+]
+
 commands = typer.Typer(
     help="Files that other tools open. An export is complete or absent; run again, it goes on "
     "where it was interrupted."
@@ -54,6 +69,8 @@ def dataset(
     push: Push = None,
     public: Public = False,
     as_json: AsJson = False,
+    certificate: Certificate = None,
+    key: Key = None,
     profile: Profile = None,
 ) -> None:
     """The dataset for Hugging Face `datasets`: Parquet with pictures, a card, and what was left
@@ -61,7 +78,9 @@ def dataset(
     from hoi_assets.export.dataset import export_dataset
 
     _do(
-        lambda to, log: export_dataset(open_store_of_any_profile(), to, log),
+        lambda to, log: export_dataset(
+            open_store_of_any_profile(), to, log, _signer(certificate, key)
+        ),
         folder,
         "dataset",
         push,
@@ -76,13 +95,17 @@ def webdataset(
     push: Push = None,
     public: Public = False,
     as_json: AsJson = False,
+    certificate: Certificate = None,
+    key: Key = None,
     profile: Profile = None,
 ) -> None:
     """The dataset as WebDataset shards (.tar), with what was left out."""
     from hoi_assets.export.shards import export_webdataset
 
     _do(
-        lambda to, log: export_webdataset(open_store_of_any_profile(), to, log),
+        lambda to, log: export_webdataset(
+            open_store_of_any_profile(), to, log, _signer(certificate, key)
+        ),
         folder,
         "dataset",
         push,
@@ -184,6 +207,18 @@ def _do(
     print(f"{made.folder}: {state}, {len(made.files)} files")
     if url:
         print(f"uploaded to {url}")
+
+
+def _signer(certificate: Path | None, key: Path | None) -> "Signer | None":
+    from hoi_assets.errors import HoiError
+    from hoi_assets.export.c2pa import Signer
+    from hoi_assets.settings import expand_user
+
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise HoiError("a C2PA manifest needs both files", "give --c2pa-certificate and --c2pa-key")
+    return Signer(expand_user(certificate), expand_user(key))
 
 
 def _pool(pool: Path | None) -> Path:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hoi_assets.export.c2pa import Sign, Signer, signed_by
 from hoi_assets.export.cards import dataset_card
 from hoi_assets.export.folder import Draft, Exported, Plan, export
 from hoi_assets.export.pairs import NUMBERS, PAIR_COLUMNS, Pairs, read_pairs
@@ -17,8 +18,13 @@ from hoi_assets.store.staging import parquet_bytes
 from hoi_assets.store.versions import Store
 
 
-def export_dataset(store: Store, folder: Path, log: Log = lambda _: None) -> Exported:
+def export_dataset(
+    store: Store, folder: Path, log: Log = lambda _: None, signer: Signer | None = None
+) -> Exported:
     """Export the dataset in force to `folder`.
+
+    Args:
+        signer: gives every picture a C2PA manifest; None: the mark in XMP alone.
 
     Raises:
         HoiError: there is no dataset, or as `folder.export`.
@@ -30,11 +36,11 @@ def export_dataset(store: Store, folder: Path, log: Log = lambda _: None) -> Exp
 
     def write(draft: Draft) -> None:
         for path in pairs.files:
-            draft.add(f"data/{path.name}", partial(_write, path))
+            draft.add(f"data/{path.name}", partial(_write, path, signer))
         add_left_out(pairs, draft)
         draft.add_text("README.md", dataset_card(pairs, "dataset"))
 
-    return export(folder, Plan("dataset", pairs.made_from), write, log)
+    return export(folder, Plan("dataset", pairs.made_from, signed_by(signer)), write, log)
 
 
 def add_left_out(pairs: Pairs, draft: Draft) -> None:
@@ -44,13 +50,13 @@ def add_left_out(pairs: Pairs, draft: Draft) -> None:
     draft.add_bytes("filter_rates/filter_rates.parquet", parquet_bytes(pairs.rates))
 
 
-def _write(source: Path, target: Path) -> None:
+def _write(source: Path, sign: Sign | None, target: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = _schema()
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
-        for rows in read_pairs(source):
+        for rows in read_pairs(source, sign):
             records = [
                 {**row, "image": {"bytes": row["png"], "path": f"{row['id']}.png"}} for row in rows
             ]

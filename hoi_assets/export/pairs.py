@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from hoi_assets.engines.vilt.verifier_statement import statements_by_version
+from hoi_assets.export.c2pa import Sign
 from hoi_assets.picture_marks import TRAINED, mark_png
 from hoi_assets.ppv.dataset_files import DATASET_COLUMNS
 from hoi_assets.store.tables import Column, Table
@@ -180,14 +181,15 @@ class Pairs:
         }
 
 
-def read_pairs(path: Path) -> Iterator[list[dict[str, Any]]]:
+def read_pairs(path: Path, sign: Sign | None = None) -> Iterator[list[dict[str, Any]]]:
     """The pairs of one of the dataset's files, `BATCH_ROWS` at a time: `PAIR_COLUMNS`, and `png`,
-    the marked picture. Pixels and captions are as they were published."""
+    the marked picture, signed where asked. Pixels and captions are as they were published."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(BATCH_ROWS):
-            yield [_exported(row) for row in batch.to_pylist()]
+            rows = [_exported(row) for row in batch.to_pylist()]
+            yield [row | {"png": sign(row["png"])} for row in rows] if sign else rows
 
 
 def _exported(row: dict[str, Any]) -> dict[str, Any]:
