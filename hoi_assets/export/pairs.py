@@ -69,7 +69,7 @@ def export_id(own_id: str) -> str:
 
     Example:
         >>> export_id("0123456789abcdef")
-        '0fcba8ecbd4cf1e95ad3'
+        '66a8150077c79d69b070'
     """
     return hashlib.sha256(f"hoi-export\n{own_id}".encode()).hexdigest()[:ID_DIGITS]
 
