@@ -29,10 +29,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         loaded = _load(Path(folder) / "sd3")
     prompts = [_prompt(number) for number in range(BATCH_SIZE)]
-    for draw in (_published, _ours):
+    for draw in (draw_published, draw_ours):
         draw(loaded, prompts[:1], WARM_UP_STEPS)
-    published = _per_prompt(loaded, _published, prompts[:PUBLISHED_PROMPTS])
-    ours = _per_prompt(loaded, _ours, prompts)
+    published = time_per_prompt(loaded, draw_published, prompts[:PUBLISHED_PROMPTS])
+    ours = time_per_prompt(loaded, draw_ours, prompts)
     report(
         "refine/four switch steps against the published procedure",
         f"{ours[0] / published[0]:.2f} of its time ({ours[0]:.2f} and {published[0]:.2f} s, "
@@ -66,7 +66,7 @@ def _prompt(number: int) -> tuple[str, str]:
     return sentence(plan), f"{sentence(plan)}, {first.subject} {first.relation} {first.object}"
 
 
-def _per_prompt(loaded: Any, draw: Any, prompts: list[tuple[str, str]]) -> tuple[float, float]:
+def time_per_prompt(loaded: Any, draw: Any, prompts: list[tuple[str, str]]) -> tuple[float, float]:
     """Seconds and denoiser evaluations a prompt, as the transformer itself counts them."""
     with _counted(loaded.pipe.transformer) as sizes:
         start = time.perf_counter()
@@ -89,7 +89,10 @@ def _counted(transformer: Any) -> Iterator[list[int]]:
         hook.remove()
 
 
-def _ours(loaded: Any, prompts: list[tuple[str, str]], steps: int = STEPS) -> None:
+def draw_ours(
+    loaded: Any, prompts: list[tuple[str, str]], steps: int = STEPS, side: int = SIDE
+) -> None:
+    """Initial images and their variants, all prompts in one batch."""
     from hoi_assets.engines.sd3.compute import initial_image_spec
     from hoi_assets.engines.sd3.redenoising import (
         Redenoising,
@@ -98,7 +101,7 @@ def _ours(loaded: Any, prompts: list[tuple[str, str]], steps: int = STEPS) -> No
     )
 
     rows = [
-        initial_image_spec(prompt, number, number, BATCH_SIZE, steps, GUIDANCE, SIDE, SIDE)
+        initial_image_spec(prompt, number, number, BATCH_SIZE, steps, GUIDANCE, side, side)
         for number, (prompt, _) in enumerate(prompts)
     ]
     begun = generate_initial_images(loaded, rows, BATCH_SIZE, SWITCH_STEPS)
@@ -111,7 +114,9 @@ def _ours(loaded: Any, prompts: list[tuple[str, str]], steps: int = STEPS) -> No
         raise SystemExit(f"{drawn} variants of {len(prompts)} prompts")
 
 
-def _published(loaded: Any, prompts: list[tuple[str, str]], steps: int = STEPS) -> None:
+def draw_published(
+    loaded: Any, prompts: list[tuple[str, str]], steps: int = STEPS, side: int = SIDE
+) -> None:
     """As the published code: the callback of step s switches to the corrected prompt."""
     import torch
 
@@ -140,8 +145,8 @@ def _published(loaded: Any, prompts: list[tuple[str, str]], steps: int = STEPS) 
                 num_inference_steps=steps,
                 guidance_scale=GUIDANCE,
                 max_sequence_length=length,
-                width=SIDE,
-                height=SIDE,
+                width=side,
+                height=side,
                 generator=torch.Generator().manual_seed(number),
                 callback_on_step_end=switch if step else None,
                 callback_on_step_end_tensor_inputs=["latents", "prompt_embeds"],

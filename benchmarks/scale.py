@@ -310,9 +310,7 @@ def packaging(home: Path, size: int) -> None:
     splits = split_by_base_prompt(pairs["base_prompt_id"], 0.1, 0.1)
     decided = _decide(pairs, {}, splits)
     with tempfile.TemporaryDirectory() as folder:
-        write_dataset_files(
-            Path(folder), decided, lambda name: store.images.path(name).read_bytes()
-        )
+        write_dataset_files(Path(folder), decided, store.images.png_bytes)
 
 
 def stale(home: Path, size: int) -> None:

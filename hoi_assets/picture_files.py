@@ -39,6 +39,7 @@ OTHER_FORMATS = {
 }
 # Tags of TIFF: reduced-resolution images are marked in the one, the other stands in each DNG.
 NEW_SUBFILE_TYPE, DNG_VERSION = 254, 50706
+EXIF_ORIENTATION = 274
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -65,6 +66,15 @@ def open_picture(path: Path, max_side_px: int = MAX_SIDE_PX) -> "Image.Image":
         if max(picture.size) > max_side_px:
             raise ValueError(f"{picture.width}x{picture.height} px, at most {max_side_px} a side")
         return as_rgb(picture)
+
+
+def picture_rotated(path: Path) -> bool:
+    """Whether a picture's EXIF tag turns it; no for what is no picture."""
+    try:
+        with _opened(path) as picture:
+            return picture.getexif().get(EXIF_ORIENTATION, 1) != 1
+    except ValueError:
+        return False
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections.abc import Sequence
 from pathlib import PurePath
 
 BYTE_ORDER_MARK = "\ufeff"
@@ -51,3 +52,25 @@ def _printable(sign: str) -> str:
     # A surrogate stands for a byte of the name.
     code = ord(sign) - 0xDC00 if 0xDC80 <= ord(sign) <= 0xDCFF else ord(sign)
     return f"\\x{code:02x}" if sign.isascii() or code != ord(sign) else f"\\u{code:04x}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text in columns; the first row is the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def shown_bytes(count: float) -> str:
+    """A number of bytes for people, in powers of ten.
+
+    >>> shown_bytes(950), shown_bytes(1_640_000), shown_bytes(27.4e9)
+    ('950 bytes', '1.64 MB', '27.4 GB')
+    """
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} bytes"

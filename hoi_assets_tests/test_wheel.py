@@ -144,8 +144,15 @@ def test_damaged_weights_are_asked_for_without_a_checkouts_commands(
         f"require_files(ModelRef(source={str(tmp_path / 'model')!r}), ['config.json'])"
     )
     message = installed.python("-c", code, check=False)
-    assert "config.json is missing" in message and "set HOI_DATA" in message
+    assert "config.json is missing" in message and "hoi models fetch" in message
     assert "git checkout" not in message
+    code = (
+        "from hoi_assets.store.weights import model_digest;"
+        "from hoi_assets.settings import ModelRef;"
+        "model_digest(ModelRef(source='data/models/tiny/clip'))"
+    )
+    message = installed.python("-c", code, check=False)
+    assert "set HOI_DATA" in message and "git checkout" not in message
 
 
 def test_commands_name_what_works_outside_of_a_checkout(installed: Installed) -> None:

@@ -17,7 +17,10 @@ from pathlib import Path
 from proofs.campaign import Campaign
 
 # Each is a module of this package with a constant CAMPAIGN.
-NAMES: tuple[str, ...] = ()
+NAMES: tuple[str, ...] = (
+    *("crash", "concurrency", "resources"),
+    *("planted_defects", "hostile", "properties"),
+)
 INTERRUPTED = 130
 
 

@@ -37,5 +37,16 @@ def studies(incomplete: str) -> list[str]:
     return _matching((folder.name for folder in study_folders(home_folder())), incomplete)
 
 
+def models(incomplete: str) -> list[str]:
+    """Names under `models` of the profile."""
+    from hoi_assets.settings import load_settings
+
+    try:
+        named = load_settings().models
+    except HoiError:
+        return []
+    return _matching((name for name, ref in named if ref is not None), incomplete)
+
+
 def _matching(names: Iterable[str], incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]

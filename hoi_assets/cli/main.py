@@ -1,7 +1,7 @@
 """The command line, `hoi`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -13,6 +13,8 @@ from hoi_assets.cli import (
     export,
     images,
     interacting,
+    models,
+    preflight,
     rate,
     run,
     score,
@@ -22,6 +24,12 @@ from hoi_assets.cli.output import warn
 from hoi_assets.errors import HoiError
 
 PROGRAM = "hoi"
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "close other programs, or lower the batch sizes and model_budget_gb of the profile, then run "
+    "again: finished work is not done twice",
+)
 
 app = typer.Typer(
     name=PROGRAM,
@@ -33,10 +41,11 @@ app = typer.Typer(
     # The interpreter's own traceback: rich's would show local variables, and so keys of endpoints.
     pretty_exceptions_enable=False,
 )
-for commands in (run, images, catalogue, score, development):
+for commands in (run, preflight, images, catalogue, score, development):
     app.add_typer(commands.commands)
 app.add_typer(interacting.commands, name="interacting", rich_help_panel=score.PANEL)
 app.add_typer(export.commands, name="export", rich_help_panel=export.PANEL)
+app.add_typer(models.commands, name="models", rich_help_panel=models.PANEL)
 app.add_typer(rate.commands, name="rate", rich_help_panel=score.PANEL)
 
 
@@ -49,8 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         One of `ExitCode`.
     """
+    return told(lambda: app(args=arguments, prog_name=PROGRAM, standalone_mode=False))
+
+
+def told(work: Callable[[], int | None]) -> int:
+    """Do some work; errors that a user can meet are printed in place of a traceback.
+
+    Returns:
+        What it returns, one of `ExitCode`.
+    """
     try:
-        code = app(args=arguments, prog_name=PROGRAM, standalone_mode=False) or ExitCode.OK
+        code = work() or ExitCode.OK
     except HoiError as error:
         warn(f"error: {error}")
         return ExitCode.USER_ERROR
@@ -58,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # In one line, and without pydantic's prefix.
         what = " ".join(error.format_message().split()).replace("Value error, ", "")
         warn(f"error: {what}\n  {_usage(getattr(error, 'ctx', None))}")
+        return ExitCode.USER_ERROR
+    except MemoryError:
+        warn(f"error: {HoiError(*OUT_OF_MEMORY)}")
         return ExitCode.USER_ERROR
     except Exception as error:
         from hoi_assets.settings.locations import home_folder

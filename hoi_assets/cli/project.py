@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from hoi_assets.defs.project import Project as Pipelines
     from hoi_assets.publishing.staleness import Status
+    from hoi_assets.settings import Settings
     from hoi_assets.store.versions import Store
 
 Only = Literal["all", "stale", "failed", "missing"]  # = warm_loop.Only
@@ -158,9 +159,32 @@ def partition_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return category_keys(load_settings().taxonomy_folder), SCENARIOS
 
 
+def chosen_by_kind(
+    names: Sequence[str], settings: "Settings"
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The named categories and scenarios; without names those that the profile runs. No Dagster.
+
+    Raises:
+        HoiError: a name that is neither.
+    """
+    from hoi_assets.taxonomy import unknown_category
+
+    kinds = partition_names()
+    known = [key for keys in kinds for key in keys]
+    for name in (*names, *settings.run_categories, *settings.run_scenarios):
+        if name not in known:
+            raise unknown_category(name, known, settings.taxonomy_folder)
+    wanted = names or (*settings.run_categories, *settings.run_scenarios)
+    categories, scenarios = (
+        tuple(key for key in keys if key in wanted or not (names or set(keys) & set(wanted)))
+        for keys in kinds
+    )
+    return categories, scenarios
+
+
 def text_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text in columns; the first row is the head."""
-    from hoi_assets.defs.warm_loop import aligned
+    from hoi_assets.text import aligned
 
     return aligned(rows)
 
@@ -174,7 +198,8 @@ def open_store() -> "Store":
     from hoi_assets.settings import home_folder, load_settings
     from hoi_assets.store.versions import Store
 
-    return Store(home_folder(), load_settings().profile)
+    settings = load_settings()
+    return Store(home_folder(), settings.profile, settings.picture_format)
 
 
 def open_store_of_any_profile() -> "Store":

@@ -107,7 +107,7 @@ def _scores(store: Store) -> list[dict[str, Any]]:
         card = published.table("scorecard").filter(
             pl.col("metric").is_in(SHOWN_METRICS)
             & (pl.col("slice_kind") == "all")
-            & ~pl.col("method").str.contains("_mean$|_oracle$")
+            & ~pl.col("method").str.contains("_mean$|_oracle$|_published$")
         )
         names = ("suite", "method", "metric", "n", "mean", "ci_low", "ci_high")
         rows += card.select(names).sort("suite", "metric", "method").to_dicts()

@@ -1,6 +1,5 @@
 """What every step is given: a profile's settings, and the store below one home."""
 
-import os
 from functools import cached_property
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from hoi_assets.settings import ROOT, Settings, home_folder, load_settings
-from hoi_assets.store.disk import writing
+from hoi_assets.store.disk import replace_bytes, writing
 from hoi_assets.store.home import check_path
 from hoi_assets.store.versions import Store
 
@@ -33,7 +32,8 @@ class Platform:
 
     @cached_property
     def store(self) -> Store:
-        return Store(self.home or home_folder(), self.settings.profile)
+        settings = self.settings
+        return Store(self.home or home_folder(), settings.profile, settings.picture_format)
 
 
 class PlatformResource(dg.ConfigurableResource):
@@ -85,7 +85,7 @@ def prepare_dagster_home(home: Path) -> Path:
         config = (ROOT / "dagster.yaml").read_bytes()
         copy = folder / "dagster.yaml"
         if not copy.is_file() or copy.read_bytes() != config:
-            partial = copy.with_suffix(f".{os.getpid()}.tmp")
-            partial.write_bytes(config)
-            partial.replace(copy)
+            temporary = home / "staging"
+            temporary.mkdir(exist_ok=True)
+            replace_bytes(copy, config, temporary, durable=False, mode=0o644)
     return folder

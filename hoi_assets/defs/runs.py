@@ -20,6 +20,7 @@ IN_PROGRESS = (
     DagsterRunStatus.NOT_STARTED,
 )
 DAEMON_ALIVE_S = 120
+CLOCK_TICK_S = 2.0  # the boot time is given in whole seconds
 
 
 def process_tags() -> dict[str, str]:
@@ -27,7 +28,7 @@ def process_tags() -> dict[str, str]:
     return {
         PID_TAG: str(os.getpid()),
         HOST_TAG: socket.gethostname(),
-        STARTED_TAG: f"{psutil.Process().create_time():.2f}",
+        STARTED_TAG: f"{_started_s(psutil.Process()):.2f}",
     }
 
 
@@ -48,12 +49,18 @@ def report_dead_runs(instance: DagsterInstance, log: Log = print) -> list[str]:
 
 def _alive(tags: Mapping[str, str]) -> bool:
     try:
-        started = psutil.Process(int(tags[PID_TAG])).create_time()
+        started = _started_s(psutil.Process(int(tags[PID_TAG])))
+        return abs(started - float(tags[STARTED_TAG])) < CLOCK_TICK_S
     except (psutil.NoSuchProcess, KeyError, ValueError):
         return False
     except psutil.AccessDenied:
         return True
-    return f"{started:.2f}" == tags.get(STARTED_TAG)
+
+
+def _started_s(process: psutil.Process) -> float:
+    """When a process started, in seconds since the machine did: setting the clock changes the time
+    of day at which both seem to have started."""
+    return process.create_time() - psutil.boot_time()
 
 
 def daemon_alive(instance: DagsterInstance) -> bool:

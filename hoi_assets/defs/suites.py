@@ -8,6 +8,8 @@ settings (`gates`).
 from collections.abc import Sequence
 
 from hoi_assets.publishing.expectations import (
+    PARTITION,
+    Expectation,
     Suite,
     between,
     duplicates,
@@ -24,7 +26,9 @@ from hoi_assets.publishing.expectations import (
 FAILED_SHARE = share("failed_share", "status = 'failed'", "${gates.max_failed_share}")
 FLAT_SHARE = share(
     "flat_share",
-    "pixels is not null and pixel_std < ${gates.min_pixel_std}",
+    # NaN is larger than any number.
+    "pixels is not null and (pixel_std is null or pixel_std = cast('nan' as double)"
+    " or pixel_std < ${gates.min_pixel_std})",
     "${gates.max_failed_share}",
 )
 # A model's limit is part of a published metric, so a cut text is a caveat of its scores: a warning.
@@ -42,8 +46,30 @@ ACCEPTED_WITHOUT_PIXELS = unexpected_rows(
 FAILED_WITHOUT_REASON = unexpected_rows(
     "failed_without_reason", "status = 'failed' and reason is null"
 )
-ONE_CATEGORY = measure("categories", "count(distinct category)", 1, 1)
-ONE_SCENARIO = measure("scenarios", "count(distinct scenario)", 1, 1)
+ONE_CATEGORY = (
+    measure("categories", "count(distinct category)", 1, 1),
+    unexpected_rows("of_another_partition", f"category <> '{PARTITION}'"),
+)
+ONE_SCENARIO = (
+    measure("scenarios", "count(distinct scenario)", 1, 1),
+    unexpected_rows("of_another_partition", f"scenario <> '{PARTITION}'"),
+)
+# Of the table `contents`. Of half precision, 65504 is the largest number.
+STORED_PICTURES = unexpected_rows("not_stored", "kind = 'picture' and problem is not null")
+READABLE_FILES = unexpected_rows("not_readable", "kind <> 'picture' and problem is not null")
+SOUND_WEIGHTS = (
+    READABLE_FILES,
+    measure("weights_files", "count(case when kind = 'weights' then 1 end)", 1),
+    unexpected_rows("not_finite", "not_finite > 0"),
+    unexpected_rows("largest_weight", "largest > 10000"),
+)
+
+
+def no_blank(column: str, where: str = "true") -> Expectation:
+    """No row that meets the condition has a text of blanks alone."""
+    return unexpected_rows(f"blank_{column}", f"{where} and trim({column}) = ''")
+
+
 ACCEPTED = "sum(case when status = 'accepted' then 1 else 0 end)"
 
 # One choice for each row and method that has a candidate to choose from.
@@ -88,5 +114,6 @@ def benchmark_images(methods: Sequence[str], optional: Sequence[str] = ()) -> Su
             FLAT_SHARE,
             CUT_PROMPTS,
             ONE_SELECTED,
-        ]
+        ],
+        contents=[STORED_PICTURES],
     )

@@ -22,6 +22,7 @@ from hoi_assets.progress import Log
 from hoi_assets.publishing.asset import FORCE_TAG, logged_to
 from hoi_assets.publishing.data_docs import build_index
 from hoi_assets.publishing.staleness import State, Status, status
+from hoi_assets.text import aligned
 
 Only = Literal["all", "stale", "failed", "missing"]
 ONLY: tuple[Only, ...] = get_args(Only)
@@ -84,16 +85,6 @@ class Report:
                 )
             )
         return aligned(rows)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns; the first row is the head."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
 def matches(one: Status, only: Only) -> bool:

@@ -30,6 +30,8 @@ FIELDS = ("topic", "prompt")
 # The longest official prompt seen so far has 63 words.
 MAX_PROMPT_WORDS = 200
 MAX_PROMPT_CHARACTERS = 4000
+# A hundred times the official files; a larger one is no list of prompts and is not read.
+MAX_FILE_BYTES = 16 * 1024 * 1024
 QUOTED_CHARACTERS = 60
 
 BENCHMARK_ROWS = Table(
@@ -54,7 +56,7 @@ class OfficialFile:
 
     Attributes:
         rows: how many it has.
-        sha256: of its bytes; None for the file that was not available to hash.
+        sha256: of its bytes; None: unknown.
     """
 
     scenario: str
@@ -76,7 +78,12 @@ OFFICIAL_FILES = (
         200,
         "6706730223a3a3bb5d462e13bec28fc139de9caa5bb64cd142625ae527ac91c9",
     ),
-    OfficialFile("multi_subject", "multi_subject_200.jsonl", 200, None),
+    OfficialFile(
+        "multi_subject",
+        "multi_subject_200.jsonl",
+        200,
+        "c0def35f494ae9cd403dfe3f13aee9db50b1e9fa066e1d4964cdf9f533e0c382",
+    ),
 )
 
 
@@ -144,7 +151,15 @@ def benchmark_frame(rows: Sequence[BenchmarkRow]) -> pl.DataFrame:
 def benchmark_digest(folder: Path, scenario: str) -> str | None:
     """Hash of a scenario's file, as an input of the asset; None if there is no file."""
     path = _file_of(folder, scenario)
-    return digest_file(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return _too_large(path) or digest_file(path)
+
+
+def _too_large(path: Path) -> str | None:
+    size = path.stat().st_size
+    over = size > MAX_FILE_BYTES
+    return f"too_large: {size} bytes, at most {MAX_FILE_BYTES} are read" if over else None
 
 
 def _file_of(folder: Path, scenario: str) -> Path:
@@ -156,6 +171,10 @@ def _file_of(folder: Path, scenario: str) -> Path:
 def _read_file(path: Path, scenario: str, most: int | None) -> Iterator[BenchmarkRow]:
     """Rows of one file, those about the whole file first."""
     try:
+        problem = _too_large(path)
+        if problem:
+            yield _file_problem(scenario, path.name, problem)
+            return
         data = path.read_bytes()
     except FileNotFoundError:
         yield _file_problem(scenario, path.name, "missing_file: not in the folder")

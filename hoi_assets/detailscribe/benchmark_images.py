@@ -64,9 +64,10 @@ def benchmark_model(settings: Settings) -> ModelRef:
 def plain_row(settings: Settings, row_id: str, prompt: str, position: int) -> ImageSpec:
     """What the initial image of a benchmark row is drawn from; `position` fixes its slot."""
     options = settings.redenoising
+    seeds = options.seeds
     return initial_image_spec(
         prompt,
-        seed_of("interacting", options.seed, row_id),
+        seed_of("interacting", options.seed, row_id) if seeds is None else seeds[0],
         position,
         options.batch_size,
         options.num_inference_steps,

@@ -88,12 +88,17 @@ CRITIQUE_FINDINGS = Table(
 
 @dataclass(frozen=True)
 class CritiqueRequest:
-    """An image to be judged by the components of its prompt."""
+    """An image to be judged by the components of its prompt.
+
+    Attributes:
+        topic: of the benchmark's row; None where the critic is not told.
+    """
 
     row_id: str
     prompt: str
     components: tuple[Component, ...]
     image: ShownImage
+    topic: str | None = None
 
     def key(self, identity: Mapping[str, Any]) -> str:
         """Hash of all that determines the critique, the critic's identity included: 16 digits."""
@@ -103,6 +108,8 @@ class CritiqueRequest:
             "components": [one.model_dump() for one in self.components],
             "critic": dict(identity),
         }
+        if self.topic is not None:
+            determined_by["topic"] = self.topic
         return digest(determined_by)[:ID_LENGTH]
 
 
@@ -112,7 +119,7 @@ class ComponentFinding:
 
     Attributes:
         component: its number, from 0; None for anything else that is wrong in the image.
-        confidence: in `satisfied`, 0 to 1.
+        confidence: in `satisfied`, 0 to 1; 1 where the protocol presupposes the fault.
         problem, correction: what is wrong and what to show instead; None where satisfied.
     """
 

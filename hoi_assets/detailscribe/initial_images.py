@@ -1,7 +1,7 @@
 """Initial images (asset `initial_images`), their critiques (`image_critiques`), and which of them
 the later stages can refine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import polars as pl
@@ -16,7 +16,12 @@ from hoi_assets.detailscribe.image_rows import (
     image_columns,
     image_rows_frame,
 )
-from hoi_assets.detailscribe.selection import ComponentsByRow, critique_candidates
+from hoi_assets.detailscribe.published_critic import PublishedCritic, critique_as_published
+from hoi_assets.detailscribe.selection import (
+    ComponentsByRow,
+    critique_candidates,
+    critique_requests,
+)
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
@@ -54,15 +59,27 @@ def critique_initial_images(
     initial: pl.DataFrame,
     components: ComponentsByRow,
     log: Log,
+    topics: Mapping[str, str] | None = None,
 ) -> list[Critique]:
     """The critique of every initial image; it fails for one not drawn or without components.
 
     Args:
         initial: rows of `initial_images`. components: by row_id.
+        topics: by row_id, for the published protocol.
+
+    Raises:
+        HoiError: the critic cannot be used at all, or the published protocol has no endpoint.
     """
     records = initial.to_dicts()
     able = [one for one in records if one["pixels"] is not None and one["row_id"] in components]
-    judged = critique_candidates(store, settings, able, components, log)
+    judged: Sequence[Critique | None]
+    if settings.critic.protocol == "published":
+        requests = critique_requests(store, able, components, topics)
+        judged = critique_as_published(
+            requests, PublishedCritic(settings.critic), store.ledger, log
+        )
+    else:
+        judged = critique_candidates(store, settings, able, components, log)
     found = {one["row_id"]: critique for one, critique in zip(able, judged, strict=True)}
     critiques = []
     for one in records:

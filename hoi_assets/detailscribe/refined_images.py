@@ -21,7 +21,11 @@ from hoi_assets.detailscribe.image_rows import (
     variant_columns,
 )
 from hoi_assets.detailscribe.initial_images import split_refinable
-from hoi_assets.detailscribe.selection import ComponentsByRow, select_by_critic
+from hoi_assets.detailscribe.selection import (
+    ComponentsByRow,
+    not_selectable,
+    select_by_critic,
+)
 from hoi_assets.engines.sd3.redenoising import Redenoising
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
@@ -84,4 +88,6 @@ def _draw_switch_step_variants(
         for row in initial
     }
     not_corrected = candidates.keys() - refinements.keys()
-    return select_by_critic(store, settings, candidates, components, log, not_corrected)
+    return select_by_critic(
+        store, settings, candidates, components, log, not_corrected, not_selectable(settings)
+    )

@@ -54,6 +54,34 @@ def best_place(scores: Sequence[SelectionScore | None]) -> int | None:
     return -max(judged)[1] if judged else None
 
 
+def not_selectable(settings: Settings) -> tuple[int, ...]:
+    """Numbers of the candidates that the settings keep from being selected: the initial image's."""
+    return () if settings.redenoising.initial_is_candidate else (0,)
+
+
+def critique_requests(
+    store: Store,
+    drawn: Sequence[Record],
+    components: ComponentsByRow,
+    topics: Mapping[str, str] | None = None,
+) -> list[CritiqueRequest]:
+    """A request for each image.
+
+    Args:
+        drawn: rows of IMAGE_ROWS with pixels. components, topics: by row_id.
+    """
+    return [
+        CritiqueRequest(
+            one["row_id"],
+            one["prompt"],
+            components[one["row_id"]],
+            ShownImage.of_store(store, one["pixels"]),
+            None if topics is None else topics[one["row_id"]],
+        )
+        for one in drawn
+    ]
+
+
 def critique_candidates(
     store: Store,
     settings: Settings,
@@ -67,28 +95,32 @@ def critique_candidates(
         candidates: rows of IMAGE_ROWS. components: by row_id.
     """
     drawn = [one for one in candidates if one["pixels"] is not None]
-    requests = [
-        CritiqueRequest(
-            one["row_id"],
-            one["prompt"],
-            components[one["row_id"]],
-            ShownImage.of_store(store, one["pixels"]),
-        )
-        for one in drawn
-    ]
+    requests = critique_requests(store, drawn, components)
     critiques = iter(critique_images(store, settings, requests, log))
     return [None if one["pixels"] is None else next(critiques) for one in candidates]
 
 
 def select_candidate(
-    candidates: Sequence[Record], critiques: Sequence[Critique | None]
+    candidates: Sequence[Record],
+    critiques: Sequence[Critique | None],
+    not_selectable: Collection[int] = (),
 ) -> list[Record]:
     """One benchmark row's candidates with the critic's scores, and the best one marked.
 
     Where none could be judged, none is selected and the candidates failed with the reason.
+
+    Args:
+        not_selectable: numbers of candidates that are selected only where no other was judged.
     """
     scores = [None if one is None else score_critique(one) for one in critiques]
-    best = best_place(scores)
+    best = best_place(
+        [
+            None if one["candidate"] in not_selectable else score
+            for one, score in zip(candidates, scores, strict=True)
+        ]
+    )
+    if best is None:
+        best = best_place(scores)
     records = []
     for place, (one, score, critique) in enumerate(zip(candidates, scores, critiques, strict=True)):
         record = one | {
@@ -110,17 +142,19 @@ def select_by_critic(
     components: ComponentsByRow,
     log: Log,
     not_corrected: Collection[str] = (),
+    not_selectable: Collection[int] = (),
 ) -> list[Record]:
     """The candidates of all rows, one selected per row by the critic.
 
     Args:
         candidates: by row_id.
         not_corrected: rows that have the initial image alone, since nothing was to be corrected.
+        not_selectable: see `select_candidate`.
     """
     every = [one for own in candidates.values() for one in own]
     critiques = iter(critique_candidates(store, settings, every, components, log))
     return [
         one | {"why": NOTHING_TO_CORRECT} if one["selected"] and row_id in not_corrected else one
         for row_id, own in candidates.items()
-        for one in select_candidate(own, [next(critiques) for _ in own])
+        for one in select_candidate(own, [next(critiques) for _ in own], not_selectable)
     ]

@@ -10,15 +10,21 @@ def configure_torch(settings: Settings) -> str:
     Raises:
         HoiError: `device: cuda` without a usable GPU.
     """
-    import diffusers
     import torch
-    import transformers
 
     torch.set_num_threads(settings.threads)
+    silence_libraries()
+    return resolve_device(settings.device)
+
+
+def silence_libraries() -> None:
+    """No progress bars and no warnings of the model libraries on stderr."""
+    import diffusers
+    import transformers
+
     for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity_error()
-    return resolve_device(settings.device)
 
 
 def resolve_device(device: str) -> str:

@@ -18,9 +18,10 @@ from typing import Any, ClassVar, TypeVar
 from PIL import Image
 
 from hoi_assets.engines.model_cache import load_cached, move_to_device
+from hoi_assets.engines.pretrained import loads_shapes_only, meta_device
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef, restore_remedy
-from hoi_assets.store.weights import model_digest, weights_folder
+from hoi_assets.store.weights import local_folder, model_digest, model_fingerprint
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 WEIGHT_NAMES = dict.fromkeys(("unet", "vae", "transformer"), "diffusion_pytorch_model")
@@ -159,13 +160,16 @@ def load_pipeline(
     """The pipeline of `ref`, from the model cache or read now.
 
     Args:
-        read: takes `ref` and its folder (None: a hub repository), returns a checked pipeline.
+        read: takes `ref` and the folder of its files (None: the hub or its cache), returns a
+            checked pipeline.
     """
 
     def load(ref: ModelRef, device: str) -> Pipeline:
-        pipe = read(ref, weights_folder(ref))
+        pipe = read(ref, local_folder(ref))
         pipe.set_progress_bar_config(disable=True)
-        loaded = kind(pipe, model_digest(ref), ref, device)
+        # A fingerprint spares reading all weights where only their shapes are looked at.
+        digest = model_fingerprint(ref) if loads_shapes_only() else model_digest(ref)
+        loaded = kind(pipe, digest, ref, device)
         move_to_device(loaded.modules, device)
         for module in loaded.modules:
             module.requires_grad_(False).eval()
@@ -223,7 +227,7 @@ def read_index(ref: ModelRef) -> dict[str, Any]:
     Raises:
         HoiError: it cannot be read.
     """
-    folder = weights_folder(ref)
+    folder = local_folder(ref)
     where, name = str(folder or ref.source), "model_index.json"
     with naming_errors(f"{where}/{name}", where):
         if folder is None:
@@ -247,7 +251,7 @@ def read_tokenizer(ref: ModelRef, part: str) -> Any:
     """
     import transformers
 
-    folder = weights_folder(ref)
+    folder = local_folder(ref)
     where = str(folder or ref.source)
     # The library makes an empty tokenizer of a folder without files.
     if folder is not None and not (file := _tokenizer_file(folder / part)).is_file():
@@ -258,7 +262,9 @@ def read_tokenizer(ref: ModelRef, part: str) -> Any:
 
 
 def _place(ref: ModelRef) -> dict[str, Any]:
-    return {"local_files_only": True} if ref.revision is None else {"revision": ref.revision}
+    if local_folder(ref) is not None:
+        return {"local_files_only": True}
+    return {"revision": ref.revision}
 
 
 def read_options(ref: ModelRef) -> dict[str, Any]:
@@ -278,7 +284,12 @@ def read_part(cls: Any, where: str, name: str, options: dict[str, Any]) -> Any:
     lenient = {"ignore_mismatched_sizes": True} if name.startswith("text") else {}
     with naming_errors(f"{where}/{name}", where):
         part, info = cls.from_pretrained(
-            where, subfolder=name, output_loading_info=True, **options, **lenient
+            where,
+            subfolder=name,
+            output_loading_info=True,
+            **options,
+            **lenient,
+            **meta_device(),
         )
     for problem in ("missing_keys", "mismatched_keys"):
         # The libraries fill these with random numbers and go on.
@@ -340,5 +351,5 @@ def check_end_token(pipe: Any, number: int, where: str) -> None:
         raise HoiError(
             f"{where}/{part}: eos_token_id is {marker}, but the tokenizer's is {end}: "
             "every prompt would get the same pooled embedding",
-            "set eos_token_id in its config.json, then train the model again with `make weights`",
+            "set eos_token_id in its config.json; a model trained so is to be trained again",
         )

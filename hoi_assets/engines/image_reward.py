@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from hoi_assets.engines.pretrained import (
 from hoi_assets.engines.text_tokens import TextEncoder, TextReader
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
-from hoi_assets.store.weights import model_digest
+from hoi_assets.store.weights import local_folder, model_digest
 
 BATCH_SIZE = 32
 
@@ -172,14 +173,15 @@ def _load_published(ref: ModelRef, device: str) -> ImageRewardModel:
         CLIPImageProcessorPil,
     )
 
+    folder = local_folder(ref)
     try:
         path = (
-            ref.folder / PUBLISHED_CHECKPOINT
-            if ref.folder
+            folder / PUBLISHED_CHECKPOINT
+            if folder
             else Path(hf_hub_download(ref.source, PUBLISHED_CHECKPOINT, revision=ref.revision))
         )
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
         raise load_error(BlipForImageTextRetrieval, ref, str(error)) from error
     blip_state, head_state = convert_image_reward_state_dict(state)
     config = BlipConfig(vision_config=PUBLISHED_VISION, text_config=PUBLISHED_TEXT)

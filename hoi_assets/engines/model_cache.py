@@ -15,11 +15,13 @@ from threading import RLock
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from hoi_assets.engines.device import resolve_device
+from hoi_assets.engines.pretrained import loads_shapes_only
 from hoi_assets.settings import ModelRef
 from hoi_assets.store.weights import model_digest
 
 # Share of the free memory of a device that models may take when no budget is set.
 FREE_MEMORY_SHARE = 0.5
+META = "meta"  # torch's device for tensors without numbers
 
 
 Source = ModelRef | Path | str
@@ -152,6 +154,8 @@ def load_cached(
         HoiError: no such folder, a hub repository without a pinned revision, or no such device.
     """
     ref = source if isinstance(source, ModelRef) else ModelRef(source=str(Path(source).resolve()))
+    if loads_shapes_only():
+        return load(ref, META)
     device = resolve_device(device)
     key = ModelKey(kind, model_digest(ref), ref.dtype, device)
     return _cache.get(key, lambda: load(ref, device))
@@ -163,7 +167,8 @@ def move_to_device(modules: Sequence[Any], device: str) -> None:
     On the CPU the tensors are copied: safetensors maps its file into memory, and a file that is
     overwritten later would change the model under its old digest.
     """
-    _cache.make_room(size_bytes(modules), device)
+    if device != META:
+        _cache.make_room(size_bytes(modules), device)
     for module in modules:
         module.to(device)
         if device == "cpu":

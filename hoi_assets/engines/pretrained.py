@@ -5,12 +5,39 @@ Also the digest of what was loaded: weights, tokenizer and preprocessing.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef, restore_remedy
-from hoi_assets.store.weights import weights_folder
+from hoi_assets.store.weights import local_folder
+
+_shapes_only: ContextVar[bool] = ContextVar("shapes_only", default=False)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Inside the block models are loaded without their numbers, on torch's meta device.
+
+    Names, classes and shapes are checked as in a real load, in no memory and without the cache.
+    """
+    token = _shapes_only.set(True)
+    try:
+        yield
+    finally:
+        _shapes_only.reset(token)
+
+
+def loads_shapes_only() -> bool:
+    """Whether the caller runs inside `shapes_only`."""
+    return _shapes_only.get()
+
+
+def meta_device() -> dict[str, Any]:
+    """Arguments of `from_pretrained` inside `shapes_only`; else none."""
+    return {"device_map": "meta"} if loads_shapes_only() else {}
 
 
 def torch_dtype(name: str) -> Any:
@@ -21,12 +48,13 @@ def torch_dtype(name: str) -> Any:
 
 
 def require_files(ref: ModelRef, names: Sequence[str]) -> None:
-    """Check that a folder holds `names` before anything is loaded; hub repositories pass.
+    """Check that a folder holds `names` before anything is loaded; repositories that come from the
+    hub or its cache pass.
 
     Raises:
         HoiError: names the folder and the missing file.
     """
-    folder = weights_folder(ref)
+    folder = local_folder(ref)
     if folder is None:
         return
     for name in names:
@@ -63,6 +91,7 @@ def read_model(cls: Any, ref: ModelRef, allow_missing: Sequence[str] = (), **arg
                 dtype=torch_dtype(ref.dtype),
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                **meta_device(),
                 **arguments,
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -92,8 +121,19 @@ def read_processor(cls: Any, ref: ModelRef, **arguments: Any) -> Any:
     return loaded
 
 
+def load_tokenizer(ref: ModelRef) -> Any:
+    """A tokenizer that is a model of its own.
+
+    Raises:
+        HoiError: it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    return read_processor(AutoTokenizer, ref)
+
+
 def _location(ref: ModelRef) -> str:
-    return ref.source if ref.folder is None else str(ref.folder)
+    return str(local_folder(ref) or ref.source)
 
 
 def load_error(cls: Any, ref: ModelRef, why: str) -> HoiError:
@@ -101,8 +141,8 @@ def load_error(cls: Any, ref: ModelRef, why: str) -> HoiError:
     name = getattr(cls, "__name__", str(cls))
     return HoiError(
         f"{_location(ref)} does not load as {name}: {why.strip().splitlines()[0]}",
-        "restore the stored weights, retrain them by their recipe, or name other weights under "
-        "models: in the profile; a hub repository needs its revision",
+        "restore the weights, or name others under `models` of the profile; `hoi models check` "
+        "tries all of them",
     )
 
 

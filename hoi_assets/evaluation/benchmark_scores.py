@@ -1,8 +1,10 @@
 """Scores of InterActing's candidates: each is scored once; a method is reported by its selected
 image, by the mean of its variants, and by an oracle.
 
-The oracle takes a metric's best among the candidates by that metric itself, which is how the
-published table of DetailScribe reads its variants. It is an upper bound, not a result.
+The oracle takes a metric's best among all candidates, the initial image included, by that metric
+itself. The published table of DetailScribe takes the best of its variants alone, against one image
+of each baseline: that is `detailscribe_published`, reported where `evaluation.best_of_variants` is
+set. Both are upper bounds, not results.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +23,7 @@ from hoi_assets.store.versions import Store
 
 SUITE = "interacting"
 PLAIN, DETAILSCRIBE, MULTI_SEED, ENDPOINT = "plain", "detailscribe", "multi_seed", "endpoint"
-MEAN, ORACLE = "_mean", "_oracle"
+MEAN, ORACLE, PUBLISHED = "_mean", "_oracle", "_published"
 AGAINST = ("plain", "multi_seed", "multi_seed_clip", "rewrite", "refine", "endpoint", "craft")
 PAIRS = (
     *((DETAILSCRIBE, other) for other in AGAINST),
@@ -29,10 +31,15 @@ PAIRS = (
     (MULTI_SEED, PLAIN),
     (DETAILSCRIBE + MEAN, PLAIN),
     (DETAILSCRIBE + ORACLE, MULTI_SEED + ORACLE),
+    *(
+        (DETAILSCRIBE + PUBLISHED, other)
+        for other in ("plain", "multi_seed_clip", "rewrite", "refine", "endpoint")
+    ),
 )
 Texts = Mapping[str, Sequence[str]]
 ORACLE_RULE = "oracle: the best candidate by the metric itself"
 MEAN_RULE = "none: mean of the variants"
+PUBLISHED_RULE = "best variant by the metric itself, as published; the initial picture not counted"
 
 # The judge rates selected images only: a reply costs money.
 JUDGE_METRICS = ("judge_rating", "judge_yes")
@@ -116,30 +123,42 @@ def score_candidates(
     )
 
 
-def select_reported(scores: pl.DataFrame) -> pl.DataFrame:
+def select_reported(
+    scores: pl.DataFrame, best_of_variants: bool = False, every_candidate_rated: bool = False
+) -> pl.DataFrame:
     """The scores that the scorecard summarises: of each method's selected image; of DetailScribe's
-    variants (`detailscribe_mean`); of the oracle's choice for DetailScribe and for more seeds. The
-    judge rates selected images only, so its metrics have neither mean nor oracle.
+    variants (`detailscribe_mean`); of the oracle's choice for DetailScribe and for more seeds.
+
+    Where the judge rates selected images only, its metrics have neither mean nor oracle.
 
     Args:
         scores: of `score_candidates`.
+        best_of_variants: add `detailscribe_published`.
+        every_candidate_rated: whether the judge rated every candidate.
     """
-    of_all = scores.filter(~pl.col("metric").is_in(JUDGE_METRICS))
+    of_all = scores
+    if not every_candidate_rated:
+        of_all = scores.filter(~pl.col("metric").is_in(JUDGE_METRICS))
     detailscribe = of_all.filter(pl.col("method") == DETAILSCRIBE)
     alone = pl.col("candidate").max().over("evaluation_prompt_id") == 0
     mean = detailscribe.filter((pl.col("candidate") > 0) | alone)
-    oracle = (
-        of_all.filter(pl.col("method").is_in([DETAILSCRIBE, MULTI_SEED]))
-        .sort("value", descending=True, nulls_last=True, maintain_order=True)
-        .unique(["method", "evaluation_prompt_id", "metric"], keep="first", maintain_order=True)
+    oracle = _best_by_metric(of_all.filter(pl.col("method").is_in([DETAILSCRIBE, MULTI_SEED])))
+    reported = [
+        scores.filter("selected"),
+        mean.with_columns(method=pl.col("method") + MEAN),
+        oracle.with_columns(method=pl.col("method") + ORACLE),
+    ]
+    if best_of_variants:
+        published = _best_by_metric(mean)
+        reported.append(published.with_columns(method=pl.col("method") + PUBLISHED))
+    return pl.concat(reported).sort("method", "evaluation_prompt_id", "metric", maintain_order=True)
+
+
+def _best_by_metric(scores: pl.DataFrame) -> pl.DataFrame:
+    """Of each method, prompt and metric the highest score, the first of equal ones."""
+    return scores.sort("value", descending=True, nulls_last=True, maintain_order=True).unique(
+        ["method", "evaluation_prompt_id", "metric"], keep="first", maintain_order=True
     )
-    return pl.concat(
-        [
-            scores.filter("selected"),
-            mean.with_columns(method=pl.col("method") + MEAN),
-            oracle.with_columns(method=pl.col("method") + ORACLE),
-        ]
-    ).sort("method", "evaluation_prompt_id", "metric", maintain_order=True)
 
 
 def describe_methods(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
@@ -158,7 +177,7 @@ def describe_methods(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, str],
     }
     if ENDPOINT in compute:
         compute[ENDPOINT] = "an image endpoint"
-    for method, rule in ((MEAN, MEAN_RULE), (ORACLE, ORACLE_RULE)):
+    for method, rule in ((MEAN, MEAN_RULE), (ORACLE, ORACLE_RULE), (PUBLISHED, PUBLISHED_RULE)):
         for base in (DETAILSCRIBE, MULTI_SEED):
             if base in compute:
                 rules[base + method], compute[base + method] = rule, compute[base]

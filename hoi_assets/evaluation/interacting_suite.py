@@ -23,8 +23,8 @@ from hoi_assets.evaluation.run_metrics import reference_scores
 from hoi_assets.evaluation.scorecards import SCORES
 from hoi_assets.evaluation.suite_scores import SuiteScores, summarise_scores
 from hoi_assets.evaluation.vlm_judge import (
-    EndpointJudge,
     RatingRequest,
+    build_judge,
     rate_pictures,
     ratings_table,
 )
@@ -42,6 +42,7 @@ def score_interacting(
     phrases: Texts,
     votes: pl.DataFrame,
     log: Log,
+    topics: Mapping[str, str] | None = None,
 ) -> SuiteScores:
     """Score every candidate image, compare the methods, and add what the raters said of them.
 
@@ -51,6 +52,7 @@ def score_interacting(
         questions, phrases: by row_id of the benchmark, the components' questions and their noun
             phrases; a row without is not scored.
         votes: `rows` of `human_ratings`.
+        topics: by row_id, for a judge that is told them (`judge.topic`).
 
     Raises:
         HoiError: there is no image to score, or a model or the judge's endpoint cannot be used.
@@ -65,11 +67,15 @@ def score_interacting(
     candidates = score_candidates(store, settings, rows, log)
     ratings = None
     if settings.judge.endpoint is not None:
-        ratings, rated = rate_selected(store, settings, rows, log)
+        ratings, rated = rate_candidates(store, settings, rows, topics or {}, log)
         candidates = pl.concat([candidates, rated])
     selection_rules, compute = describe_methods(rows)
     suite = summarise_scores(
-        select_reported(candidates).select(list(SCORES.schema)),
+        select_reported(
+            candidates,
+            best_of_variants=settings.evaluation.best_of_variants,
+            every_candidate_rated=settings.judge.rates == "all",
+        ).select(list(SCORES.schema)),
         votes,
         settings.evaluation,
         # The verifier's metrics are not among this suite's.
@@ -84,27 +90,39 @@ def score_interacting(
     )
 
 
-def rate_selected(
-    store: Store, settings: Settings, rows: Sequence[Mapping[str, Any]], log: Log
+def rate_candidates(
+    store: Store,
+    settings: Settings,
+    rows: Sequence[Mapping[str, Any]],
+    topics: Mapping[str, str],
+    log: Log,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The endpoint's rating, 1 to 5, and its yes or no for each selected image.
+    """The endpoint's rating, 1 to 5, and its yes or no for each image that `judge.rates` names.
 
     Args:
         rows: of `list_candidates`.
+        topics: by row_id of the benchmark; read where `judge.topic` is set.
 
     Returns:
         Table of JUDGE_RATINGS, with the reason where there is no rating; and table of
         CANDIDATE_SCORES, null there.
     """
-    selected = [row for row in rows if row["selected"]]
+    judge = settings.judge
+    chosen = [row for row in rows if row["selected"] or judge.rates == "all"]
     requests = [
-        RatingRequest(row["image_id"], row["prompt"], ShownImage.of_store(store, row["pixels"]))
-        for row in selected
+        RatingRequest(
+            row["image_id"],
+            row["prompt"],
+            ShownImage.of_store(store, row["pixels"]),
+            topics[row["evaluation_prompt_id"]] if judge.topic else None,
+            row["scenario"] if judge.topic else None,
+        )
+        for row in chosen
     ]
-    ratings = rate_pictures(requests, EndpointJudge(settings.judge), store.ledger, log)
+    ratings = rate_pictures(requests, build_judge(judge), store.ledger, log)
     scores = [
         {name: row[name] for name in CANDIDATE} | {"metric": metric, "value": value}
-        for row, rating in zip(selected, ratings, strict=True)
+        for row, rating in zip(chosen, ratings, strict=True)
         for metric, value in (
             ("judge_rating", None if rating.rating is None else float(rating.rating)),
             ("judge_yes", None if rating.shows is None else float(rating.shows)),

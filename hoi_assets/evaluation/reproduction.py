@@ -21,7 +21,7 @@ from hoi_assets.errors import HoiError
 from hoi_assets.evaluation.component_judges import component_judges
 from hoi_assets.evaluation.run_metrics import judges
 from hoi_assets.hashing import digest_pixels
-from hoi_assets.settings import ROOT, ModelRef, Settings, load_settings, resolve_path
+from hoi_assets.settings import ROOT, ModelRef, Settings, digested, load_settings, resolve_path
 from hoi_assets.store.weights import model_digest
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ def models(settings: Settings) -> dict[str, dict[str, Any]]:
     refs = {judge.name: judge.ref for judge in judges(settings) if _judges_any(judge.reads)}
     refs |= {name: ref for name, ref, _ in component_judges(settings)}
     return {
-        name: {**ref.model_dump(), "digest": model_digest(ref)}
-        for name, ref in sorted(refs.items())
+        name: {**digested(ref), "digest": model_digest(ref)} for name, ref in sorted(refs.items())
     }
 
 

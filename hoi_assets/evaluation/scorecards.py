@@ -51,6 +51,7 @@ METHODS = (
     "detailscribe_mean",
     "multi_seed_oracle",
     "detailscribe_oracle",
+    "detailscribe_published",
 )
 
 SCORES = Table(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 REPLY_KIND = "rating"
 LOWEST, HIGHEST = 1, 5
 TEMPLATES = ("judge_system.j2", "judge_user.j2", "again.j2")
+TOPIC_TEMPLATES = ("judge_topic_system.j2", "judge_topic_user.j2", "again.j2")
+SPATIAL_SCENARIO = "compositional"  # rated by arrangement
 TYPICAL_REPLY_TOKENS = 20
 
 JUDGE_RATINGS = Table(
@@ -88,19 +90,27 @@ class Rating:
 
 @dataclass(frozen=True)
 class RatingRequest:
-    """An image to be rated by its prompt."""
+    """An image to be rated by its prompt.
+
+    Attributes:
+        topic, scenario: of the benchmark's row; None where the judge is not told.
+    """
 
     row_id: str
     prompt: str
     seen: ShownImage
+    topic: str | None = None
+    scenario: str | None = None
 
     def key(self, identity: Mapping[str, Any]) -> str:
         """Hash of all that determines the rating: 16 hex digits."""
-        determined_by = {
+        determined_by: dict[str, Any] = {
             "pixels": self.seen.pixels,
             "prompt": self.prompt,
             "judge": dict(identity),
         }
+        if self.topic is not None:
+            determined_by |= {"topic": self.topic, "scenario": self.scenario}
         return digest(determined_by)[:ID_LENGTH]
 
 
@@ -186,6 +196,30 @@ class EndpointJudge(StructuredOutput[RatingRequest, _Reply]):
     def parse(self, request: RatingRequest, text: str) -> _Reply:
         """The reply, parsed strictly."""
         return _read(text)
+
+
+class TopicJudge(EndpointJudge):
+    """Tells the endpoint the topic too, and has it rate by the criteria of the published protocol
+    (DetailScribe, arXiv 2504.08714), in our own words and in one call."""
+
+    templates = TOPIC_TEMPLATES
+
+    def prompt(self, request: RatingRequest) -> tuple[str, str]:
+        """What the system and the user say."""
+        system = prompt_templates.render(
+            TOPIC_TEMPLATES[0],
+            schema=prompt_templates.as_json(self.schema),
+            spatial=request.scenario == SPATIAL_SCENARIO,
+        )
+        user = prompt_templates.render(
+            TOPIC_TEMPLATES[1], prompt=request.prompt, topic=request.topic or ""
+        )
+        return system, user
+
+
+def build_judge(options: JudgeSettings) -> EndpointJudge:
+    """The judge that the settings name."""
+    return TopicJudge(options) if options.topic else EndpointJudge(options)
 
 
 def _read(text: str) -> _Reply:

@@ -12,4 +12,4 @@ def marked_picture(store: Store, pixels: str, source_type: str = TRAINED) -> byt
         Damaged: it is not the picture that was stored.
     """
     store.images.open(pixels)  # checks its pixels
-    return mark_png(store.images.path(pixels).read_bytes(), source_type)
+    return mark_png(store.images.png_bytes(pixels), source_type)

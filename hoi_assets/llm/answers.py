@@ -142,5 +142,6 @@ def clean(text: str) -> str:
 
 
 def one_line(value: Any) -> str:
-    """Any value as one line of text."""
-    return " ".join(clean(str(value)).split())
+    """Any value as one line of text; signs that would steer a terminal become "?"."""
+    words = " ".join(clean(str(value)).split())
+    return "".join(sign if sign.isprintable() else "?" for sign in words)

@@ -3,7 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hoi_assets.llm.answers import QUOTED_CHARACTERS, ErrorBody, clean, failure_with_status_200
+from hoi_assets.llm.answers import (
+    QUOTED_CHARACTERS,
+    ErrorBody,
+    clean,
+    failure_with_status_200,
+    one_line,
+)
 from hoi_assets.llm.reply import UnusableReply
 from hoi_assets.llm.retry import RequestFailed
 
@@ -41,7 +47,7 @@ def read_completion(body: Mapping[str, Any], redacted: Callable[[str], str] = st
     refusals = [said_no] if isinstance(said_no, str) else []
     refusal = " ".join([*refusals, *(text for kind, text in parts if kind == "refusal")]).strip()
     if refusal:
-        said = redacted(clean(refusal))[:QUOTED_CHARACTERS]
+        said = redacted(one_line(refusal))[:QUOTED_CHARACTERS]
         raise RequestFailed(f"refused: by the model: {said}", final=True)
     if finish == "length":
         raise UnusableReply(f"it was cut off after {MAX_REPLY_TOKENS} tokens", text, "cut")

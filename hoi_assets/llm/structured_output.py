@@ -1,7 +1,7 @@
 """Structured output: one call per request, the reply validated against a schema."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -85,6 +85,13 @@ class StructuredOutput(ABC, Generic[Request, Value]):
             "seed": self.chat.options.seed,
         }
 
+    def expected_tokens(self, requests: Iterable[Request]) -> tuple[int, int]:
+        """Tokens of the requests (an upper estimate) and of typical replies."""
+        lengths = [len("".join(self.prompt(request))) for request in requests]
+        images = len(lengths) * self.chat.image_tokens
+        replies = len(lengths) * self.typical_reply_tokens
+        return sum(lengths) // CHARACTERS_PER_TOKEN + images, replies
+
     def ask(
         self, requests: Mapping[str, Request], on_reply: OnReply[Value], log: Log
     ) -> Mapping[str, Reply[Value]]:
@@ -97,9 +104,7 @@ class StructuredOutput(ABC, Generic[Request, Value]):
         """
         if not requests:
             return {}
-        characters = sum(len("".join(self.prompt(request))) for request in requests.values())
-        tokens = characters // CHARACTERS_PER_TOKEN + len(requests) * self.chat.image_tokens
-        replies = self.typical_reply_tokens * len(requests)
+        tokens, replies = self.expected_tokens(requests.values())
         log(f"{self.label}: {self.chat.estimate_calls(len(requests), tokens, replies)}")
         results = request_all(
             self.chat,

@@ -97,9 +97,7 @@ def package_dataset(
     )
     decided = _decide(pairs, duplicates, splits)
     accepted = decided.filter(pl.col("status") == "accepted")
-    counts = write_dataset_files(
-        folder, accepted, lambda name: store.images.path(name).read_bytes()
-    )
+    counts = write_dataset_files(folder, accepted, store.images.png_bytes)
     summary = {
         "rows": accepted.height,
         "categories": accepted["category"].n_unique(),

@@ -5,6 +5,7 @@ Rendered twins of the pool carry their labels; manual labels come from a folder 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from hoi_assets.text import text_problem
 POOL_SPLITS = {"judge_train": "train", "judge_val": "validation", "judge_test": "test"}
 GENERATOR_VIEWS = ("vae", "renoised")
 VIEW_KIND = "view"
-ROWS_PER_TWIN = 3
+ROWS_PER_TWIN, PICTURES_PER_TWIN = 3, 2
 
 VERIFIER_PAIR_ROWS = Table(
     "rows",
@@ -107,10 +108,34 @@ def labelled_pairs(store: Store, settings: Settings, taxonomy: Taxonomy, log: Lo
 def _pool_pairs(
     store: Store, settings: Settings, taxonomy: Taxonomy, log: Log
 ) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for twins in _chosen_twins(settings):
+        for scene in twins.iter_rows(named=True):
+            rows += _twin_pairs(store, settings, taxonomy, scene)
+    _replace_pixels(store, settings, rows, log)
+    return rows
+
+
+def count_views(settings: Settings) -> Counter[str]:
+    """How many pictures of the pairs are shown as which view: render, vae or renoised; with labels
+    of one's own, none.
+
+    Raises:
+        HoiError: the pool is missing.
+    """
+    counts: Counter[str] = Counter()
+    if settings.verifier.labels_folder is None:
+        for twins in _chosen_twins(settings):
+            for scene_id in twins["scene_id"]:
+                counts[_view(settings, scene_id)] += PICTURES_PER_TWIN
+    return counts
+
+
+def _chosen_twins(settings: Settings) -> Iterator[pl.DataFrame]:
+    """The twins of each split that pairs are made of."""
     from hoi_assets.store.scene_pool import read_pool
 
     folder = _labels_file(settings).parent
-    rows: list[dict[str, Any]] = []
     for split, name in POOL_SPLITS.items():
         twins = read_pool(folder, split).sort("scene_id")
         if name == "train":
@@ -120,10 +145,7 @@ def _pool_pairs(
             )
             kept = order[: settings.verifier.training_pairs // ROWS_PER_TWIN]
             twins = twins.filter(pl.col("scene_id").is_in(kept))
-        for scene in twins.iter_rows(named=True):
-            rows += _twin_pairs(store, settings, taxonomy, scene)
-    _replace_pixels(store, settings, rows, log)
-    return rows
+        yield twins
 
 
 def _twin_pairs(

@@ -10,7 +10,6 @@ may be deleted at any time. Pages need no network and no server.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from hoi_assets.store.disk import writing
+from hoi_assets.store.disk import replace_bytes, writing
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -128,20 +127,22 @@ def build_index(home: Path) -> Path:
     text = _template("data_docs_index.html.j2").render(
         latest=newest, earlier=[each for each in found if each[1] not in urls]
     )
-    return write_text(home / page_path(()), text)
+    return write_page(home, page_path(()), text)
 
 
-def write_text(path: Path, text: str) -> Path:
+def write_page(home: Path, name: Path, text: str) -> Path:
     """Write a file whole: readers see the old one or the new one.
+
+    Args:
+        name: below the home.
 
     Raises:
         HoiError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path, temporary = home / name, home / "staging"
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        temporary.mkdir(parents=True, exist_ok=True)
+    replace_bytes(path, text.encode(), temporary, durable=False, mode=0o644)
     return path
 
 

@@ -6,14 +6,13 @@ content may be audited again by other expectations. In `<asset>/<partition or _>
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from hoi_assets.publishing.gate_result import GateResult
-from hoi_assets.store.disk import writing
+from hoi_assets.store.disk import replace_bytes
 from hoi_assets.store.versions import Store
 
 State = Literal["started", "published", "unchanged", "rejected", "failed"]
@@ -64,8 +63,8 @@ def keep(
         "failed_rows": found.failed_rows,
         "only_tables": found.only_tables,
     }
-    _write(_folder(store, asset, partition) / f"{version}.metadata.json", metadata)
-    _write(_folder(store, asset, partition) / f"{version}.json", content)
+    _write(store, _folder(store, asset, partition) / f"{version}.metadata.json", metadata)
+    _write(store, _folder(store, asset, partition) / f"{version}.json", content)
 
 
 def find(store: Store, asset: str, partition: str | None, version: str) -> Evidence | None:
@@ -88,7 +87,7 @@ def metadata_of(store: Store, asset: str, partition: str | None, version: str) -
 
 def note(store: Store, asset: str, partition: str | None, attempt: Attempt) -> None:
     """Record the state of the latest attempt."""
-    _write(_folder(store, asset, partition) / "attempt.json", asdict(attempt))
+    _write(store, _folder(store, asset, partition) / "attempt.json", asdict(attempt))
 
 
 def latest(store: Store, asset: str, partition: str | None) -> Attempt | None:
@@ -101,12 +100,9 @@ def _folder(store: Store, asset: str, partition: str | None) -> Path:
     return store.home / "gates" / asset / (partition or "_")
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        partial.replace(path)
+def _write(store: Store, path: Path, content: Mapping[str, Any]) -> None:
+    data = json.dumps(content, indent=1).encode()
+    replace_bytes(path, data, store.staging, durable=False, mode=0o644)
 
 
 def _read(path: Path) -> Any:

@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Any
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import files_below
 from hoi_assets.publishing import evidence
+from hoi_assets.publishing.contents import CONTENTS, contents
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.evidence import Attempt, Evidence
+from hoi_assets.publishing.expectations import for_partition
 from hoi_assets.publishing.gate_result import GateResult
 from hoi_assets.publishing.graph import Graph, expectations_of, without_gate
 from hoi_assets.publishing.metadata import plain
@@ -199,11 +201,13 @@ def _audit(
         metadata = {name: plain(name, value) for name, value in result.metadata.items()}
     try:
         tables = {**_tables(out.path), **result.audit}
+        rows = {name: table.height for name, table in tables.items()}
         run = ValidationRun(store.home, stage.name, context.partition, context.run_id)
         absent = {table.name for table in stage.tables if table.optional} - tables.keys()
-        expected = expectations_of(stage, context.settings)
+        expected = for_partition(expectations_of(stage, context.settings), context.partition)
+        if any(one.table == CONTENTS.name for one in expected):
+            tables[CONTENTS.name] = contents(out.path, tables, store.images)
         gate = evaluate(tables, [one for one in expected if one.table not in absent], run)
-        rows = {name: table.height for name, table in tables.items()}
     except HoiError:
         raise
     except Exception as error:

@@ -15,7 +15,8 @@ stand beside the assets, do without it.
         summary=[row_count(1, 1)],
     )
 
-A string `"${section.field}"` stands for a setting; `resolve` replaces it.
+A string `"${section.field}"` stands for a setting, which `resolve` replaces; `"${partition}"` for
+the partition's key, which `for_partition` replaces.
 """
 
 import re
@@ -29,7 +30,8 @@ from hoi_assets.errors import HoiError
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
 
-_REFERENCE = re.compile(r"\$\{([a-z_.]+)\}")
+PARTITION = "${partition}"
+_REFERENCE = re.compile(r"\$\{((?!partition\})[a-z_.]+)\}")
 
 Number = int | float | str  # a string is a reference into the settings: "${gates.min_prompts}"
 
@@ -232,6 +234,21 @@ def resolve(expectations: Iterable[Expectation], settings: Settings) -> Suite:
     """
     return tuple(
         replace(each, kwargs={name: _resolved(v, settings) for name, v in each.kwargs.items()})
+        for each in expectations
+    )
+
+
+def for_partition(expectations: Iterable[Expectation], partition: str | None) -> Suite:
+    """The expectations with every `${partition}` replaced by the key."""
+    key = partition or ""
+    return tuple(
+        replace(
+            each,
+            kwargs={
+                name: value.replace(PARTITION, key) if isinstance(value, str) else value
+                for name, value in each.kwargs.items()
+            },
+        )
         for each in expectations
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from hoi_assets.publishing.metadata import table_markdown
+from hoi_assets.publishing.metadata import as_text, table_markdown
 
 FAILING_ROWS_CAP = 10
 TEXT_CAP = 200  # characters of a failing row's field
@@ -95,7 +95,10 @@ class GateResult:
         parts = [table_markdown(table, cap=len(table))]
         for result in listed:
             if not result.holds and result.rows:
-                parts += [f"**{result}**", table_markdown(result.rows, FAILING_ROWS_CAP)]
+                parts += [
+                    f"**{as_text(str(result))}**",
+                    table_markdown(result.rows, FAILING_ROWS_CAP),
+                ]
         return "\n\n".join(parts)
 
     def as_json(self) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from hoi_assets.progress import Log
 from hoi_assets.publishing.context import Parent, StageContext
 from hoi_assets.publishing.expectations import Suite, resolve, with_schemas
 from hoi_assets.publishing.stage import Stage
-from hoi_assets.settings import FORMER_NAMES, ModelRef, Settings
+from hoi_assets.settings import FORMER_NAMES, ModelRef, Settings, digested
 from hoi_assets.store.versions import Published, Store
 from hoi_assets.store.weights import model_digest
 
@@ -199,7 +199,7 @@ def settings_digest(settings: Settings, names: Sequence[str]) -> str:
     Raises:
         HoiError: no such section.
     """
-    dumped = settings.model_dump(mode="json")
+    dumped = digested(settings)
     unknown = [name for name in names if name not in dumped]
     if unknown:
         raise HoiError(

@@ -39,7 +39,7 @@ from great_expectations.render.renderer_configuration import (  # noqa: TID253
 from great_expectations.render.view import DefaultJinjaPageView  # noqa: TID253
 from jinja2 import ChoiceLoader, FileSystemLoader
 
-from hoi_assets.publishing.data_docs import TEMPLATES, page_path, summarise_result, write_text
+from hoi_assets.publishing.data_docs import TEMPLATES, page_path, summarise_result, write_page
 from hoi_assets.publishing.gate_result import (
     FAILING_ROWS_CAP,
     bounds_text,
@@ -275,7 +275,7 @@ class LocalSite:
                     page = _page(store.get(key))
                 except Exception:  # the result counts all the same
                     page = f"<h1>This page failed</h1><pre>{escape(traceback.format_exc())}</pre>"
-                write_text(self.home / page_path(key.to_tuple()), page)
+                write_page(self.home, page_path(key.to_tuple()), page)
         return self.get_resource_url(), None
 
     def get_resource_url(self, resource_identifier: Any = None, only_if_exists: bool = True) -> str:

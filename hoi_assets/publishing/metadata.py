@@ -19,7 +19,10 @@ TABLE_ROWS_CAP = 50
 
 @dataclass(frozen=True)
 class Markdown:
-    """Text shown as Markdown; `<path>` becomes the published version's folder."""
+    """Text shown as Markdown; `<path>` becomes the published version's folder.
+
+    What comes from outside, as prompts do, goes through `as_text` first.
+    """
 
     text: str
 
@@ -86,6 +89,18 @@ class Page:
 Value = str | int | float | bool | None | Markdown | Image | Table | Page
 
 
+def as_text(value: str) -> str:
+    """Markdown that shows the value as it is: no HTML, picture, link or line of its own.
+
+    >>> as_text("a <b>hand</b> ![x](http://example.com)")
+    'a &lt;b>hand&lt;/b> !\\\\[x\\\\](http://example.com)'
+    """
+    value = " ".join(value.replace("&", "&amp;").split())
+    for sign in "\\[]`":
+        value = value.replace(sign, f"\\{sign}")
+    return value.replace("<", "&lt;")
+
+
 def table_markdown(rows: Sequence[Mapping[str, Any]], cap: int = TABLE_ROWS_CAP) -> str:
     """Rows as a Markdown table; the columns are those of the first row."""
     if not rows:
@@ -101,7 +116,7 @@ def table_markdown(rows: Sequence[Mapping[str, Any]], cap: int = TABLE_ROWS_CAP)
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return str("" if value is None else value).replace("|", "\\|").replace("\n", " ")
+    return as_text(str("" if value is None else value)).replace("|", "\\|")
 
 
 def plain(name: str, value: Value) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -133,16 +133,25 @@ def read_lines(folder: Path, study: Study) -> Iterator[Line]:
     raters = read_raters(folder)
     items = {item.item: item for item in study.items}
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if raw.strip():
+        for number, (raw, size) in enumerate(_raw_lines(file), start=1):
+            if size > MAX_LINE_BYTES:
+                yield Line(number, None, f"{size} bytes, more than {MAX_LINE_BYTES}")
+            elif raw.strip():
                 yield _parse_line(number, raw, study, items, raters)
+
+
+def _raw_lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Each line's beginning and its whole size; one that does not end is never in memory."""
+    while raw := file.readline(MAX_LINE_BYTES + 1):
+        size, end = len(raw), raw
+        while not end.endswith(b"\n") and (end := file.readline(MAX_LINE_BYTES)):
+            size += len(end)
+        yield raw, size
 
 
 def _parse_line(
     number: int, raw: bytes, study: Study, items: Mapping[str, Item], raters: Mapping[str, str]
 ) -> Line:
-    if len(raw) > MAX_LINE_BYTES:
-        return Line(number, None, f"{len(raw)} bytes, more than {MAX_LINE_BYTES}")
     try:
         found = json.loads(raw)
     except (ValueError, RecursionError):

@@ -4,7 +4,13 @@ A profile is a YAML file; nothing else distinguishes `tiny` from `full`. Import 
 modules below group the sections by who reads them. `docs/configuration.md` lists every field.
 """
 
-from hoi_assets.settings.base import Endpoint, ModelRef, Models, Section
+from hoi_assets.settings.base import (
+    Endpoint,
+    ModelRef,
+    Models,
+    Section,
+    digested,
+)
 from hoi_assets.settings.detailscribe import (
     Critic,
     Decomposer,
@@ -20,6 +26,7 @@ from hoi_assets.settings.locations import (
     ROOT,
     expand_user,
     home_folder,
+    models_folder,
     resolve_path,
     restore_remedy,
 )
@@ -66,9 +73,11 @@ __all__ = [
     "Section",
     "Settings",
     "Verifier",
+    "digested",
     "expand_user",
     "home_folder",
     "load_settings",
+    "models_folder",
     "resolve_path",
     "restore_remedy",
 ]

@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from hoi_assets.settings.endpoint_address import EndpointAddress
 from hoi_assets.settings.locations import resolve_path
 
+# `json_schema_extra` of fields that came later than published versions: what they mean to digests.
+UNLESS_DEFAULT: dict[str, Any] = {"digested": "unless_default"}
+NEVER: dict[str, Any] = {"digested": "never"}
+
 
 class Section(BaseModel):
     """Base of all sections: immutable; unknown fields, NaN, infinities and integers that do not fit
@@ -24,6 +28,30 @@ class Section(BaseModel):
             raise ValueError("does not fit into 64 bits")
         return value
 
+    def given(self, *names: str) -> dict[str, Any]:
+        """The named fields that are not at their default."""
+        fields = type(self).model_fields
+        values = {name: getattr(self, name) for name in names}
+        return {name: one for name, one in values.items() if one != fields[name].get_default()}
+
+
+def digested(section: Section) -> dict[str, Any]:
+    """A section as it enters digests, in JSON's types.
+
+    A field marked `UNLESS_DEFAULT` is left out at its default, so that digests from before it was
+    added stay; one marked `NEVER` changes nothing that is published, such as memory used.
+    """
+    found = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            found[name] = digested(value)
+        extra = field.json_schema_extra
+        rule = extra.get("digested") if isinstance(extra, dict) else None
+        if rule == "never" or (rule == "unless_default" and not section.given(name)):
+            del found[name]
+    return found
+
 
 class ModelRef(Section):
     """One model: a folder, or a hub repository at a pinned revision."""
@@ -34,6 +62,14 @@ class ModelRef(Section):
     )
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float32", description="Type the weights are computed in."
+    )
+    max_sequence_length: int | None = Field(
+        None,
+        ge=1,
+        le=512,
+        description="Tokens of T5's part in Stable Diffusion 3, zeros where there is no T5 "
+        "(diffusers: 256); null: 512, and 1 without T5.",
+        json_schema_extra=UNLESS_DEFAULT,
     )
 
     @property

@@ -1,10 +1,10 @@
 """Sections of DetailScribe: benchmark, decomposition, critique, re-denoising, baselines."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hoi_assets.settings.base import Endpoint, Section
+from hoi_assets.settings.base import UNLESS_DEFAULT, Endpoint, Section
 
 
 class Interacting(Section):
@@ -31,6 +31,14 @@ class Rewriter(Endpoint):
 class Critic(Endpoint):
     """What judges a picture component by component; the built-in way is `models.critic`."""
 
+    protocol: Literal["components", "published"] = Field(
+        "components",
+        description="How an initial picture is critiqued. components: each component is judged, "
+        "and code appends the corrections. published: the endpoint is told the topic and that the "
+        "picture is faulty, and writes the whole new prompt; `refine` asks it for one of its own.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+
     threshold: float = Field(
         0.5, gt=0, lt=1, description="Probability from which a yes of `models.critic` counts."
     )
@@ -38,6 +46,12 @@ class Critic(Endpoint):
     image_tokens: int = Field(
         2048, ge=0, description="Most tokens billed for one picture, for the estimate of costs."
     )
+
+    @model_validator(mode="after")
+    def _published_by_endpoint(self) -> "Critic":
+        if self.protocol == "published" and self.endpoint is None:
+            raise ValueError("critic.protocol published needs critic.endpoint")
+        return self
 
 
 class ImageEndpoint(Endpoint):
@@ -84,3 +98,21 @@ class Redenoising(Section):
     )
     craft_rounds: int = Field(3, ge=0, le=10, description="Rounds of edits of the CRAFT-like arm.")
     seed: int = Field(0, description="Seed from which each picture's own seed is derived.")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="Seeds of every prompt's pictures: the first for all methods, all of them for "
+        "`multi_seed`; null: derived from `seed`, and as many as the same compute pays.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    initial_is_candidate: bool = Field(
+        True,
+        description="Whether `detailscribe` and `refine` may select the initial picture.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    baseline_images: Literal["equal_compute", "one"] = Field(
+        "equal_compute",
+        description="Pictures that `rewrite` and `refine` draw: as many as the same compute pays, "
+        "or one.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )

@@ -54,6 +54,7 @@ in the working folder where there is no checkout.
 | `HOI_PROFILE` | profile: name, or path of a YAML file | `tiny` |
 | `HOI_HOME` | folder of all outputs | `data/out` of the checkout, else `./hoi-data` |
 | `HOI_DATA` | folder with `models/tiny` and `pool` | `data` of the checkout |
+| `HOI_MODELS` | folder of downloaded models | `models/full` of `HOI_DATA` |
 | `HOI_API_KEY` | key of the endpoints, unless `api_key_env` names another variable | none |
 """
 

@@ -1,12 +1,25 @@
 """Sections of the evaluation and of the gates."""
 
+from typing import Literal
+
 from pydantic import Field
 
-from hoi_assets.settings.base import Endpoint, Section
+from hoi_assets.settings.base import UNLESS_DEFAULT, Endpoint, Section
 
 
 class Judge(Endpoint):
     """A vision endpoint that rates pictures 1 to 5 and answers yes or no; null: not measured."""
+
+    topic: bool = Field(
+        False,
+        description="Tell the judge the row's topic, and have it rate by the published criteria.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    rates: Literal["selected", "all"] = Field(
+        "selected",
+        description="Which pictures are rated: those that a method selected, or every candidate.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
 
     image_tokens: int = Field(
         2048, ge=0, description="Most tokens billed for one picture, for the estimate of costs."
@@ -30,6 +43,12 @@ class Evaluation(Section):
     seed: int = Field(1000, description="Seed from which each image's own seed is derived.")
     bootstrap_samples: int = Field(
         2000, ge=100, description="Resamples behind each confidence interval."
+    )
+    best_of_variants: bool = Field(
+        False,
+        description="Report `detailscribe_published` too: each metric's best of the variants, as "
+        "the published table counts; the initial picture is not among them.",
+        json_schema_extra=UNLESS_DEFAULT,
     )
 
 
@@ -66,6 +85,12 @@ class Gates(Section):
     )
     min_auc_alignment: float = Field(
         0.6, ge=0, le=1, description="Smallest held-out AUC of the verifier's alignment head."
+    )
+    min_accepted_share: float = Field(
+        0.001, ge=0, le=1, description="Smallest share of test pairs that a verifier accepts."
+    )
+    max_accepted_share: float = Field(
+        0.99, ge=0, le=1, description="Largest share of test pairs that a verifier accepts."
     )
     min_accepted_per_category: int = Field(
         1, ge=0, description="Fewest accepted pairs per category."

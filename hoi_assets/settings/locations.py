@@ -13,6 +13,10 @@ IN_CHECKOUT = (_PACKAGE.parent / "data" / "profiles").is_dir()
 ROOT = _PACKAGE.parent if IN_CHECKOUT else _PACKAGE / "_bundle"
 PROFILES = ROOT / "data" / "profiles"
 SHOWN_CHARACTERS = 80
+# What is stored with the project; all else below data/ is ignored by git.
+STORED = ("data/models/tiny", "data/pool")
+FETCHED = "data/models/full"
+_STORED_POOL = "name data/pool, which comes with the project and `make world` renders anew"
 
 
 def resolve_path(path: str) -> Path:
@@ -71,12 +75,39 @@ def _shown(path: str | Path) -> str:
     return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…")
 
 
+def is_stored(path: str) -> bool:
+    """Whether `path` belongs to the data stored with the project: git has it.
+
+    Example:
+        >>> is_stored("data/models/tiny/clip"), is_stored("data/models/full/clip")
+        (True, False)
+    """
+    own = Path(path)
+    data = os.environ.get("HOI_DATA")
+    roots = [(ROOT, Path())]
+    if data:
+        roots.append((Path(data).expanduser().absolute(), Path("data")))
+    for root, name in roots:
+        if own.is_relative_to(root):
+            own = name / own.relative_to(root)
+    return any(own.is_relative_to(folder) for folder in STORED)
+
+
+def models_folder() -> Path:
+    """Where `hoi models fetch` puts hub models, and where profiles find them: the environment
+    variable `HOI_MODELS`; else `data/models/full`, see `resolve_path`."""
+    named = os.environ.get("HOI_MODELS")
+    return Path(named).expanduser().absolute() if named else resolve_path(FETCHED)
+
+
 def restore_remedy(path: str, target: str) -> str:
-    """How to get stored data back that a profile names and that is missing.
+    """How to get data that a profile names and that is missing.
 
     Args:
-        target: of the Makefile, which makes it anew.
+        target: of the Makefile, which makes stored data anew.
     """
+    if not is_stored(path):
+        return "`hoi models fetch` gets hub models" if target == "weights" else _STORED_POOL
     if IN_CHECKOUT:
         return f"restore it with `git checkout -- {path}`, or make it with `make {target}`"
     data = os.environ.get("HOI_DATA")

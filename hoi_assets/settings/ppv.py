@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hoi_assets.settings.base import Endpoint, Section
+from hoi_assets.settings.base import UNLESS_DEFAULT, Endpoint, Section
 
 LABELS_FILE = "labels.csv"  # inside the folder of `verifier.labels_folder`
 
@@ -70,6 +70,12 @@ class LoraTraining(Section):
     )
     prior_loss_weight: float = Field(
         1.0, ge=0, description="Weight of the prior-preservation loss."
+    )
+    weight_prior_by_snr: bool = Field(
+        True,
+        description="Apply the min-SNR weights to the prior-preservation loss too; diffusers' "
+        "script does not.",
+        json_schema_extra=UNLESS_DEFAULT,
     )
     num_class_images: int = Field(
         16, ge=0, description="Pictures of the base model for prior preservation."

@@ -60,6 +60,11 @@ class Settings(Section):
         gt=0,
         description="Memory in GB that loaded models may hold; null: half of the free memory.",
     )
+    picture_format: Literal["png", "webp"] = Field(
+        "png",
+        description="Lossless format of stored images; webp: smaller, slower to write. Datasets "
+        "hold PNG either way.",
+    )
     timezone: str = Field(
         "UTC", description="Time zone of the schedules, as in the IANA data, e.g. Europe/Paris."
     )

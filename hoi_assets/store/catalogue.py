@@ -14,7 +14,6 @@ that the taxonomy no longer has, and null where the caller does not say which th
 
 import hashlib
 import tempfile
-import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from filelock import FileLock
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import canonical_json
-from hoi_assets.store.disk import DiskFull, writing
+from hoi_assets.store.disk import DiskFull, temporary_path, writing
 from hoi_assets.store.places import is_orphan
 from hoi_assets.store.versions import Published, Store
 
@@ -46,6 +45,7 @@ OFFLINE: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
 }
 DAMAGED = "Corrupt database file"
+GONE = "database does not exist"
 LOCK_DOWN = "USE hoi; SET enable_external_access = false; SET lock_configuration = true"
 
 
@@ -91,7 +91,7 @@ def rebuild(store: Store, known: Known = None) -> Path:
     """
 
     path = catalogue_path(store)
-    partial = store.staging / f"{uuid.uuid4().hex}.tmp"
+    partial = temporary_path(store.staging)
     try:
         _build(store, partial, path, known)
         with writing(path):
@@ -111,6 +111,8 @@ def _build(store: Store, target: Path, path: Path, known: Known) -> None:
     try:
         with writing(path), duckdb.connect(str(target)) as connection:
             _fill(connection, store, state, known)
+            # Closing writes what is left as well, but does not say that the disk was full.
+            connection.execute("CHECKPOINT")
     except duckdb.Error as error:
         if "No space left" in str(error) or "File too large" in str(error):
             raise DiskFull(path) from error
@@ -158,16 +160,25 @@ def _answer(store: Store, sql: str, known: Known) -> "pl.DataFrame":
 
     path = catalogue_path(store)
     if store.read_only and not _is_fresh(store, path, known):
-        with tempfile.TemporaryDirectory(prefix="hoi-catalogue-") as folder:
-            _build(store, Path(folder) / path.name, path, known)
-            return _ask(Path(folder) / path.name, sql)
+        return _ask_apart(store, sql, known)
     try:
         return _ask(_fresh(store, known), sql)
     except duckdb.Error as error:
+        if GONE in str(error):
+            # Deleted since it was found fresh, as it may be at any time.
+            return _ask_apart(store, sql, known)
         if DAMAGED not in str(error) or store.read_only:
             raise
         # DuckDB's own checksums say so: the catalogue is derived, so build it anew.
         return _ask(rebuild(store, known), sql)
+
+
+def _ask_apart(store: Store, sql: str, known: Known) -> "pl.DataFrame":
+    """Ask a catalogue that is built for this query alone."""
+    path = catalogue_path(store)
+    with tempfile.TemporaryDirectory(prefix="hoi-catalogue-") as folder:
+        _build(store, Path(folder) / path.name, path, known)
+        return _ask(Path(folder) / path.name, sql)
 
 
 def _ask(path: Path, sql: str) -> "pl.DataFrame":

@@ -1,10 +1,12 @@
 """Writes that are whole or absent, with errors that name the place and the remedy."""
 
 import errno
+import hashlib
 import os
 import re
 import shutil
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from pathlib import Path
 
 from hoi_assets.errors import HoiError
 
+ABANDONED_AFTER_S = 3600.0
+_TEMPORARY = re.compile(r"([0-9a-f]{8})-(\d+)-[0-9a-f]{32}\.tmp")
 # EFBIG is what a file-size limit of the process gives, EDQUOT a user's quota.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # Where a quota or a file-size limit stops a write, SQLite reports an I/O error.
@@ -106,6 +110,39 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def temporary_path(folder: Path) -> Path:
+    """A new name in `folder` for a file being written. It says which process writes it, so that
+    `is_abandoned` knows when that one is gone."""
+    return folder / f"{_host()}-{os.getpid()}-{uuid.uuid4().hex}.tmp"
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether the process that wrote `path`, or a file beside it, to the name that
+    `temporary_path` gave it is dead; of another machine's, whether it is old."""
+    found = _TEMPORARY.match(path.name)
+    if found is not None and found[1] == _host():
+        return not _is_alive(int(found[2]))
+    try:
+        # Where the clock was set back meanwhile, its time lies ahead.
+        return abs(time.time() - path.stat().st_mtime) > ABANDONED_AFTER_S
+    except FileNotFoundError:
+        return False
+
+
+def _host() -> str:
+    return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # of another user
+    return True
+
+
 def replace_bytes(path: Path, data: bytes, temporary: Path, durable: bool, mode: int) -> None:
     """Write `path` whole or not at all, by way of a file in `temporary` (same file system).
 
@@ -113,7 +150,7 @@ def replace_bytes(path: Path, data: bytes, temporary: Path, durable: bool, mode:
         durable: fsync file and folder, so that it also survives a power cut.
         mode: permission bits of the file.
     """
-    partial = temporary / f"{uuid.uuid4().hex}.tmp"
+    partial = temporary_path(temporary)
     with writing(path):
         try:
             with partial.open("xb") as file:

@@ -2,11 +2,10 @@
 
 import json
 import os
-import uuid
 from pathlib import Path
 
 from hoi_assets.errors import HoiError
-from hoi_assets.store.disk import writing
+from hoi_assets.store.disk import temporary_path, writing
 
 IDENTITY = "home.json"
 # Patterns, escapes and separators to at least one of DuckDB, polars, SQLite's URLs and fsspec.
@@ -79,7 +78,7 @@ def adopt(home: Path, profile: str, temporary: Path) -> None:
     """
     path = home / IDENTITY
     if not path.exists():
-        partial = temporary / f"{uuid.uuid4().hex}.tmp"
+        partial = temporary_path(temporary)
         with writing(path):
             partial.write_text(json.dumps({"profile": profile}) + "\n", encoding="utf-8")
             try:

@@ -1,4 +1,4 @@
-"""Content-addressed images: a picture's name is the digest of its pixels."""
+"""Content-addressed images: a picture's name is the digest of its pixels, whatever its format."""
 
 import io
 import re
@@ -16,20 +16,47 @@ if TYPE_CHECKING:
     from PIL import Image
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+PNG, WEBP = "png", "webp"
+FORMATS = (PNG, WEBP)
+# libwebp's lossless settings, see docs/full-size.md.
+WEBP_EFFORT, WEBP_METHOD = 20, 1
+
+
+def encode_picture(image: "Image.Image", picture_format: str = PNG) -> bytes:
+    """The pixels of an RGB image in a lossless file, without any metadata; the same pixels give
+    the same bytes.
+
+    Args:
+        picture_format: png, or webp: smaller, and slower to write.
+    """
+    from PIL import Image
+
+    # A bare copy: no colour profile or other metadata of the source gets into the file.
+    bare = Image.frombytes("RGB", image.size, image.tobytes())
+    data = io.BytesIO()
+    if picture_format == WEBP:
+        bare.save(data, format="WEBP", lossless=True, quality=WEBP_EFFORT, method=WEBP_METHOD)
+    else:
+        # Run lengths alone: on such pictures both faster and smaller than the default strategy.
+        bare.save(data, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    return data.getvalue()
 
 
 class ImageStore:
-    """PNG files `<folder>/<aa>/<pixel digest>.png`, each written once.
+    """Files `<folder>/<aa>/<pixel digest>.png`, each written once; or `.webp`.
 
-    Safe for several processes: writes are atomic and the same pixels give the same file.
+    Safe for several processes: writes are atomic and the same pixels give the same file. Both
+    formats are read, whichever is written.
 
     Args:
         folder: where the images are.
         temporary: a folder on the same file system for files being written.
+        picture_format: of new files, png or webp; both are lossless.
     """
 
-    def __init__(self, folder: Path, temporary: Path) -> None:
+    def __init__(self, folder: Path, temporary: Path, picture_format: str = PNG) -> None:
         self.folder = folder
+        self.picture_format = picture_format
         self._temporary = temporary
         self._unsynced: set[Path] = set()
 
@@ -45,7 +72,14 @@ class ImageStore:
                 f"{digest!r} is not an image id",
                 "give the 64 hex digits of a pixel digest, as tables name images",
             )
-        return self.folder / digest[:2] / f"{digest}.png"
+        own = self._file(digest, self.picture_format)
+        if own.exists():
+            return own
+        others = (self._file(digest, name) for name in FORMATS if name != self.picture_format)
+        return next((path for path in others if path.exists()), own)
+
+    def _file(self, digest: str, picture_format: str) -> Path:
+        return self.folder / digest[:2] / f"{digest}.{picture_format}"
 
     def put(self, image: "Image.Image") -> str:
         """Store `image` (converted to RGB) and return its pixel digest.
@@ -58,21 +92,27 @@ class ImageStore:
         Example:
             >>> digest = store.images.put(image)  # doctest: +SKIP
         """
-        from PIL import Image
-
         rgb = image if image.mode == "RGB" else image.convert("RGB")
         digest = digest_pixels(rgb)
         path = self.path(digest)
         if path.exists() and self._intact(digest):
             return digest
-        # A bare copy: no colour profile or other metadata of the source gets into the file.
-        bare = Image.frombytes("RGB", rgb.size, rgb.tobytes())
-        data = io.BytesIO()
-        # Run lengths alone: on such pictures both faster and smaller than the default strategy.
-        bare.save(data, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
-        replace_bytes(path, data.getvalue(), self._temporary, durable=False, mode=0o444)
+        # A damaged file is replaced in its own format.
+        data = encode_picture(rgb, path.suffix.removeprefix("."))
+        replace_bytes(path, data, self._temporary, durable=False, mode=0o444)
         self._unsynced.add(path)
         return digest
+
+    def png_bytes(self, digest: str) -> bytes:
+        """The image of that digest as a PNG file: the same bytes in whichever format it is stored.
+
+        Raises:
+            HoiError, Damaged: as `open`.
+        """
+        path = self.path(digest)
+        if path.suffix == f".{PNG}" and path.exists():
+            return path.read_bytes()
+        return encode_picture(self.open(digest))
 
     def open(self, digest: str) -> "Image.Image":
         """The image of that digest, RGB, decoded and checked against the digest.

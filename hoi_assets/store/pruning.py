@@ -55,7 +55,24 @@ def prune(
         for path in sorted((store.place(asset, partition) / "versions").glob("*")):
             if path not in kept and (dry_run or _remove(store, asset, partition, path)):
                 removed.append(path)
+        if not dry_run:
+            _remove_stray_manifests(store, asset, partition)
     return removed
+
+
+def _remove_stray_manifests(store: Store, asset: str, partition: str | None) -> None:
+    """Manifests are written before their versions and removed after: a kill between leaves one."""
+    folder = store.place(asset, partition)
+    stray = [
+        path
+        for path in (folder / "manifests").glob("*.json")
+        if not (folder / "versions" / path.stem).exists()
+    ]
+    if stray:
+        with store.publishing(asset, partition), writing(folder):
+            for path in stray:
+                if not (folder / "versions" / path.stem).exists():
+                    path.unlink(missing_ok=True)
 
 
 def _take_out_of_force(store: Store, asset: str, partition: str | None) -> None:

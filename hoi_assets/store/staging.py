@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import time
 import uuid
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import files_below
-from hoi_assets.store.disk import replace_bytes, writing
+from hoi_assets.store.disk import is_abandoned, replace_bytes, writing
 from hoi_assets.store.places import check_names, folder_name
 from hoi_assets.store.published import content_version
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 LOCK_TIMEOUT_S = 60.0
-ABANDONED_AFTER_S = 3600.0
 ROW_GROUP_ROWS = 65_536
 
 
@@ -166,7 +164,8 @@ def parquet_bytes(table: "pl.DataFrame") -> bytes:
 
 
 def remove_abandoned(temporary: Path) -> None:
-    """Remove staging that no living process holds, and old half-written files.
+    """Remove what no living process holds: staging, and half-written files with what stands beside
+    them (DuckDB's write-ahead log and its folder for large sorts).
 
     Args:
         temporary: the home's folder `staging`.
@@ -181,14 +180,15 @@ def remove_abandoned(temporary: Path) -> None:
             shutil.rmtree(path.with_suffix(""), ignore_errors=True)
             path.unlink(missing_ok=True)
             lock.release(force=True)
+        elif ".tmp" in path.suffixes:
+            if is_abandoned(path):
+                _remove(path)
         elif path.is_dir() and not path.with_name(f"{path.name}.lock").exists():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.suffix == ".tmp" and _age_s(path) > ABANDONED_AFTER_S:
-            path.unlink(missing_ok=True)
 
 
-def _age_s(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

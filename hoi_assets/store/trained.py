@@ -25,10 +25,12 @@ def trained(store: Store, kind: str, key: str, train: Callable[[Path, Path], Non
     """
     final = store.home / "trained" / kind / key
     manifest = final.with_name(f"{key}.json")
+    work = store.home / "training" / kind / key
     if final.is_dir():
         _check(store, final, manifest)
+        # Left over where a kill came between the last two steps below.
+        shutil.rmtree(work, ignore_errors=True)
         return final
-    work = store.home / "training" / kind / key
     result = work / "result"
     with writing(work):
         shutil.rmtree(result, ignore_errors=True)

@@ -24,7 +24,7 @@ from hoi_assets.hashing import canonical_json, file_digests, files_below
 from hoi_assets.store import locks, quarantine
 from hoi_assets.store.disk import append_line, replace_bytes, sync, writing
 from hoi_assets.store.home import adopt, check_path, check_profile
-from hoi_assets.store.images import ImageStore
+from hoi_assets.store.images import PNG, ImageStore
 from hoi_assets.store.integrity import write_manifest
 from hoi_assets.store.ledger import Ledger
 from hoi_assets.store.places import (
@@ -50,6 +50,7 @@ class Store:
         home: the folder, made where absent; one that cannot be written can be read.
         profile: name of the profile at work; it becomes the home's with the first version staged.
             None where none is.
+        picture_format: of new images, see `ImageStore`.
 
     Raises:
         HoiError: a path that cannot be a home, a home of another profile, or no permission.
@@ -61,7 +62,8 @@ class Store:
         ...     published = store.publish(staging, inputs={}, run_id=None)
     """
 
-    def __init__(self, home: Path, profile: str | None = None) -> None:
+    def __init__(self, home: Path, profile: str | None = None, picture_format: str = PNG) -> None:
+        self.picture_format = picture_format
         self.home = Path(home).absolute()
         self.profile = profile
         self.staging = self.home / "staging"
@@ -75,8 +77,8 @@ class Store:
                 self.locks.mkdir(exist_ok=True)
                 remove_abandoned(self.staging)
 
-    def __reduce__(self) -> tuple[type["Store"], tuple[Path, str | None]]:
-        return Store, (self.home, self.profile)
+    def __reduce__(self) -> tuple[type["Store"], tuple[Path, str | None, str]]:
+        return Store, (self.home, self.profile, self.picture_format)
 
     @cached_property
     def read_only(self) -> bool:
@@ -96,7 +98,7 @@ class Store:
     @cached_property
     def images(self) -> ImageStore:
         """The content-addressed images."""
-        return ImageStore(self.home / "images", self.staging)
+        return ImageStore(self.home / "images", self.staging, self.picture_format)
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file_cached
-from hoi_assets.settings import ModelRef, restore_remedy
+from hoi_assets.settings import ModelRef, digested, models_folder, restore_remedy
 
+# Written by `hoi models fetch` when a repository is whole: its files, their sizes and hashes.
+FETCHED_FILE = "fetched.json"
 DIGESTED_SUFFIXES = (".safetensors", ".json", ".txt")
 # A fingerprint reads smaller files whole, and this many blocks of a larger one.
 SAMPLED_FROM_BYTES = 64 << 20
@@ -47,6 +49,26 @@ def weights_folder(ref: ModelRef) -> Path | None:
     return folder
 
 
+def fetched_folder(ref: ModelRef) -> Path:
+    """Where `hoi models fetch` puts a hub repository: `<models folder>/<source>/<revision>`."""
+    return models_folder() / ref.source / (ref.revision or "")
+
+
+def local_folder(ref: ModelRef) -> Path | None:
+    """The folder that holds the files of `ref`: its own, or a fetched one; None where they come
+    from the hub or its cache.
+
+    A hub repository is the same model wherever its files lie: `model_digest` does not ask.
+
+    Raises:
+        HoiError: as `weights_folder`.
+    """
+    folder = weights_folder(ref)
+    if folder is None and (fetched_folder(ref) / FETCHED_FILE).is_file():
+        folder = fetched_folder(ref)
+    return folder
+
+
 def model_digest(ref: ModelRef) -> str:
     """Hash of what `ref` names: a folder's weights and configuration, or repository@revision; and
     the dtype. A file is read again only when its size or time changed.
@@ -76,7 +98,10 @@ def _model_digest(ref: ModelRef, digest_of: Callable[[Path], str]) -> str:
     else:
         files = sorted(p for p in folder.rglob("*") if p.suffix in DIGESTED_SUFFIXES)
         contents = digest({p.relative_to(folder).as_posix(): digest_of(p) for p in files})
-    return digest({"contents": contents, "dtype": ref.dtype})
+    options = digested(ref)
+    for name in ("source", "revision"):
+        del options[name]
+    return digest({"contents": contents, **options})
 
 
 def _file_fingerprint(path: Path) -> str:

@@ -22,7 +22,8 @@ from hoi_assets_tests.rating.published import small_store
 
 COMMANDS = {
     *("run", "summary", "stale", "backfill", "ui", "trace", "replay", "sql", "prune", "score"),
-    *("repair", "interacting fetch", "interacting check", "lock-code-versions", "lock-recipes"),
+    *("plan", "doctor", "models check", "models fetch", "models convert", "repair"),
+    *("interacting fetch", "interacting check", "lock-code-versions", "lock-recipes"),
     *("rate make", "rate links", "rate serve", "rate status", "rate labels"),
     *("export dataset", "export webdataset", "export coco", "export lora", "export triples"),
 }
@@ -30,6 +31,7 @@ QUERIES = {
     *("summary", "stale", "trace", "replay", "sql", "prune", "score"),
     *("repair", "interacting check", "rate status"),
     *("export dataset", "export webdataset", "export coco", "export lora", "export triples"),
+    *("plan", "doctor", "models check", "models fetch"),
 }
 HEAVY = ("dagster", "polars", "torch", "pydantic_settings", "duckdb", "great_expectations")
 
@@ -123,6 +125,8 @@ def completed(words: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> list[
     [
         ("hoi st", ["stale"]),
         ("hoi rate l", ["links", "labels"]),
+        ("hoi models check cl", ["clip"]),
+        ("hoi doctor index", ["index_press"]),
         ("hoi run power_", ["power_sphere", "power_wrap"]),
         ("hoi backfill worn func", ["functional"]),
         ("hoi run --only f", ["failed"]),
@@ -160,6 +164,9 @@ def test_completion_reads_the_profile_given_and_studies_of_the_home(
         (["backfill", "power_wrp"], "no category 'power_wrp'"),
         (["interacting", "check", "/nowhere"], "no benchmark file in /nowhere"),
         (["prune", "--keep", "0"], "prune: keep is 0"),
+        (["plan", "power_wrp"], "no category 'power_wrp'"),
+        (["doctor", "power_wrp"], "no category 'power_wrp'"),
+        (["models", "check", "examinr"], "the profile names no model 'examinr'"),
     ],
 )
 def test_user_errors_are_named_with_a_remedy_and_end_with_2(arguments, what, capsys):

@@ -19,6 +19,7 @@ from hoi_assets.defs.backfills import launch_backfills
 from hoi_assets.defs.dagster_private import repository_of
 from hoi_assets.defs.project import Project, load_project
 from hoi_assets.defs.runs import (
+    CLOCK_TICK_S,
     DRIVER_TAG,
     HOST_TAG,
     PID_TAG,
@@ -368,6 +369,12 @@ def test_runs_of_living_processes_and_of_other_machines_are_left_alone(instance)
     reused = {**process_tags(), STARTED_TAG: "1.00", HOST_TAG: socket.gethostname()}
     dead = started(instance, reused)
     assert report_dead_runs(instance, quiet) == [dead]
+
+
+def test_setting_the_clock_does_not_change_when_a_process_started() -> None:
+    # Seconds since the machine started; the time of day of both moves with the clock.
+    started_s = float(process_tags()[STARTED_TAG])
+    assert 0 < started_s < time.clock_gettime(time.CLOCK_BOOTTIME) + CLOCK_TICK_S
 
 
 # --- backfills by the daemon -------------------------------------------------------------------

@@ -324,3 +324,12 @@ def test_fetch_without_network_ends_as_a_mistake_with_a_remedy(
     monkeypatch.setenv("no_proxy", "")
     assert main(["interacting", "fetch", str(tmp_path)]) == ExitCode.USER_ERROR
     assert "by hand" in capsys.readouterr().err
+
+
+def test_file_too_large_to_be_prompts_is_not_read(tmp_path):
+    with (tmp_path / "functional.jsonl").open("wb") as file:
+        file.write(b'{"topic": "a", "prompt": "b"}\n')
+        file.truncate(2 * 2**30)  # sparse
+    (row,) = read_benchmark(tmp_path, ["functional"])
+    assert row.reason is not None and row.reason.startswith("too_large: 2147483648 bytes")
+    assert str(benchmark_digest(tmp_path, "functional")).startswith("too_large")

@@ -133,3 +133,21 @@ def test_image_reward_without_its_head_is_named(tmp_path: Path) -> None:
     (folder / "head.safetensors").unlink()
     with pytest.raises(HoiError, match=r"head\.safetensors is missing"):
         load_image_reward(folder)
+
+
+def test_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    trap = tmp_path / "ran"
+    torch.save({"weights": Trap(trap)}, tmp_path / PUBLISHED_CHECKPOINT)
+    with pytest.raises(HoiError, match="does not load"):
+        load_image_reward(tmp_path)
+    assert not trap.exists()
+
+
+class Trap:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)

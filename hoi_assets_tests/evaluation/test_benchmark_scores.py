@@ -111,6 +111,25 @@ def test_selected_mean_and_oracle_are_three_figures_of_the_same_pictures() -> No
     assert found["detailscribe_oracle"] >= found["detailscribe"]
 
 
+def test_published_best_of_variants_does_not_count_the_initial_picture() -> None:
+    # The initial picture of prompt a is its best: an oracle takes it, the published table cannot.
+    values = VALUES | {("a", "detailscribe", 0): 9.0}
+    table = select_reported(scored(values, CHOSEN), best_of_variants=True)
+    found = means(table)
+    assert found["detailscribe_oracle"] == pytest.approx((9 + 3) / 2)
+    # Prompt b has no variants: there the initial picture is all there is.
+    assert found["detailscribe_published"] == pytest.approx((4 + 3) / 2)
+    assert "detailscribe_published" not in means(select_reported(scored(values, CHOSEN)))
+    compared = compare_methods(table, CONFIG, PAIRS).filter(method_a="detailscribe_published")
+    assert set(compared["method_b"]) == {"plain"}
+
+
+def test_a_judge_that_rates_every_candidate_has_its_best_of_variants() -> None:
+    rated = scored(VALUES, CHOSEN).with_columns(metric=pl.lit("judge_rating"))
+    table = select_reported(rated, best_of_variants=True, every_candidate_rated=True)
+    assert means(table)["detailscribe_published"] == pytest.approx((4 + 3) / 2)
+
+
 def test_what_the_judge_was_asked_of_selected_pictures_has_no_mean_and_no_oracle() -> None:
     rated = scored({place: 5.0 for place in CHOSEN}, CHOSEN).with_columns(
         metric=pl.lit("judge_rating")

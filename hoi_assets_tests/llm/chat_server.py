@@ -30,6 +30,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     trickle_s: float = 0.0  # between the bytes of the body
     model: str | None = None  # that answers; None: the requested one
+    cut: bool = False  # end the connection without an answer
 
 
 class Server:
@@ -40,7 +41,7 @@ class Server:
     `fetched` and `hosts` are the paths that were asked for, with their Host headers.
     """
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: Behaviour, port: int = 0) -> None:
         self.behaviour = behaviour
         self.requests: list[Request] = []
         self.keys: list[str | None] = []
@@ -70,7 +71,10 @@ class Server:
                 body = answer.body if answer.body is not None else form(request, answer)
                 with lock:
                     server.busy -= 1
-                self.send(answer, body.encode())
+                if answer.cut:
+                    self.close_connection = True
+                else:
+                    self.send(answer, body.encode())
 
             def do_GET(self) -> None:
                 with lock:
@@ -99,7 +103,7 @@ class Server:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
         self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True)
         self.thread.start()

@@ -276,3 +276,17 @@ def test_hostile_text_is_refused_quickly(text: str) -> None:
 @pytest.mark.parametrize("said", ["x <reflection of the lamp", "a <think> of a thing"])
 def test_a_reply_that_is_an_object_may_hold_anything_in_its_strings(said: str) -> None:
     assert parse_json_object(json.dumps({"a": said})) == {"a": said}
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 404, 500])
+def test_what_a_server_says_cannot_steer_a_terminal(serve: Serve, status: int) -> None:
+    escapes = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\b"
+    answered = error(status, message=f"no {escapes} way", code=escapes)
+    server = serve(lambda request, number: answered)
+    try:
+        asked = ask(server.url, 1, max_attempts=1)
+        said = [*asked.logged, *(str(reply.reason) for reply in asked.replies)]
+    except EndpointError as failure:
+        said = [str(failure)]
+    assert any("no" in text for text in said)
+    assert all(sign.isprintable() or sign == "\n" for text in said for sign in text)

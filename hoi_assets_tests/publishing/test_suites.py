@@ -5,9 +5,10 @@ import pytest
 
 from hoi_assets.defs.project import published_below
 from hoi_assets.publishing.asset import stage_of
-from hoi_assets.publishing.expectations import resolve, with_schemas
+from hoi_assets.publishing.contents import CONTENTS
+from hoi_assets.publishing.expectations import Suite, for_partition, resolve, with_schemas
 from hoi_assets.publishing.validation import build_suite, evaluate
-from hoi_assets.settings import load_settings
+from hoi_assets.settings import Settings, load_settings
 from hoi_assets_tests.evaluation.report_parents import verifier_tables
 
 SETTINGS = load_settings("tiny")
@@ -15,8 +16,15 @@ STAGES = {stage.name: stage for stage in (stage_of(a) for a in published_below("
 SUITES = {name: stage.suite for name, stage in STAGES.items()}
 
 
+def rows_of(name: str, settings: Settings) -> Suite:
+    """The expectations of the table `rows`, for the partition hook."""
+    declared = for_partition(resolve(SUITES[name], settings), "hook")
+    return tuple(each for each in declared if each.table == "rows")
+
+
 def passes(name: str, **tables: pl.DataFrame) -> bool:
-    declared = [each for each in resolve(SUITES[name], SETTINGS) if each.table in tables]
+    declared = for_partition(resolve(SUITES[name], SETTINGS), "hook")
+    declared = tuple(each for each in declared if each.table in tables)
     assert declared
     return evaluate(tables, declared).passed
 
@@ -64,7 +72,7 @@ def test_every_asset_has_a_suite_and_its_tables_declared():
     assert [name for name, stage in STAGES.items() if not stage.suite or not stage.tables] == []
     for stage in STAGES.values():
         declared = {table.name for table in stage.tables}
-        assert {one.table for one in stage.suite} <= declared, stage.name
+        assert {one.table for one in stage.suite} <= declared | {CONTENTS.name}, stage.name
 
 
 @pytest.mark.parametrize("profile", ["tiny", "full"])
@@ -116,7 +124,7 @@ def cut(count: int) -> pl.DataFrame:
 
 
 def test_cut_prompts_warn_and_block_where_they_are_most_of_a_partition():
-    declared = [e for e in resolve(SUITES["candidate_images"], SETTINGS) if e.table == "rows"]
+    declared = rows_of("candidate_images", SETTINGS)
     whole, one, most = (evaluate({"rows": cut(count)}, declared) for count in (0, 1, 11))
     assert whole.passed and not whole.broken
     assert one.passed and not most.passed
@@ -129,13 +137,13 @@ def test_cut_prompts_warn_and_block_where_they_are_most_of_a_partition():
 def test_threshold_of_cut_prompts_is_a_setting():
     gates = SETTINGS.gates.model_copy(update={"max_cut_share": 1.0, "warn_cut_share": 1.0})
     settings = SETTINGS.model_copy(update={"gates": gates})
-    declared = [e for e in resolve(SUITES["candidate_images"], settings) if e.table == "rows"]
+    declared = rows_of("candidate_images", settings)
     found = evaluate({"rows": cut(20)}, declared)
     assert found.passed and not found.broken
 
 
 def test_judges_that_cut_every_prompt_warn_and_do_not_block():
-    declared = [e for e in resolve(SUITES["verified_pairs"], SETTINGS) if e.table == "rows"]
+    declared = rows_of("verified_pairs", SETTINGS)
     found = evaluate({"rows": verdicts(3).with_columns(prompt_cut=True)}, declared)
     assert found.passed and [one.column for one in found.broken] == ["cut_text_share"]
 

@@ -1,6 +1,7 @@
 """Promises of votes: none is lost, the last counts, what is wrong is named and the rest goes on."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,15 @@ def _place(home: Path, name: str) -> Path:
     place = study_folder(home, name)
     place.parent.mkdir(exist_ok=True)
     return place
+
+
+def test_line_without_end_is_rejected_and_never_held(pairwise: Path) -> None:
+    write(pairwise, vote(pairwise), '{"rater": "anna')
+    with (pairwise / "votes.jsonl").open("r+b") as file:
+        file.truncate(64 * 2**20)  # sparse
+    tracemalloc.start()
+    table = votes_table(pairwise)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert table.sort("line")["status"].to_list() == ["accepted", "rejected", "rejected"]
+    assert "bytes, more than" in table.sort("line")["reason"][2] and peak < 16 * 2**20

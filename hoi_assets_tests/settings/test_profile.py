@@ -36,7 +36,7 @@ def line_of(text: str, part: str) -> int:
     return text[: text.index(part)].count("\n") + 1
 
 
-@pytest.mark.parametrize("name", ["tiny", "full"])
+@pytest.mark.parametrize("name", ["tiny", "full", "paper_detailscribe", "paper_ppv"])
 def test_shipped_profile_is_read_without_a_warning(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -51,7 +51,9 @@ def test_profile_is_taken_from_the_environment(
 
 
 def test_unknown_profile_names_those_there_are() -> None:
-    with pytest.raises(HoiError, match=r"profile 'tinny' not found[\s\S]*full, tiny"):
+    with pytest.raises(
+        HoiError, match=r"profile 'tinny' not found[\s\S]*full, paper_detailscribe, paper_ppv, tiny"
+    ):
         load_settings("tinny")
 
 
@@ -71,6 +73,7 @@ def test_unknown_profile_names_those_there_are() -> None:
         ("model_budget_gb: 0", "model_budget", "model_budget_gb: Input should be greater than 0"),
         ("candidates: {accepted_goal: 9, budget: 8}", "candidates:", "accepted_goal 9 is larger"),
         ("image_endpoint: {usd_per_million_input_tokens: 1}", "image_end", "priced by usd_per_im"),
+        ("critic: {protocol: published}", "critic:", "published needs critic.endpoint"),
         ("lora: {seed: 9223372036854775808}", "lora:", "lora.seed: does not fit into 64 bits"),
         ("lora: {rank: 4}\nlora: {rank: 8}", "lora: {rank: 8", "lora: is given twice"),
         ("lora:\n  rank: 4\n  rank: 8", "  rank: 8", "rank: is given twice"),

@@ -197,6 +197,42 @@ def test_full_disk_keeps_the_former_catalogue(store: Store) -> None:
     assert query(store, "select count(*) as n from detailed_prompts")["n"].item() == 200_000
 
 
+def test_disk_that_is_full_at_the_last_write_puts_no_half_catalogue_in_place(store: Store) -> None:
+    publish(store, rows={"x": [str(number) for number in range(30_000)]})
+    ended = set()
+    # From less than the log of the first table to more than all of it.
+    for limit in range(300_000, 2_400_000, 300_000):
+        publish(store, "verifier", None, rows={"x": [limit]})
+        with file_size_limit(limit):
+            try:
+                found = query(
+                    store, "select (select x from verifier), count(*) from detailed_prompts"
+                )
+                assert found.row(0) == (limit, 30_000)
+                ended.add("answered")
+            except DiskFull:
+                ended.add("full")
+    assert ended == {"answered", "full"}
+
+
+def test_catalogue_that_is_deleted_again_and_again_answers_all_the_same(store: Store) -> None:
+    publish(store, rows={"x": [1, 2]})
+    stop = threading.Event()
+
+    def delete() -> None:
+        while not stop.wait(0.001):
+            catalogue_path(store).unlink(missing_ok=True)
+
+    thread = threading.Thread(target=delete)
+    thread.start()
+    try:
+        for _ in range(10):
+            assert query(store, "select sum(x) as n from detailed_prompts")["n"].item() == 3
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_answers_are_fresh_while_others_read_in_the_same_process(store: Store) -> None:
     publish(store, rows={"x": [0]})
     done, errors = threading.Event(), []

@@ -1,5 +1,6 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,3 +105,36 @@ def test_putting_a_128_px_picture_costs_a_few_milliseconds(store: Store) -> None
         costs.append(time.process_time() - before)
     # 2.5 ms on an idle core; room for a busy one, none for a slow encoding or a flush per image.
     assert sorted(costs)[len(costs) // 4] < 0.010
+
+
+def test_format_of_the_files_is_not_part_of_an_images_identity(tmp_path: Path) -> None:
+    png, image = Store(tmp_path / "png"), picture()
+    digest = png.images.put(image)
+    webp = Store(tmp_path / "webp", picture_format="webp")
+    assert webp.images.put(image) == digest
+    path = webp.images.path(digest)
+    with Image.open(path) as stored:
+        assert (path.suffix, stored.format) == (".webp", "WEBP")
+    assert webp.images.open(digest).tobytes() == image.tobytes()
+    assert path.stat().st_size < png.images.path(digest).stat().st_size
+    # A dataset holds PNG, byte for byte the same whichever format the home has.
+    assert webp.images.png_bytes(digest) == png.images.png_bytes(digest)
+
+
+def test_changed_format_finds_the_images_that_are_there(tmp_path: Path) -> None:
+    digest = Store(tmp_path).images.put(picture())
+    changed = Store(tmp_path, picture_format="webp").images
+    assert changed.path(digest).suffix == ".png" and changed.put(picture()) == digest
+    assert [path.suffix for path in (tmp_path / "images").rglob("*.*")] == [".png"]
+    assert changed.open(digest).size == picture().size and not changed.missing([digest])
+
+
+def test_damaged_webp_is_refused_and_written_again(tmp_path: Path) -> None:
+    images = Store(tmp_path, picture_format="webp").images
+    digest = images.put(picture())
+    path = images.path(digest)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(HoiError, match="is damaged"):
+        images.open(digest)
+    assert images.put(picture()) == digest and images.open(digest).size == picture().size

@@ -3,6 +3,7 @@
 import pytest
 
 from hoi_assets.errors import HoiError
+from hoi_assets.store.places import manifest_file
 from hoi_assets.store.pruning import prune
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.store.conftest import publish
@@ -59,3 +60,13 @@ def test_prune_keeps_what_versions_in_force_were_made_from(store: Store) -> None
 def test_prune_to_nothing_is_refused(store: Store) -> None:
     with pytest.raises(HoiError, match="keep is 0"):
         prune(store, keep=0)
+
+
+def test_manifest_without_its_version_is_removed_and_others_stay(store: Store) -> None:
+    published = publish(store)
+    stray = manifest_file(published.path).with_name("0123456789abcdef.json")
+    stray.write_text("{}", encoding="utf-8")
+    prune(store, dry_run=True)
+    assert stray.exists()
+    prune(store)
+    assert not stray.exists() and manifest_file(published.path).exists()

@@ -49,6 +49,19 @@ def test_broken_training_leaves_no_result_and_keeps_its_checkpoint(tmp_path: Pat
     assert [path.name for path in folder.iterdir()] == ["weights"]
 
 
+def test_work_left_by_a_kill_after_the_last_step_is_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def train(work: Path, result: Path) -> None:
+        (result / "weights").write_text("w", encoding="utf-8")
+
+    folder = trained(store, "lora", "k", train)
+    work = tmp_path / "training" / "lora" / "k"
+    (work / "checkpoint-4").mkdir(parents=True)
+    assert trained(store, "lora", "k", train) == folder
+    assert not work.exists()
+
+
 def test_damaged_training_is_refused_and_repeated_once_deleted(tmp_path: Path) -> None:
     store, key = Store(tmp_path), "4f"
 
@@ -122,7 +135,7 @@ def test_fingerprint_of_gigabytes_is_quick_and_follows_the_weights(
 
 
 def test_missing_weights_name_folder_and_remedy(tmp_path: Path) -> None:
-    with pytest.raises(HoiError, match="make weights"):
+    with pytest.raises(HoiError, match="hoi models fetch"):
         model_digest(ModelRef(source=str(tmp_path / "absent")))
 
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from hoi_assets.errors import HoiError
-from hoi_assets.store.disk import DiskFull
+from hoi_assets.store.disk import DiskFull, temporary_path
 from hoi_assets.store.versions import Published, Store
 from hoi_assets_tests.store.conftest import file_size_limit, publish, table
 
@@ -317,6 +317,38 @@ def test_old_half_written_files_are_removed_and_young_ones_kept(store: Store) ->
         os.utime(store.staging / name, (time.time() - age_s,) * 2)
     Store(store.home)
     assert [path.name for path in store.staging.iterdir()] == ["young.tmp"]
+
+
+def _write_half(home: Path, ready: Any) -> None:
+    partial = temporary_path(Store(home).staging)
+    for path in (partial, partial.with_name(f"{partial.name}.wal")):
+        path.write_bytes(b"half")
+    ready.put(1)
+    time.sleep(60)
+
+
+def test_half_written_files_of_the_dead_are_removed_and_those_of_the_living_kept(
+    store: Store,
+) -> None:
+    ready = FORK.Queue()
+    process = FORK.Process(target=_write_half, args=(store.home, ready))
+    process.start()
+    ready.get(timeout=20)
+    for path in store.staging.iterdir():
+        os.utime(path, (0, 0))  # the clock was set: no reason to take a living process's file
+    Store(store.home)
+    assert len(list(store.staging.iterdir())) == 2
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join(10)
+    Store(store.home)
+    assert not list(store.staging.iterdir())
+
+
+def test_half_written_file_from_the_future_is_removed(store: Store) -> None:
+    (store.staging / "old.tmp").write_bytes(b"half")
+    os.utime(store.staging / "old.tmp", (time.time() + 7200,) * 2)
+    Store(store.home)
+    assert not list(store.staging.iterdir())
 
 
 def _hold(home: Path, ready: Any) -> None:

@@ -6,7 +6,13 @@ import polars as pl
 
 from hoi_assets.defs.groups import DETAILSCRIBE, OWNERS
 from hoi_assets.defs.partitions import scenario
-from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, FAILED_WITHOUT_REASON, ONE_SCENARIO
+from hoi_assets.defs.suites import (
+    ACCEPTED,
+    FAILED_SHARE,
+    FAILED_WITHOUT_REASON,
+    ONE_SCENARIO,
+    no_blank,
+)
 from hoi_assets.detailscribe.benchmark import BENCHMARK_ROWS
 from hoi_assets.detailscribe.decompose import DECOMPOSITION_COMPONENTS, DECOMPOSITION_ROWS
 from hoi_assets.publishing.asset import published_asset
@@ -95,6 +101,7 @@ DECOMPOSITIONS_SUITE = suite(
         row_count(1),
         unique("row_id", "component"),
         not_null("subject", "relation", "question"),
+        no_blank("question"),
     ],
 )
 

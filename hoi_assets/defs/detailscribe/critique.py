@@ -91,6 +91,8 @@ CRITIQUES_SUITE = suite(
 @published_asset(
     partitions_def=scenario,
     deps=["initial_images", "interaction_decompositions"],
+    # The published protocol tells the critic the topic.
+    deps_when={"interacting_prompts": lambda settings: settings.critic.protocol == "published"},
     group_name=DETAILSCRIBE,
     owners=OWNERS,
     kinds={"pytorch", "transformers"},
@@ -111,8 +113,12 @@ def image_critiques(context: StageContext, staging: Staging) -> Result:
 
     initial = context.parent("initial_images").table("rows")
     components = read_components(context.parent("interaction_decompositions").table("components"))
+    topics = None
+    if context.settings.critic.protocol == "published":
+        prompts = context.parent("interacting_prompts").table("rows")
+        topics = dict(zip(prompts["row_id"], prompts["topic"], strict=True))
     critiques = critique_initial_images(
-        context.store, context.settings, initial, components, context.log
+        context.store, context.settings, initial, components, context.log, topics
     )
     counts = count_critic_tokens(context.store, context.settings, critiques)
     table, findings = critiques_frame(critiques), findings_frame(critiques, counts)

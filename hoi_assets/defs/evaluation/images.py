@@ -6,7 +6,16 @@ from hoi_assets.defs.automation import follow_per_partition
 from hoi_assets.defs.groups import EVALUATION, OWNERS
 from hoi_assets.defs.partitions import hand_pose
 from hoi_assets.defs.sheets import image_sheet
-from hoi_assets.defs.suites import CUT_PROMPTS, FAILED_SHARE, REPEATED_PICTURES
+from hoi_assets.defs.suites import (
+    ACCEPTED_WITHOUT_PIXELS,
+    CUT_PROMPTS,
+    FAILED_SHARE,
+    FLAT_SHARE,
+    ONE_CATEGORY,
+    REPEATED_PICTURES,
+    STORED_PICTURES,
+    no_blank,
+)
 from hoi_assets.ppv.evaluation_images import EVALUATION_IMAGE_ROWS
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
@@ -24,10 +33,15 @@ EVALUATION_IMAGES_SUITE = suite(
         in_set("method", ["base", "dreambooth", "finetuned"]),
         in_set("status", ["accepted", "failed"]),
         measure("methods", "count(distinct method)", 3, 3),
+        ONE_CATEGORY,
         FAILED_SHARE,
+        ACCEPTED_WITHOUT_PIXELS,
+        FLAT_SHARE,
         REPEATED_PICTURES,
         CUT_PROMPTS,
+        no_blank("prompt"),
     ],
+    contents=[STORED_PICTURES],
 )
 
 

@@ -2,11 +2,12 @@
 
 from hoi_assets.defs.automation import follow_last
 from hoi_assets.defs.groups import EVALUATION, OWNERS
+from hoi_assets.defs.suites import READABLE_FILES
 from hoi_assets.evaluation.report import REPORT_SUMMARY
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.data_docs import index_link
-from hoi_assets.publishing.expectations import between, row_count, suite
+from hoi_assets.publishing.expectations import between, measure, row_count, suite
 from hoi_assets.publishing.metadata import Page
 from hoi_assets.store.versions import Staging
 
@@ -19,6 +20,10 @@ REPORT_SUITE = suite(
         between("pictures", 1),
         # Self-contained: opens offline, on any machine.
         between("external_references", 0, 0),
+    ],
+    contents=[
+        READABLE_FILES,
+        measure("page", f"count(case when name = '{REPORT}' then 1 end)", 1),
     ],
 )
 

@@ -1,5 +1,6 @@
 """Scorecards with intervals, one per pipeline."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from hoi_assets.defs.automation import follow_changed_parents
@@ -13,8 +14,10 @@ from hoi_assets.evaluation.vlm_judge import JUDGE_RATINGS
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.expectations import (
+    Expectation,
     between,
     column_exists,
+    measure,
     not_null,
     row_count,
     share,
@@ -25,28 +28,69 @@ from hoi_assets.publishing.expectations import (
 from hoi_assets.publishing.metadata import Image, Markdown
 from hoi_assets.store.versions import Staging
 
-SCORECARDS_SUITE = suite(
-    scores=[
-        row_count(1),
-        not_null("suite", "method", "metric", "image_id"),
-        # A judge's missing replies are failed rows, which the next run requests again.
-        share(
-            "missing_share",
-            "value is null and metric not in ('judge_rating', 'judge_yes')",
-            "${gates.max_failed_share}",
-        ),
-        CUT_TEXTS,
-    ],
-    scorecard=[
-        row_count(1),
-        unique("suite", "method", "slice_kind", "slice", "metric"),
-        between("n", 0),
-        unexpected_rows("mean_outside_interval", "mean < ci_low - 1e-9 or mean > ci_high + 1e-9"),
-    ],
-    comparisons=[
-        column_exists("method_a", "method_b", "difference", "ci_low", "ci_high", "p"),
-        between("p", 0, 1, nullable=True),
-    ],
+# NaN is larger than any number, so it is out of range as well, unless it counts as missing.
+_MISSING = "(value is null or value = cast('nan' as double))"
+_RANGES = (
+    "case when metric = 'clip_score' then value not between 0 and 2.500001"
+    " when metric = 'judge_rating' then value not between 1 and 5"
+    " when metric = 'image_reward' then abs(value) > 1000"
+    " else value not between -0.000001 and 1.000001 end"
+)
+
+
+def scorecards_suite(
+    suite_name: str, methods: Sequence[str], slice_kind: str
+) -> tuple[Expectation, ...]:
+    """The suite of one pipeline's scorecards.
+
+    Args:
+        suite_name: suite of prompts that is scored in slices.
+        methods: those without which nothing is compared.
+        slice_kind: what every method is scored by; CLIPScore, which all have, is looked at.
+    """
+    own = f"suite = '{suite_name}' and metric = 'clip_score'"
+    named = ", ".join(f"'{method}'" for method in methods)
+    of_methods = f"count(distinct case when {own} then method end)"
+    of_slices = f"count(distinct case when {own} and slice_kind = '{slice_kind}' then slice end)"
+    there = f"count(case when {own} and slice_kind = '{slice_kind}' then 1 end)"
+    return suite(
+        scores=[
+            row_count(1),
+            not_null("suite", "method", "metric", "image_id"),
+            # A judge's missing replies are failed rows, which the next run requests again.
+            share(
+                "missing_share",
+                f"{_MISSING} and metric not in ('judge_rating', 'judge_yes')",
+                "${gates.max_failed_share}",
+            ),
+            unexpected_rows("out_of_range", f"not {_MISSING} and {_RANGES}"),
+            CUT_TEXTS,
+        ],
+        scorecard=[
+            row_count(1),
+            unique("suite", "method", "slice_kind", "slice", "metric"),
+            between("n", 0),
+            unexpected_rows(
+                "mean_outside_interval", "mean < ci_low - 1e-9 or mean > ci_high + 1e-9"
+            ),
+            measure(
+                "compared_methods",
+                f"count(distinct case when {own} and method in ({named}) then method end)",
+                len(methods),
+            ),
+            measure("slices", of_slices, 1),
+            measure("slices_missing", f"{of_methods} * {of_slices} - {there}", max_value=0),
+        ],
+        comparisons=[
+            column_exists("method_a", "method_b", "difference", "ci_low", "ci_high", "p"),
+            between("p", 0, 1, nullable=True),
+        ],
+    )
+
+
+HOI_SCORECARDS_SUITE = scorecards_suite("hoi", ["base", "dreambooth", "finetuned"], "category")
+INTERACTING_SCORECARDS_SUITE = scorecards_suite(
+    "interacting", ["plain", "detailscribe"], "scenario"
 )
 TABLES = [SCORECARD, SCORES, COMPARISONS, METRIC_AGREEMENT]
 
@@ -59,7 +103,7 @@ TABLES = [SCORECARD, SCORES, COMPARISONS, METRIC_AGREEMENT]
     pool=GPU_POOL,
     automation_condition=follow_changed_parents,
     code_version="2",
-    suite=SCORECARDS_SUITE,
+    suite=HOI_SCORECARDS_SUITE,
     tables=TABLES,
     settings=["evaluation", "sampling"],
     models=["clip", "image_reward", "examiner"],
@@ -91,13 +135,14 @@ def hoi_scorecards(context: StageContext, staging: Staging) -> Result:
         "baseline_images",
         "human_ratings",
     ],
+    deps_when={"interacting_prompts": lambda settings: settings.judge.topic},
     group_name=EVALUATION,
     owners=OWNERS,
     kinds={"pytorch", "transformers"},
     pool=GPU_POOL,
     automation_condition=follow_changed_parents,
     code_version="2",
-    suite=SCORECARDS_SUITE,
+    suite=INTERACTING_SCORECARDS_SUITE,
     tables=[*TABLES, CANDIDATE_SCORES, JUDGE_RATINGS],
     settings=["evaluation", "critic", "judge"],
     models=["clip", "image_reward", "critic", "component_examiner", "blip_vqa"],
@@ -114,6 +159,10 @@ def interacting_scorecards(context: StageContext, staging: Staging) -> Result:
     components: dict[str, Any] = {}
     for one in context.partitions("interaction_decompositions").values():
         components |= read_components(one.table("components"))
+    topics: dict[str, str] = {}
+    if context.settings.judge.topic:
+        for one in context.published("interacting_prompts").values():
+            topics |= one.table("rows").select("row_id", "topic").rows()
     scores = score_interacting(
         context.store,
         context.settings,
@@ -126,6 +175,7 @@ def interacting_scorecards(context: StageContext, staging: Staging) -> Result:
         {row_id: noun_phrases(own) for row_id, own in components.items()},
         context.parent("human_ratings").table("rows"),
         context.log,
+        topics,
     )
     if scores.ratings is not None:
         context.record("row_id", scores.ratings)

@@ -5,7 +5,7 @@ import polars as pl
 from hoi_assets.defs.automation import follow_changed_parents, follow_in_one_run
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.sheets import image_sheet
-from hoi_assets.defs.suites import ACCEPTED
+from hoi_assets.defs.suites import ACCEPTED, READABLE_FILES, SOUND_WEIGHTS, STORED_PICTURES
 from hoi_assets.ppv.cut_captions import CUT_CAPTIONS
 from hoi_assets.ppv.finetuning import FINETUNING_LOG, FINETUNING_SUMMARY
 from hoi_assets.ppv.packaging import DATASET_ROWS, DATASET_SUMMARY
@@ -57,6 +57,15 @@ DATASET_SUITE = suite(
         ),
     ],
     summary=[row_count(1, 1)],
+    contents=[
+        STORED_PICTURES,
+        READABLE_FILES,
+        measure(
+            "dataset_files",
+            "count(case when kind = 'table' and starts_with(name, 'dataset/') then 1 end)",
+            1,
+        ),
+    ],
 )
 
 
@@ -128,6 +137,7 @@ FINETUNED_MODEL_SUITE = suite(
         between("best_validation_loss", 0, "${gates.max_loss}"),
         between("train_rows", "${finetuning.min_train_rows}"),
     ],
+    contents=[SOUND_WEIGHTS],
 )
 
 

@@ -4,7 +4,7 @@ import polars as pl
 
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
-from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, ONE_CATEGORY
+from hoi_assets.defs.suites import ACCEPTED, FAILED_SHARE, ONE_CATEGORY, no_blank
 from hoi_assets.ppv.detailed_prompts import (
     DETAILED_PROMPT_ROWS,
     detail_prompts,
@@ -29,7 +29,7 @@ from hoi_assets.publishing.expectations import (
     unexpected_rows,
     unique,
 )
-from hoi_assets.publishing.metadata import Markdown
+from hoi_assets.publishing.metadata import Markdown, as_text
 from hoi_assets.store.versions import Staging
 
 SHOWN_PROMPTS = 20
@@ -48,6 +48,7 @@ TAXONOMY_SUITE = suite(
         unique("base_prompt_id"),
         not_null("base_prompt_id", "text"),
         in_set("kind", ["base", "evaluation", "general"]),
+        no_blank("text"),
     ],
 )
 
@@ -69,7 +70,8 @@ def base_prompt_taxonomy(context: StageContext, staging: Staging) -> Result:
     staging.write_table("categories", categories)
     staging.write_table("prompts", taxonomy_prompts_table(taxonomy))
     listing = "\n".join(
-        f"| `{row['category']}` | {row['name']} | {row['definition']} | {row['base_prompts']} |"
+        f"| `{row['category']}` | {as_text(row['name'])} | {as_text(row['definition'])} |"
+        f" {row['base_prompts']} |"
         for row in categories.iter_rows(named=True)
     )
     return Result(
@@ -95,7 +97,10 @@ DETAILED_PROMPTS_SUITE = suite(
             f"{ACCEPTED} - count(distinct case when status = 'accepted' then prompt end)",
             max_value=0,
         ),
-        unexpected_rows("accepted_without_text", "status = 'accepted' and prompt is null"),
+        unexpected_rows(
+            "accepted_without_text",
+            "status = 'accepted' and (prompt is null or trim(prompt) = '')",
+        ),
     ],
 )
 
@@ -134,7 +139,7 @@ def detailed_prompts(context: StageContext, staging: Staging) -> Result:
             "rejected": table.filter(pl.col("status") == "rejected").height,
             "failed": table.filter(pl.col("status") == "failed").height,
             "prompts": Markdown(
-                "\n".join(f"- {text}" for text in accepted["prompt"].head(SHOWN_PROMPTS))
+                "\n".join(f"- {as_text(text)}" for text in accepted["prompt"].head(SHOWN_PROMPTS))
             ),
         }
     )

@@ -13,6 +13,9 @@ from hoi_assets.defs.suites import (
     FLAT_SHARE,
     ONE_CATEGORY,
     REPEATED_PICTURES,
+    SOUND_WEIGHTS,
+    STORED_PICTURES,
+    no_blank,
 )
 from hoi_assets.ppv.candidates import CANDIDATE_ROWS
 from hoi_assets.ppv.cut_captions import CUT_CAPTIONS
@@ -28,6 +31,7 @@ from hoi_assets.publishing.expectations import (
     not_null,
     row_count,
     suite,
+    unexpected_rows,
     unique,
 )
 from hoi_assets.publishing.metadata import Image, Markdown
@@ -36,6 +40,8 @@ from hoi_assets.store.versions import Staging
 
 SHOWN_IMAGES = 36
 LOGGED_REJECTIONS = 20
+# Steps may be bad; one that is infinite ends a training.
+LARGEST_LOSS = 1e6
 
 INSTANCE_IMAGES_SUITE = suite(
     rows=[
@@ -50,6 +56,7 @@ INSTANCE_IMAGES_SUITE = suite(
         ACCEPTED_WITHOUT_PIXELS,
         REPEATED_PICTURES,
     ],
+    contents=[STORED_PICTURES],
 )
 
 
@@ -96,7 +103,7 @@ def _source_digest(context: StageContext) -> str:
 
 
 CATEGORY_LORAS_SUITE = suite(
-    log=[row_count(1), unique("step"), between("loss", 0)],
+    log=[row_count(1), unique("step"), between("loss", 0, LARGEST_LOSS)],
     summary=[
         row_count(1, 1),
         not_null("lora_digest", "base_digest", "identifier"),
@@ -104,6 +111,12 @@ CATEGORY_LORAS_SUITE = suite(
         between("instance_images", 1),
     ],
     samples=[row_count(1), not_null("pixels")],
+    contents=[
+        SOUND_WEIGHTS,
+        STORED_PICTURES,
+        # One half of a fresh LoRA is zero: nothing was learnt.
+        unexpected_rows("zero_weights", "2 * zero_tensors >= tensors"),
+    ],
 )
 
 
@@ -186,7 +199,9 @@ CANDIDATE_IMAGES_SUITE = suite(
         FLAT_SHARE,
         REPEATED_PICTURES,
         CUT_PROMPTS,
+        no_blank("prompt"),
     ],
+    contents=[STORED_PICTURES],
 )
 
 

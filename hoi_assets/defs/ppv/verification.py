@@ -5,7 +5,15 @@ import polars as pl
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
 from hoi_assets.defs.sheets import image_sheet
-from hoi_assets.defs.suites import ACCEPTED, CUT_TEXTS, FAILED_SHARE, ONE_CATEGORY
+from hoi_assets.defs.suites import (
+    ACCEPTED,
+    CUT_TEXTS,
+    FAILED_SHARE,
+    ONE_CATEGORY,
+    SOUND_WEIGHTS,
+    STORED_PICTURES,
+    no_blank,
+)
 from hoi_assets.engines.vilt.calibration import VERIFIER_QUALITY, VERIFIER_RELIABILITY
 from hoi_assets.engines.vilt.verifier import blames_fidelity, verdict_label
 from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY
@@ -44,7 +52,9 @@ TRAINING_PAIRS_SUITE = suite(
             "count(distinct concat(scene_id, ' ', split)) - count(distinct scene_id)",
             max_value=0,
         ),
+        no_blank("prompt"),
     ],
+    contents=[STORED_PICTURES],
 )
 
 
@@ -107,8 +117,19 @@ VERIFIER_SUITE = suite(
             blocking=False,
         ),
     ],
-    quality=[row_count(1)],
+    quality=[
+        row_count(1),
+        # One that tells nothing apart verifies nothing, whatever its curve.
+        measure(
+            "accepted_share",
+            "1.0 * sum(case when slice_kind = 'all' and head = 'pair' then accepted end)"
+            " / sum(case when slice_kind = 'all' and head = 'pair' then n end)",
+            "${gates.min_accepted_share}",
+            "${gates.max_accepted_share}",
+        ),
+    ],
     reliability=[row_count(1)],
+    contents=[SOUND_WEIGHTS],
 )
 
 
@@ -165,7 +186,8 @@ VERIFIED_PAIRS_SUITE = suite(
         between("defect_share", 0, 1, nullable=True),
         unexpected_rows(
             "judged_without_probability",
-            "status <> 'failed' and (p_fidelity is null or p_alignment is null)",
+            "status <> 'failed' and (p_fidelity is null or p_alignment is null"
+            " or p_fidelity = cast('nan' as double) or p_alignment = cast('nan' as double))",
         ),
         unexpected_rows("dropped_without_reason", "status <> 'accepted' and reason is null"),
         FAILED_SHARE,
@@ -173,6 +195,7 @@ VERIFIED_PAIRS_SUITE = suite(
         measure("accepted_pairs", ACCEPTED, "${gates.min_accepted_per_category}"),
     ],
     summary=[row_count(1, 1)],
+    contents=[STORED_PICTURES],
 )
 
 

@@ -7,7 +7,14 @@ variants. A baseline draws as many plain images as that pays for.
 from collections.abc import Mapping, Sequence
 
 from hoi_assets.detailscribe.benchmark_images import draw_benchmark_images
-from hoi_assets.detailscribe.image_rows import Record, candidate_row, image_columns
+from hoi_assets.detailscribe.image_rows import (
+    MULTI_SEED,
+    REFINE,
+    REWRITE,
+    Record,
+    candidate_row,
+    image_columns,
+)
 from hoi_assets.engines.image_spec import ImageSpec
 from hoi_assets.engines.sd3.compute import (
     affordable_images,
@@ -30,6 +37,20 @@ def evaluation_budget(settings: Settings, row: ImageSpec) -> int:
 def images_within_budget(settings: Settings, row: ImageSpec) -> int:
     """How many plain images like `row` its budget pays for; at least one."""
     return affordable_images(row, evaluation_budget(settings, row))
+
+
+def new_images(settings: Settings, row: ImageSpec) -> dict[str, int]:
+    """How many images each baseline draws for a prompt; the initial image `row` is there already.
+
+    Refine's are drawn only where there is something to correct.
+    """
+    options, paid = settings.redenoising, images_within_budget(settings, row)
+    one = options.baseline_images == "one"
+    return {
+        MULTI_SEED: (paid if options.seeds is None else len(options.seeds)) - 1,
+        REWRITE: 1 if one else paid,
+        REFINE: 1 if one else paid - 1,
+    }
 
 
 def draw_candidates(

@@ -1,8 +1,9 @@
 """Baselines `multi_seed` and `multi_seed_clip`: the prompt drawn again with other seeds."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from hoi_assets.detailscribe.baselines.compute import draw_candidates, images_within_budget
+from hoi_assets.detailscribe.baselines.compute import draw_candidates, new_images
 from hoi_assets.detailscribe.image_rows import (
     MULTI_SEED,
     MULTI_SEED_CLIP,
@@ -25,8 +26,13 @@ def draw_more_seeds(
     Args:
         initial: rows of `initial_images` that can be refined.
     """
+    seeds = settings.redenoising.seeds
     wanted = {
-        row["row_id"]: multi_seed_specs(plain, images_within_budget(settings, plain))[1:]
+        row["row_id"]: (
+            multi_seed_specs(plain, 1 + new_images(settings, plain)[MULTI_SEED])[1:]
+            if seeds is None
+            else [replace(plain, seed=seed) for seed in seeds[1:]]
+        )
         for row in initial
         for plain in [redrawable_row(row, settings)]
     }

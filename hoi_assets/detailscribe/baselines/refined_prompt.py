@@ -1,13 +1,27 @@
-"""Baseline `refine`: the critique's corrected prompt drawn from noise, without re-denoising."""
+"""Baseline `refine`: a corrected prompt drawn from noise, without re-denoising.
+
+The prompt is the critique's; under the published protocol it is one that the endpoint suggests on
+seeing the initial image, without components.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from hoi_assets.detailscribe.baselines.compute import draw_candidates, images_within_budget
-from hoi_assets.detailscribe.image_rows import REFINE, Record, redrawable_row
-from hoi_assets.detailscribe.selection import ComponentsByRow, select_by_critic
+from hoi_assets.detailscribe.baselines.compute import draw_candidates, new_images
+from hoi_assets.detailscribe.baselines.refiner import (
+    EndpointRefiner,
+    RefineRequest,
+    suggest_prompts,
+)
+from hoi_assets.detailscribe.image_rows import REFINE, Record, failed_row, redrawable_row
+from hoi_assets.detailscribe.selection import (
+    ComponentsByRow,
+    not_selectable,
+    select_by_critic,
+)
 from hoi_assets.engines.image_spec import ImageSpec
 from hoi_assets.engines.sd3.compute import multi_seed_specs
+from hoi_assets.llm.shown_image import ShownImage
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
@@ -27,10 +41,14 @@ def draw_refined_prompts(
         initial: rows of `initial_images` that can be refined. components: by row_id.
         corrected: corrected prompts by row_id; None: nothing to correct.
     """
+    failed: list[Record] = []
+    if settings.critic.protocol == "published":
+        corrected, failed = _suggested(store, settings, initial, log)
+        initial = [row for row in initial if row["row_id"] in corrected]
     wanted: dict[str, list[ImageSpec]] = {}
     for row in initial:
         prompt, plain = corrected[row["row_id"]], redrawable_row(row, settings)
-        more = images_within_budget(settings, plain) - 1
+        more = new_images(settings, plain)[REFINE]
         wanted[row["row_id"]] = (
             []
             if prompt is None or not more
@@ -42,4 +60,26 @@ def draw_refined_prompts(
         for row in initial
     }
     not_corrected = [row_id for row_id, own in drawn.items() if not own]
-    return select_by_critic(store, settings, candidates, components, log, not_corrected)
+    chosen = select_by_critic(
+        store, settings, candidates, components, log, not_corrected, not_selectable(settings)
+    )
+    return [*chosen, *failed]
+
+
+def _suggested(
+    store: Store, settings: Settings, initial: Sequence[Record], log: Log
+) -> tuple[dict[str, str | None], list[Record]]:
+    """Prompts that the endpoint suggests, by row_id, and a failed row for each image without."""
+    requests = [
+        RefineRequest(row["prompt"], ShownImage.of_store(store, row["pixels"])) for row in initial
+    ]
+    replies = suggest_prompts(requests, EndpointRefiner(settings.critic), store.ledger, log)
+    found = list(zip(initial, replies, strict=True))
+    return (
+        {row["row_id"]: reply.value for row, reply in found if reply.value is not None},
+        [
+            failed_row(row, REFINE, f"refine: {reply.reason}")
+            for row, reply in found
+            if reply.value is None
+        ],
+    )

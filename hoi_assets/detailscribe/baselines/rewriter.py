@@ -84,23 +84,26 @@ class EndpointRewriter(StructuredOutput[str, str]):
         return system, prompt_templates.render("rewrite_user.j2", prompt=request)
 
     def parse(self, request: str, text: str) -> str:
-        """The prompt in a reply, on one line.
+        """The prompt in a reply, see `read_prompt`."""
+        return read_prompt(text, self.max_words)
 
-        Raises:
-            UnusableReply: a reply that breaks the schema, or a prompt that is empty, unprintable
-                or too long.
-        """
-        try:
-            rewritten = _Reply.model_validate(parse_json_object(text)).prompt
-        except ValidationError as error:
-            raise UnusableReply(prompt_templates.validation_problem(error), text) from error
-        prompt = " ".join(rewritten.split())
-        if not any(sign.isalnum() for sign in prompt):
-            raise UnusableReply("prompt says nothing", text)
-        if not prompt.isprintable():
-            raise UnusableReply("prompt holds characters that cannot be printed", text)
-        if word_count(prompt) > self.max_words:
-            raise UnusableReply(
-                f"prompt has {word_count(prompt)} words, at most {self.max_words}", text
-            )
-        return prompt
+
+def read_prompt(text: str, max_words: int) -> str:
+    """The prompt in a reply, on one line.
+
+    Raises:
+        UnusableReply: a reply that breaks the schema, or a prompt that is empty, unprintable or too
+            long.
+    """
+    try:
+        rewritten = _Reply.model_validate(parse_json_object(text)).prompt
+    except ValidationError as error:
+        raise UnusableReply(prompt_templates.validation_problem(error), text) from error
+    prompt = " ".join(rewritten.split())
+    if not any(sign.isalnum() for sign in prompt):
+        raise UnusableReply("prompt says nothing", text)
+    if not prompt.isprintable():
+        raise UnusableReply("prompt holds characters that cannot be printed", text)
+    if word_count(prompt) > max_words:
+        raise UnusableReply(f"prompt has {word_count(prompt)} words, at most {max_words}", text)
+    return prompt

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hoi_assets.detailscribe.baselines.compute import draw_candidates, images_within_budget
+from hoi_assets.detailscribe.baselines.compute import draw_candidates, new_images
 from hoi_assets.detailscribe.baselines.rewriter import EndpointRewriter, rewrite_prompts
 from hoi_assets.detailscribe.image_rows import REWRITE, Record, failed_row, redrawable_row
 from hoi_assets.detailscribe.prompt_extension import NoRoom, extend_prompt
@@ -42,7 +42,7 @@ def draw_rewritten_prompts(
             failed.append(failed_row(row, REWRITE, f"rewrite: {reason}"))
             continue
         first = replace(redrawable_row(row, settings), prompt=prompt)
-        wanted[row["row_id"]] = multi_seed_specs(first, images_within_budget(settings, first))
+        wanted[row["row_id"]] = multi_seed_specs(first, new_images(settings, first)[REWRITE])
     able = [row for row in initial if row["row_id"] in wanted]
     label = "rewritten prompts"
     return draw_candidates(store, settings, able, wanted, REWRITE, 0, label, log), failed

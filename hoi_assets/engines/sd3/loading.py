@@ -43,6 +43,9 @@ class LoadedSD3(LoadedPipeline):
     @property
     def max_sequence_length(self) -> int:
         """Number of tokens in T5's part of a text's embeddings."""
+        given = self.ref.max_sequence_length
+        if given is not None:
+            return given
         return TOKENS_WITHOUT_T5 if self.pipe.text_encoder_3 is None else T5_TOKENS
 
     def _encode(self, text: str) -> tuple[Any, Any]:
@@ -87,7 +90,8 @@ def sd3_text_reader(ref: ModelRef) -> TextReader:
         found = [TextEncoder(TEXT_ENCODERS[0], first, limit)]
         found += [TextEncoder(TEXT_ENCODERS[1], second, limit)]
         if _has_t5(ref):
-            found += [TextEncoder(TEXT_ENCODERS[2], read_tokenizer(ref, T5_PARTS[1]), T5_TOKENS)]
+            t5 = ref.max_sequence_length or T5_TOKENS
+            found += [TextEncoder(TEXT_ENCODERS[2], read_tokenizer(ref, T5_PARTS[1]), t5)]
         return found
 
     return TextReader("sd3", model_digest(ref), load)

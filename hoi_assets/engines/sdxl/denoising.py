@@ -97,7 +97,8 @@ class DenoisingLoss:
         noise = torch.randn(batch[0].shape, generator=randomness)
         steps = self.schedule.config.num_train_timesteps
         times = torch.randint(0, steps, (len(noise),), generator=randomness)
-        per_image = self.per_image(batch, noise, times)
+        weighted = None if self.config.weight_prior_by_snr else size
+        per_image = self.per_image(batch, noise, times, weighted)
         instance = per_image[:size].mean()
         if not len(self.priors):
             return instance, instance, torch.zeros(())
@@ -127,8 +128,14 @@ class DenoisingLoss:
                 total += losses.sum().item()
         return total / (count * len(VALIDATION_TIMES))
 
-    def per_image(self, batch: Sequence[Any], noise: Any, times: Any) -> Any:
-        """Weighted mean squared error of each image: (n,), float32."""
+    def per_image(
+        self, batch: Sequence[Any], noise: Any, times: Any, weighted: int | None = None
+    ) -> Any:
+        """Mean squared error of each image, weighted by min-SNR: (n,), float32.
+
+        Args:
+            weighted: how many images, from the first, are weighted; None: all.
+        """
         import torch
 
         latents, time_ids, embeds, pooled = batch
@@ -144,6 +151,8 @@ class DenoisingLoss:
         target = self.schedule.get_velocity(latents, noise, times) if velocity else noise
         error = torch.nn.functional.mse_loss(predicted.float(), target.float(), reduction="none")
         weights = min_snr_weights(self.schedule, times, self.config.snr_gamma)
+        if weighted is not None:
+            weights[weighted:] = 1
         return error.flatten(1).mean(dim=1) * weights
 
 

@@ -35,7 +35,7 @@ from hoi_assets.engines.tensors import settle_header
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_pixels
 from hoi_assets.progress import Log
-from hoi_assets.settings import FineTuning, LoraTraining
+from hoi_assets.settings import FineTuning, LoraTraining, digested
 
 Pair = tuple[Image.Image, str]  # an image and its caption
 
@@ -87,7 +87,11 @@ def lora_key(
             "training": TRAINING_VERSION,
             "base": base_digest,
             "kind": type(config).__name__,
-            "options": config.model_dump(mode="json", exclude=UNHASHED_OPTIONS),
+            "options": {
+                name: value
+                for name, value in digested(config).items()
+                if name not in UNHASHED_OPTIONS
+            },
             "train": train,
             "other": other,
         }

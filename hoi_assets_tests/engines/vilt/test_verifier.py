@@ -121,7 +121,7 @@ def test_verifier_is_loaded_once_and_anew_when_its_files_change(tmp_path: Path) 
 def test_missing_weights_are_named_with_folder_and_remedy(tmp_path: Path) -> None:
     folder = make_vilt(tmp_path / "vilt")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(HoiError, match=r"vilt: model.safetensors is missing\n  restore"):
+    with pytest.raises(HoiError, match=r"vilt: model.safetensors is missing\n  `hoi models fetch`"):
         load_verifier(folder)
 
 

@@ -1,0 +1,130 @@
+"""What each entry under `models` of a profile is: its loader, and which files of a repository it
+needs."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import PurePosixPath
+from typing import Any
+
+from hoi_assets.errors import HoiError
+from hoi_assets.settings import ModelRef, Models
+
+PIPELINE_INDEX = "model_index.json"
+IMAGE_REWARD_CHECKPOINT = "ImageReward.pt"
+CONFIGURATION = re.compile(r"[\w-]+\.(?:json|txt|model)")
+# Weights under their plain names: no `variant` such as fp16, no other framework's.
+WEIGHTS = re.compile(
+    r"(?:diffusion_pytorch_model|pytorch_model|model)(?:-\d+-of-\d+)?\.(safetensors|bin)"
+    r"(?:\.index\.json)?"
+)
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """One entry under `models`.
+
+    Attributes:
+        title: what it is, in words.
+        loader: `module:function`, which takes a ModelRef.
+        parts: subfolders of a diffusion pipeline; empty for a model in one folder.
+        extra: files in other forms that the loader reads.
+        weights: whether its weights are needed; of a tokenizer they are not.
+    """
+
+    title: str
+    loader: str
+    parts: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    weights: bool = True
+
+    def load(self, ref: ModelRef) -> Any:
+        """The loaded model; see `pretrained.shapes_only` for a load without numbers."""
+        module, _, name = self.loader.partition(":")
+        function: Callable[[ModelRef], Any] = getattr(import_module(module), name)
+        return function(ref)
+
+    def wanted(self, names: Iterable[str]) -> list[str]:
+        """Those of a repository's files that the loader reads, sorted.
+
+        Of weights in several forms safetensors are taken, else `.bin`.
+        """
+        by_folder: dict[str, list[str]] = {}
+        for name in sorted(names):
+            folder = PurePosixPath(name).parent.as_posix()
+            by_folder.setdefault("" if folder == "." else folder, []).append(name)
+        folders = (*self.parts, "scheduler") if self.parts else ("",)
+        found = [name for name in (PIPELINE_INDEX, *self.extra) if name in by_folder.get("", ())]
+        for folder in folders:
+            found += self._of_folder(by_folder.get(folder, []))
+        return sorted(set(found))
+
+    def _of_folder(self, paths: list[str]) -> Iterator[str]:
+        named = {path: PurePosixPath(path).name for path in paths}
+        weights = {
+            path: match for path, name in named.items() if (match := WEIGHTS.fullmatch(name))
+        }
+        forms = {match[1] for match in weights.values()}
+        form = "safetensors" if "safetensors" in forms else "bin"
+        if self.weights:
+            yield from (path for path, match in weights.items() if match[1] == form)
+        yield from (path for path, name in named.items() if CONFIGURATION.fullmatch(name))
+
+
+_ENGINES = "hoi_assets.engines"
+_VQA = partial(ModelKind, loader=f"{_ENGINES}.vilt.vqa:load_vqa")
+_SDXL_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+_SD3_PARTS = ("transformer", *_SDXL_PARTS[1:], "text_encoder_3", "tokenizer_3")
+
+KINDS = {
+    "base": ModelKind("Stable Diffusion XL", f"{_ENGINES}.sdxl.loading:load_sdxl", _SDXL_PARTS),
+    "verifier": ModelKind("ViLT, start of the verifier", f"{_ENGINES}.vilt.verifier:load_verifier"),
+    "clip": ModelKind("CLIP", f"{_ENGINES}.clip_score:load_clip"),
+    "image_reward": ModelKind(
+        "ImageReward",
+        f"{_ENGINES}.image_reward:load_image_reward",
+        extra=(IMAGE_REWARD_CHECKPOINT, "head.safetensors"),
+    ),
+    "examiner": ModelKind("examiner of the tiny world", f"{_ENGINES}.examiner:load_examiner"),
+    "benchmark": ModelKind("Stable Diffusion 3", f"{_ENGINES}.sd3.loading:load_sd3", _SD3_PARTS),
+    "critic": _VQA("ViLT that answers questions"),
+    "component_examiner": _VQA("examiner of the tiny world's interactions"),
+    "blip_vqa": ModelKind("BLIP that answers questions", f"{_ENGINES}.blip_vqa:load_blip_vqa"),
+}
+# Not an entry of its own: the published ImageReward comes without its tokenizer.
+TOKENIZER = "image_reward_tokenizer"
+ALL_KINDS = {
+    **KINDS,
+    TOKENIZER: ModelKind(
+        "tokenizer of ImageReward", f"{_ENGINES}.pretrained:load_tokenizer", weights=False
+    ),
+}
+
+
+def named_models(models: Models) -> dict[str, ModelRef]:
+    """The models that a profile names, by entry; with what a published one needs besides."""
+    found = {entry: ref for entry in KINDS if (ref := getattr(models, entry)) is not None}
+    reward = models.image_reward
+    if reward.folder is None or (reward.folder / IMAGE_REWARD_CHECKPOINT).is_file():
+        from hoi_assets.engines.image_reward import PUBLISHED_TOKENIZER
+
+        found[TOKENIZER] = PUBLISHED_TOKENIZER
+    return found
+
+
+def chosen_models(models: Models, entries: Iterable[str]) -> dict[str, ModelRef]:
+    """Those of `named_models` that are asked for; all where none is.
+
+    Raises:
+        HoiError: an entry that the profile does not name.
+    """
+    found = named_models(models)
+    entries = list(entries)
+    for entry in entries:
+        if entry not in found:
+            raise HoiError(
+                f"the profile names no model {entry!r}", f"name one of: {', '.join(found)}"
+            )
+    return {entry: ref for entry, ref in found.items() if not entries or entry in entries}

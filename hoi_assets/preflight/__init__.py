@@ -1,0 +1,1 @@
+"""Before a run: what it will make and cost (`plan`), and whether it can (`doctor`)."""

@@ -1,0 +1,108 @@
+"""Whether device, memory and disk suffice."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hoi_assets.engines.model_check import ModelState
+from hoi_assets.preflight.costs import BYTES_PER_GB, Plan
+from hoi_assets.preflight.findings import Finding, ok, problem, warning
+from hoi_assets.settings import Settings, models_folder
+from hoi_assets.store.home import check_path, check_profile
+from hoi_assets.text import shown_bytes
+
+# Of the free memory; the rest is for activations, which nobody knows before a run.
+WEIGHTS_SHARE = 0.7
+
+
+def check_device(settings: Settings, states: Sequence[ModelState]) -> Iterator[Finding]:
+    """The device of the profile, and each model's weights against its free memory.
+
+    Raises:
+        HoiError: a GPU is asked for and there is none.
+    """
+    import torch
+
+    from hoi_assets.engines.device import resolve_device
+    from hoi_assets.engines.model_cache import free_bytes
+
+    device = resolve_device(settings.device)
+    free = free_bytes(device)
+    on_gpu = device.startswith("cuda")
+    name = torch.cuda.get_device_name() if on_gpu else "CPU"
+    yield ok("device", device, f"{name}, {shown_bytes(free)} of its memory are free")
+    if settings.device == "auto" and not on_gpu:
+        yield warning(
+            "device",
+            device,
+            "device is auto, and torch sees no GPU: models run on the CPU",
+            "install a CUDA build of torch and its driver, or expect hours to be days",
+        )
+    if on_gpu and not torch.cuda.is_bf16_supported():
+        for state in states:
+            if state.dtype == "bfloat16":
+                yield warning(
+                    "device",
+                    state.entry,
+                    f"{name} does not compute in bfloat16 itself",
+                    f"set models.{state.entry}.dtype to float16 (drawing only) or float32",
+                )
+    for state in states:
+        if state.memory_bytes is None:
+            continue
+        what = f"weights of {shown_bytes(state.memory_bytes)}, {shown_bytes(free)} are free"
+        remedy = f"set models.{state.entry}.dtype to bfloat16, name a smaller model, or free memory"
+        if state.memory_bytes > free:
+            yield problem("device", state.entry, what, remedy)
+        elif state.memory_bytes > WEIGHTS_SHARE * free:
+            yield warning("device", state.entry, f"{what}: little is left for activations", remedy)
+    yield _budget(settings, states, free)
+
+
+def _budget(settings: Settings, states: Sequence[ModelState], free: int) -> Finding:
+    """Whether all models stay in memory together."""
+    total = sum(state.memory_bytes or 0 for state in states)
+    limit = settings.model_budget_gb
+    most = free * 0.5 if limit is None else limit * BYTES_PER_GB
+    where = "half of the free memory" if limit is None else "model_budget_gb"
+    what = f"all models together have {shown_bytes(total)}, {where} is {shown_bytes(most)}"
+    if total <= most:
+        return ok("device", "model budget", what)
+    return ok("device", "model budget", f"{what}: they are loaded in turn")
+
+
+def check_disk(home: Path, plan: Plan | None, missing_models: bool) -> Iterator[Finding]:
+    """Free space for the plan's pictures, and where models would be fetched to."""
+    free = shutil.disk_usage(_existing(home)).free
+    gb = None if plan is None else plan.total.gb[plan.picture_format]
+    room = f"{shown_bytes(free)} are free at {home}"
+    if gb is None:
+        yield ok("disk", "home", f"{room}; what is needed is unknown")
+    elif gb * BYTES_PER_GB > free:
+        yield problem(
+            "disk",
+            "home",
+            f"{room}, the pictures take up to {shown_bytes(gb * BYTES_PER_GB)}",
+            "set HOI_HOME to a larger disk, picture_format to webp, or lower candidates.budget",
+        )
+    else:
+        yield ok("disk", "home", f"{room}, up to {shown_bytes(gb * BYTES_PER_GB)} are needed")
+    if missing_models:
+        folder = models_folder()
+        free = shutil.disk_usage(_existing(folder)).free
+        yield ok("disk", "models", f"{shown_bytes(free)} are free at {folder}, for fetched models")
+
+
+def check_home(home: Path, profile: str) -> Iterator[Finding]:
+    """Whether the home can be one, and is this profile's.
+
+    Raises:
+        HoiError: it cannot, or belongs to another profile.
+    """
+    check_path(home)
+    check_profile(home, profile)
+    yield ok("home", str(home), f"outputs of the profile {profile!r} go there")
+
+
+def _existing(folder: Path) -> Path:
+    return next(one for one in (folder, *folder.parents) if one.is_dir())
