@@ -32,6 +32,7 @@ SLOW_FILES = (
     "cli/test_rate.py",
     "defs/test_automation.py",
     "engines/",
+    "export/",
     "parity/",
     "cli/test_score.py",
     "evaluation/test_folder_scores.py",

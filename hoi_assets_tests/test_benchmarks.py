@@ -1,5 +1,6 @@
 """Promises of the measurements: each says what it found when it knows it, and all of them stop."""
 
+import json
 import os
 import re
 import signal
@@ -98,3 +99,21 @@ def test_time_limit_ends_what_is_running_and_says_so(tmp_path: Path) -> None:
     lines = out.splitlines()
     assert re.fullmatch(r"runs: stopped after 5 s: .*", lines[0])
     assert len(lines) == 2 and lines[1].startswith("definitions: stopped after 0 s: ")
+
+
+@pytest.mark.slow
+def test_scale_measures_every_operation(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.scale", "240", f"--out={tmp_path}"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    found = {one["operation"]: one for one in json.loads((tmp_path / "scale.json").read_text())}
+    assert set(found) == {
+        *("catalogue", "queries", "scorecards", "duplicates", "packaging", "stale")
+    }
+    assert all(one["rows"] == 240 and one["peak_mib"] > 0 for one in found.values())
+    assert (tmp_path / "scale.png").stat().st_size > 1000

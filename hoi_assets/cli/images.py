@@ -1,7 +1,7 @@
 """Commands about one image: trace, replay."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +9,9 @@ from hoi_assets.cli.exit_codes import ExitCode
 from hoi_assets.cli.options import Profile, json_option
 from hoi_assets.cli.output import print_json
 from hoi_assets.cli.project import open_store, open_store_of_any_profile
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PANEL = "One image"
 
@@ -60,7 +63,7 @@ def replay(
 
     found = replay_image(open_store(), load_settings(), image_id)
     if out:
-        found.image.save(out)
+        _save_marked(found.image, out)
     if as_json:
         differences = {
             name: {"recorded": recorded, "now": now}
@@ -83,6 +86,15 @@ def replay(
             print(f"  {name}: {recorded} when it was made, {now} now")
     if not found.equal:
         raise typer.Exit(ExitCode.PROBLEM)
+
+
+def _save_marked(image: "Image.Image", path: Path) -> None:
+    """Write a picture as PNG, with the mark of AI generation."""
+    from hoi_assets.picture_marks import encode_marked
+    from hoi_assets.store.disk import writing
+
+    with writing(path):
+        path.write_bytes(encode_marked(image))
 
 
 def _by_how_much(largest_difference: int | None) -> str:

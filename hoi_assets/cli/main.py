@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 from hoi_assets.cli import (
     catalogue,
     development,
+    export,
     images,
     interacting,
     models,
@@ -43,6 +44,7 @@ app = typer.Typer(
 for commands in (run, preflight, images, catalogue, score, development):
     app.add_typer(commands.commands)
 app.add_typer(interacting.commands, name="interacting", rich_help_panel=score.PANEL)
+app.add_typer(export.commands, name="export", rich_help_panel=export.PANEL)
 app.add_typer(models.commands, name="models", rich_help_panel=models.PANEL)
 app.add_typer(rate.commands, name="rate", rich_help_panel=score.PANEL)
 

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
+from hoi_assets.picture_marks import mark_png
 from hoi_assets.ppv.splits import SPLITS
 from hoi_assets.settings import Dataset
 from hoi_assets.store.disk import writing
@@ -40,11 +43,12 @@ DATASET_COLUMNS = (
 
 
 def write_dataset_files(
-    folder: Path, rows: Sequence[Mapping[str, Any]], read_image: Callable[[str], bytes]
+    folder: Path, rows: pl.DataFrame, read_image: Callable[[str], bytes]
 ) -> dict[str, int]:
     """Write `<folder>/data/<split>-00000.parquet` and on; a split without rows has no file.
 
-    Equal rows give equal bytes.
+    Equal rows give equal bytes. Pictures carry the mark of AI generation; those of
+    `ROWS_PER_GROUP` rows are in memory at a time.
 
     Args:
         rows: with `split`, `prompt`, `pixels` and any of `DATASET_COLUMNS`.
@@ -57,14 +61,14 @@ def write_dataset_files(
     with writing(data):
         data.mkdir(parents=True, exist_ok=True)
         for split in SPLITS:
-            _write_split(data, split, [r for r in rows if r["split"] == split], read_image)
-    return {split: sum(row["split"] == split for row in rows) for split in SPLITS}
+            _write_split(data, split, rows.filter(pl.col("split") == split), read_image)
+    return {split: rows.filter(pl.col("split") == split).height for split in SPLITS}
 
 
 def _write_split(
     data: Path,
     split: str,
-    rows: Sequence[Mapping[str, Any]],
+    rows: pl.DataFrame,
     read_image: Callable[[str], bytes],
 ) -> None:
     import pyarrow as pa
@@ -73,8 +77,8 @@ def _write_split(
     schema = dataset_arrow_schema()
     writer, shard, size = None, 0, 0
     try:
-        for start in range(0, len(rows), ROWS_PER_GROUP):
-            records = [_record(row, read_image) for row in rows[start : start + ROWS_PER_GROUP]]
+        for part in rows.iter_slices(ROWS_PER_GROUP):
+            records = [_record(row, read_image) for row in part.iter_rows(named=True)]
             if writer is None or size > SHARD_BYTES:
                 if writer is not None:
                     writer.close()
@@ -92,7 +96,7 @@ def _write_split(
 
 
 def _record(row: Mapping[str, Any], read_image: Callable[[str], bytes]) -> dict[str, Any]:
-    image = {"bytes": read_image(row["pixels"]), "path": f"{row['image_id']}.png"}
+    image = {"bytes": mark_png(read_image(row["pixels"])), "path": f"{row['image_id']}.png"}
     return {
         "image": image,
         **{name: row.get(name) for name in DATASET_COLUMNS},
@@ -120,7 +124,7 @@ def dataset_arrow_schema() -> Any:
 
 
 def dataset_card(
-    rows: Sequence[Mapping[str, Any]],
+    rows: pl.DataFrame,
     taxonomy: Taxonomy,
     config: Dataset,
     *,
@@ -147,21 +151,20 @@ def dataset_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    grouped = rows.group_by("category", "split").len().iter_rows()
+    sizes = {(category, split): size for category, split, size in grouped}
     counts = {
-        category: {
-            split: sum(r["category"] == category and r["split"] == split for r in rows)
-            for split in SPLITS
-        }
-        for category in dict.fromkeys(row["category"] for row in rows)
+        category: {split: sizes.get((category, split), 0) for split in SPLITS}
+        for category in rows["category"].unique(maintain_order=True)
     }
     return environment.get_template(CARD_TEMPLATE).render(
-        splits=[split for split in SPLITS if any(row["split"] == split for row in rows)],
+        splits=[split for split in SPLITS if (rows["split"] == split).any()],
         all_splits=SPLITS,
         columns=DATASET_COLUMNS,
         counts=counts,
         names={key: taxonomy.categories[key].name for key in counts},
-        total=len(rows),
-        base_prompts=len({row["base_prompt_id"] for row in rows}),
+        total=rows.height,
+        base_prompts=rows["base_prompt_id"].n_unique(),
         candidates=candidates,
         duplicates=duplicates,
         missing=list(missing),

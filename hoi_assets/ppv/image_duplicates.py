@@ -1,6 +1,5 @@
 """Images that repeat an earlier one, exactly or perceptually."""
 
-from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,13 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hoi_assets.hashing import digest_pixels
+from hoi_assets.near_hashes import NearHashes
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL import Image
 
 # A perceptual hash sees shapes only. Images whose 8 x 8 thumbnails differ by more than this
 # (mean over pixels and channels, 0..255) are not duplicates: a red ball is not a blue ball.
 MAX_COLOUR_DIFFERENCE = 10.0
+THUMBNAIL = (8, 8)
+DIGEST_BYTES = 16  # enough to tell the pixels of alike images apart
 
 
 @dataclass(frozen=True)
@@ -46,34 +49,35 @@ def find_duplicate_images(
     """
     import imagehash
 
-    seen: dict[str, tuple[str, str]] = {}
     originals: list[str] = []
-    hashes = array("Q")
-    colours: list[np.ndarray] = []
+    digests = bytearray()
+    colours = bytearray()
+    hashes = NearHashes(distance)
     found = []
     for image_id, image in images:
-        pixels = digest_pixels(image)
-        if pixels in seen:
-            found.append(DuplicateImage(image_id, *seen[pixels]))
-            continue
         rgb = image.convert("RGB")
+        pixels = bytes.fromhex(digest_pixels(rgb))[:DIGEST_BYTES]
         bits = int(str(imagehash.phash(rgb)), 16)
-        colour = np.asarray(rgb.resize((8, 8)), dtype=np.float32)
-        apart = np.bitwise_count(np.array(hashes, dtype=np.uint64) ^ np.uint64(bits))
-        near = next(
-            (
-                number
-                for number in np.flatnonzero(apart <= distance)
-                if np.abs(colours[number] - colour).mean() <= MAX_COLOUR_DIFFERENCE
-            ),
-            None,
-        )
-        if near is not None:
-            seen[pixels] = originals[near], "perceptual"
-            found.append(DuplicateImage(image_id, *seen[pixels]))
+        colour = rgb.resize(THUMBNAIL).tobytes()
+        near = _first_alike(hashes.near(bits), colour, colours)
+        if near is None:
+            originals.append(image_id)
+            digests += pixels
+            colours += colour
+            hashes.add(bits)
             continue
-        seen[pixels] = image_id, "exact"
-        originals.append(image_id)
-        hashes.append(bits)
-        colours.append(colour)
+        # An image equal to an original finds that one: any before it would have kept it out.
+        equal = digests[near * DIGEST_BYTES : (near + 1) * DIGEST_BYTES] == pixels
+        found.append(DuplicateImage(image_id, originals[near], "exact" if equal else "perceptual"))
     return found
+
+
+def _first_alike(near: "NDArray[np.int64]", colour: bytes, colours: bytearray) -> int | None:
+    """The first of the originals `near` that is similar in colour."""
+    own = np.frombuffer(colour, dtype=np.uint8).astype(np.float32)
+    for number in near:
+        start = int(number) * len(colour)
+        other = np.frombuffer(colours, dtype=np.uint8, count=len(colour), offset=start)
+        if np.abs(other.astype(np.float32) - own).mean() <= MAX_COLOUR_DIFFERENCE:
+            return int(number)
+    return None

@@ -8,7 +8,7 @@ import polars as pl
 from hoi_assets.engines.vilt.verifier_statement import statements_by_version
 from hoi_assets.errors import HoiError
 from hoi_assets.ppv.dataset_files import DATASET_COLUMNS, dataset_card, write_dataset_files
-from hoi_assets.ppv.image_duplicates import find_duplicate_images
+from hoi_assets.ppv.image_duplicates import DuplicateImage, find_duplicate_images
 from hoi_assets.ppv.splits import split_by_base_prompt
 from hoi_assets.settings import Dataset
 from hoi_assets.store.tables import Column, Table
@@ -95,20 +95,12 @@ def package_dataset(
         config.test_share,
         config.seed,
     )
-    decided = [
-        {
-            **row,
-            "split": None if row["image_id"] in duplicates else splits[row["base_prompt_id"]],
-            "status": "rejected" if row["image_id"] in duplicates else "accepted",
-            "reason": duplicates[row["image_id"]].reason if row["image_id"] in duplicates else None,
-        }
-        for row in pairs.iter_rows(named=True)
-    ]
-    accepted = [row for row in decided if row["status"] == "accepted"]
+    decided = _decide(pairs, duplicates, splits)
+    accepted = decided.filter(pl.col("status") == "accepted")
     counts = write_dataset_files(folder, accepted, store.images.png_bytes)
     summary = {
-        "rows": len(accepted),
-        "categories": len({row["category"] for row in accepted}),
+        "rows": accepted.height,
+        "categories": accepted["category"].n_unique(),
         **counts,
         "duplicates": len(duplicates),
         "missing_categories": ", ".join(missing),
@@ -121,11 +113,34 @@ def package_dataset(
         duplicates=len(duplicates),
         missing=missing,
         versions=versions,
-        statements=statements_by_version(store, (row["verifier_version"] for row in accepted)),
+        statements=statements_by_version(store, accepted["verifier_version"].unique()),
         sources=sources or {},
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
-    return DATASET_ROWS.frame(decided), DATASET_SUMMARY.frame([summary])
+    rows = decided.select(pl.col(name).cast(kind) for name, kind in DATASET_ROWS.schema.items())
+    return rows, DATASET_SUMMARY.frame([summary])
+
+
+def _decide(
+    pairs: pl.DataFrame, duplicates: Mapping[str, DuplicateImage], splits: Mapping[str, str]
+) -> pl.DataFrame:
+    """The pairs with `split`, `status` and `reason`; duplicates are rejected."""
+    repeated = pl.DataFrame(
+        {"image_id": list(duplicates), "_why": [one.reason for one in duplicates.values()]},
+        schema={"image_id": pl.String, "_why": pl.String},
+    )
+    split = pl.col("base_prompt_id").replace_strict(splits, default=None, return_dtype=pl.String)
+    dropped = pl.col("_why").is_not_null()
+    return (
+        pairs.drop("reason", "status", "split", strict=False)
+        .join(repeated, on="image_id", how="left", maintain_order="left")
+        .with_columns(
+            split=pl.when(~dropped).then(split),
+            status=pl.when(dropped).then(pl.lit("rejected")).otherwise(pl.lit("accepted")),
+            reason=pl.col("_why"),
+        )
+        .drop("_why")
+    )
 
 
 def _accepted_pairs(

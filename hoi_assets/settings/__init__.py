@@ -43,6 +43,7 @@ from hoi_assets.settings.ppv import (
     Verifier,
 )
 from hoi_assets.settings.profile import FORMER_NAMES, Settings, load_settings
+from hoi_assets.settings.schedules import Schedules
 
 __all__ = [
     "Candidates",
@@ -70,6 +71,7 @@ __all__ = [
     "Redenoising",
     "Rewriter",
     "Sampling",
+    "Schedules",
     "Section",
     "Settings",
     "Verifier",

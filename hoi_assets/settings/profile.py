@@ -30,6 +30,7 @@ from hoi_assets.settings.ppv import (
     Sampling,
     Verifier,
 )
+from hoi_assets.settings.schedules import Schedules
 from hoi_assets.text import text_problem
 from hoi_assets.yaml_file import YamlError, YamlFile
 
@@ -85,6 +86,7 @@ class Settings(Section):
     finetuning: FineTuning = FineTuning()
     evaluation: Evaluation = Evaluation()
     gates: Gates = Gates()
+    schedules: Schedules = Schedules()
 
     @field_validator("profile")
     @classmethod

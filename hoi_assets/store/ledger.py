@@ -24,6 +24,7 @@ from hoi_assets.store.ledger_file import CHECKED, DamagedLedger, checksum, conne
 if TYPE_CHECKING:
     import polars as pl
 
+ROWS_AT_ONCE = 50_000
 STATUSES = ("accepted", "rejected", "failed")
 ROW = ", ".join(CHECKED["rows"])
 PLACE = "stage = ? AND partition = ? AND row_id = ?"
@@ -193,13 +194,21 @@ class Ledger:
                 f"SELECT {ROW}, updated_at, crc FROM rows WHERE {where}"
                 " ORDER BY stage, partition, row_id",
                 tuple(given.values()),
-            ).fetchall()
-            for *entry, _, crc in found:
-                self._check("rows", entry, crc)
-        text = dict.fromkeys(("stage", "partition", "row_id", "status", "reason", "version"))
-        schema = {**dict.fromkeys(text, pl.String), "attempts": pl.Int64, "updated_at": pl.String}
-        table = [(stage, place or None, *more) for stage, place, *more, _ in found]
-        return pl.DataFrame(table, schema=schema, orient="row")
+            )
+            text = ("stage", "partition", "row_id", "status", "reason", "version")
+            schema = {
+                **dict.fromkeys(text, pl.String),
+                "attempts": pl.Int64,
+                "updated_at": pl.String,
+            }
+            parts = [pl.DataFrame(schema=schema)]
+            # As Python's objects, rows take many times their size: never all at once.
+            while rows := found.fetchmany(ROWS_AT_ONCE):
+                for *entry, _, crc in rows:
+                    self._check("rows", entry, crc)
+                table = [(stage, place or None, *more) for stage, place, *more, _ in rows]
+                parts.append(pl.DataFrame(table, schema=schema, orient="row"))
+        return pl.concat(parts)
 
     def changes(self) -> int:
         """How often rows were recorded: grows with every `record`, so that caches notice."""

@@ -25,10 +25,12 @@ COMMANDS = {
     *("plan", "doctor", "models check", "models fetch", "models convert", "repair"),
     *("interacting fetch", "interacting check", "lock-code-versions", "lock-recipes"),
     *("rate make", "rate links", "rate serve", "rate status", "rate labels"),
+    *("export dataset", "export webdataset", "export coco", "export lora", "export triples"),
 }
 QUERIES = {
     *("summary", "stale", "trace", "replay", "sql", "prune", "score"),
     *("repair", "interacting check", "rate status"),
+    *("export dataset", "export webdataset", "export coco", "export lora", "export triples"),
     *("plan", "doctor", "models check", "models fetch"),
 }
 HEAVY = ("dagster", "polars", "torch", "pydantic_settings", "duckdb", "great_expectations")

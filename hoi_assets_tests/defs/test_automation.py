@@ -231,7 +231,7 @@ def test_regenerate_takes_categories_and_what_to_make(folder, instance):
 
 def test_nightly_schedule_asks_for_what_is_stale(folder, instance):
     repository = all_definitions(small_project(folder)).get_repository_def()
-    (schedule,) = repository.schedule_defs
+    schedule = repository.get_schedule_def("nightly_regeneration")
     with dg.build_schedule_context(instance=instance, repository_def=repository) as context:
         tick = schedule.evaluate_tick(context)
     assert len(tick.run_requests or []) == 1

@@ -132,11 +132,21 @@ def test_jobs_have_fixed_names_and_schedule_and_sensor_are_shipped_stopped(repos
         "all_pipelines",
         "regenerate",
     } <= set(repository.job_names)
-    (schedule,) = repository.schedule_defs
-    assert schedule.job_name == "regenerate"
-    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
-    (sensor,) = repository.sensor_defs
-    assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
+    assert {one.name: one.job_name for one in repository.schedule_defs} == {
+        "nightly_regeneration": "regenerate",
+        "weekly_reverification": "reverification",
+    }
+    assert {one.default_status for one in repository.schedule_defs} == {
+        dg.DefaultScheduleStatus.STOPPED
+    }
+    assert {one.name for one in repository.sensor_defs} == {
+        "benchmark_on_changed_model",
+        "follow_categories",
+        "retrain_on_new_labels",
+    }
+    assert {one.default_status for one in repository.sensor_defs} == {
+        dg.DefaultSensorStatus.STOPPED
+    }
 
 
 def load_in_a_process(code: str, tmp_path: Path) -> str:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_folder
+from hoi_assets.picture_marks import TRAINED, read_mark
 from hoi_assets.ppv import dataset_files
 from hoi_assets.ppv.dataset_files import dataset_arrow_schema
 from hoi_assets.ppv.image_duplicates import DuplicateImage, find_duplicate_images
@@ -159,7 +160,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "home")
 
 
-def _package(store: Store, folder: Path, **pipeline: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+def package(store: Store, folder: Path, **pipeline: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
     given = pipeline or make_pipeline(store)
     parents = {name: given[name] for name in ("verdicts", "prompts")}
     tables = {
@@ -185,7 +186,7 @@ def test_dataset_opens_with_plain_load_dataset(
     import datasets
 
     folder = tmp_path / "dataset"
-    rows, summary = _package(store, folder)
+    rows, summary = package(store, folder)
     opened = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
     assert {split: len(opened[split]) for split in SPLITS} == {
         split: summary[split][0] for split in SPLITS
@@ -204,10 +205,22 @@ def test_dataset_opens_with_plain_load_dataset(
     assert own == datasets.Features.from_arrow_schema(dataset_arrow_schema())
 
 
+def test_every_picture_of_the_dataset_carries_the_mark_of_ai_generation(
+    store: Store, tmp_path: Path
+) -> None:
+    package(store, tmp_path / "dataset")
+    cells = pl.concat(
+        pl.read_parquet(file, columns=["image"])
+        for file in (tmp_path / "dataset" / "data").glob("*.parquet")
+    )
+    marks = [read_mark(cell["bytes"]) for cell in cells["image"]]
+    assert marks == [TRAINED] * 24
+
+
 def test_every_accepted_verdict_is_kept_or_rejected_with_a_reason(
     store: Store, tmp_path: Path
 ) -> None:
-    rows, summary = _package(store, tmp_path / "dataset")
+    rows, summary = package(store, tmp_path / "dataset")
     assert rows.height == 36
     assert summary.row(0, named=True) | {"train": 0, "validation": 0, "test": 0} == {
         "rows": 24,
@@ -224,7 +237,7 @@ def test_every_accepted_verdict_is_kept_or_rejected_with_a_reason(
 
 
 def test_base_prompt_lies_in_one_split_only(store: Store, tmp_path: Path) -> None:
-    rows, _ = _package(store, tmp_path / "dataset")
+    rows, _ = package(store, tmp_path / "dataset")
     kept = rows.filter(status="accepted")
     assert kept.group_by("base_prompt_id").agg(pl.col("split").n_unique())["split"].eq(1).all()
     assert set(kept["split"]) == set(SPLITS)
@@ -232,8 +245,8 @@ def test_base_prompt_lies_in_one_split_only(store: Store, tmp_path: Path) -> Non
 
 def test_equal_pairs_give_equal_bytes(store: Store, tmp_path: Path) -> None:
     pipeline = make_pipeline(store)
-    _package(store, tmp_path / "a", **pipeline)
-    _package(store, tmp_path / "b", **pipeline)
+    package(store, tmp_path / "a", **pipeline)
+    package(store, tmp_path / "b", **pipeline)
     assert digest_folder(tmp_path / "a") == digest_folder(tmp_path / "b")
 
 
@@ -242,7 +255,7 @@ def test_large_splits_are_cut_into_files(
 ) -> None:
     monkeypatch.setattr(dataset_files, "SHARD_BYTES", 1)
     monkeypatch.setattr(dataset_files, "ROWS_PER_GROUP", 5)
-    _, summary = _package(store, tmp_path / "dataset")
+    _, summary = package(store, tmp_path / "dataset")
     files = sorted((tmp_path / "dataset" / "data").glob("train-*.parquet"))
     assert files[0].name == "train-00000.parquet"
     assert len(files) == -(-summary["train"][0] // 5)
@@ -251,7 +264,7 @@ def test_large_splits_are_cut_into_files(
 
 def test_card_states_counts_versions_and_what_is_missing(store: Store, tmp_path: Path) -> None:
     pipeline = make_pipeline(store)
-    _, summary = _package(
+    _, summary = package(
         store, tmp_path / "dataset", **pipeline, sources={"base model": "tiny, revision 1"}
     )
     card = (tmp_path / "dataset" / "README.md").read_text(encoding="utf-8")
@@ -275,7 +288,7 @@ def test_card_opens_with_what_the_verifier_can_and_cannot_tell(
     rows = pipeline["verdicts"]["hook"].table("rows").to_dicts()
     of_judge = [row | {"verifier_version": judge.version} for row in rows]
     pipeline["verdicts"]["hook"] = _publish(store, "verified_pairs", "hook", of_judge)
-    _package(store, tmp_path / "dataset", **pipeline)
+    package(store, tmp_path / "dataset", **pipeline)
     card = (tmp_path / "dataset" / "README.md").read_text(encoding="utf-8")
     opening = card.split("# Verified hand-object interactions\n")[1].split("Generated pictures")[0]
     assert "Fidelity is not judged" in opening and "the target of 95% is missed" in opening
@@ -286,7 +299,7 @@ def test_card_opens_with_what_the_verifier_can_and_cannot_tell(
 
 
 def test_dataset_of_two_base_prompts_has_a_train_split_alone(store: Store, tmp_path: Path) -> None:
-    _package(store, tmp_path / "dataset", **make_pipeline(store, base_prompts=1))
+    package(store, tmp_path / "dataset", **make_pipeline(store, base_prompts=1))
     files = [file.name for file in (tmp_path / "dataset" / "data").iterdir()]
     assert files == ["train-00000.parquet"]
 
@@ -296,4 +309,4 @@ def test_nothing_accepted_is_an_error_with_the_remedy(store: Store, tmp_path: Pa
     rows = pipeline["verdicts"]["hook"].table("rows").with_columns(status=pl.lit("rejected"))
     pipeline["verdicts"] = {"hook": _publish(store, "verified_pairs", "hook", rows.to_dicts())}
     with pytest.raises(HoiError, match=r"no accepted pair in hook\n  draw more candidates"):
-        _package(store, tmp_path / "dataset", **pipeline)
+        package(store, tmp_path / "dataset", **pipeline)

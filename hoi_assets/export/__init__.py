@@ -1,0 +1,1 @@
+"""Take-away: published versions as files that other tools open."""
