@@ -147,6 +147,7 @@ def test_completion_reads_the_profile_given_and_studies_of_the_home(
     profile.write_text("models: [", encoding="utf-8")
     assert completed(f"hoi run --profile {profile} hook", monkeypatch, capsys) == []
     monkeypatch.delenv("_HOI_COMPLETE")
+    monkeypatch.setenv("HOI_PROFILE", "tiny")
     small_store(tmp_path / "home")
     assert main(["rate", "make", "cups", "--suite", "hoi", "--prompts", "1"]) == ExitCode.OK
     assert completed("hoi rate serve c", monkeypatch, capsys) == ["cups"]
