@@ -22,10 +22,24 @@ from hoi_assets.store.versions import Store
 SUITE = "interacting"
 PLAIN, DETAILSCRIBE, MULTI_SEED, ENDPOINT = "plain", "detailscribe", "multi_seed", "endpoint"
 MEAN, ORACLE = "_mean", "_oracle"
-AGAINST = ("plain", "multi_seed", "multi_seed_clip", "rewrite", "refine", "endpoint", "craft")
+LOCAL_REPAIR, IMAGE_EDIT = "local_repair", "image_edit"
+AGAINST = (
+    "plain",
+    "multi_seed",
+    "multi_seed_clip",
+    "rewrite",
+    "refine",
+    "endpoint",
+    "craft",
+    LOCAL_REPAIR,
+    IMAGE_EDIT,
+)
 PAIRS = (
     *((DETAILSCRIBE, other) for other in AGAINST),
     ("craft", PLAIN),
+    (LOCAL_REPAIR, PLAIN),
+    (LOCAL_REPAIR, MULTI_SEED),
+    (IMAGE_EDIT, PLAIN),
     (MULTI_SEED, PLAIN),
     (DETAILSCRIBE + MEAN, PLAIN),
     (DETAILSCRIBE + ORACLE, MULTI_SEED + ORACLE),
@@ -35,7 +49,8 @@ ORACLE_RULE = "oracle: the best candidate by the metric itself"
 MEAN_RULE = "none: mean of the variants"
 
 # The judge rates selected images only: a reply costs money.
-JUDGE_METRICS = ("judge_rating", "judge_yes")
+VQA_SCORE, SOFT_TIFA = "vqa_score", "soft_tifa"
+JUDGE_METRICS = ("judge_rating", "judge_yes", VQA_SCORE, SOFT_TIFA)
 CANDIDATE = (*CARRIED, "candidate", "selected", "denoiser_evaluations", "why")
 _SCORED = {column.name: column for column in SCORES.columns}
 CANDIDATE_SCORES = Table(

@@ -61,6 +61,11 @@ class StructuredOutput(ABC, Generic[Request, Value]):
             UnusableReply: there is none; the request is repeated with the problem.
         """
 
+    @property
+    def pictures(self) -> int:
+        """Pictures in one request, for the estimate of costs."""
+        return 1
+
     def image(self, request: Request) -> "Image.Image | None":
         """The image the model is shown."""
         return None
@@ -98,7 +103,8 @@ class StructuredOutput(ABC, Generic[Request, Value]):
         if not requests:
             return {}
         characters = sum(len("".join(self.prompt(request))) for request in requests.values())
-        tokens = characters // CHARACTERS_PER_TOKEN + len(requests) * self.chat.image_tokens
+        tokens = characters // CHARACTERS_PER_TOKEN
+        tokens += len(requests) * self.pictures * self.chat.image_tokens
         replies = self.typical_reply_tokens * len(requests)
         log(f"{self.label}: {self.chat.estimate_calls(len(requests), tokens, replies)}")
         results = request_all(

@@ -8,12 +8,14 @@ from hoi_assets.settings.base import Endpoint, ModelRef, Models, Section
 from hoi_assets.settings.detailscribe import (
     Critic,
     Decomposer,
+    ImageEditing,
     ImageEndpoint,
     Interacting,
+    LocalRepair,
     Redenoising,
     Rewriter,
 )
-from hoi_assets.settings.evaluation import Evaluation, Gates, Judge
+from hoi_assets.settings.evaluation import Evaluation, Gates, Judge, YesNoJudge
 from hoi_assets.settings.locations import (
     IN_CHECKOUT,
     PROFILES,
@@ -25,18 +27,23 @@ from hoi_assets.settings.locations import (
 )
 from hoi_assets.settings.ppv import (
     LABELS_FILE,
+    Anatomy,
     Candidates,
     Dataset,
     FineTuning,
     InstanceImages,
+    Landmarks,
     LoraTraining,
     Prompter,
+    Proposer,
     Sampling,
+    SignalOptions,
     Verifier,
 )
 from hoi_assets.settings.profile import FORMER_NAMES, Settings, load_settings
 
 __all__ = [
+    "Anatomy",
     "Candidates",
     "Critic",
     "Dataset",
@@ -47,23 +54,29 @@ __all__ = [
     "FineTuning",
     "Gates",
     "IN_CHECKOUT",
+    "ImageEditing",
     "ImageEndpoint",
     "InstanceImages",
     "Interacting",
     "Judge",
     "LABELS_FILE",
+    "Landmarks",
+    "LocalRepair",
     "LoraTraining",
     "ModelRef",
     "Models",
     "PROFILES",
     "Prompter",
+    "Proposer",
     "ROOT",
     "Redenoising",
     "Rewriter",
     "Sampling",
     "Section",
     "Settings",
+    "SignalOptions",
     "Verifier",
+    "YesNoJudge",
     "expand_user",
     "home_folder",
     "load_settings",

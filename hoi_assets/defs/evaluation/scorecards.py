@@ -5,7 +5,7 @@ from typing import Any
 from hoi_assets.defs.automation import follow_changed_parents
 from hoi_assets.defs.groups import EVALUATION, OWNERS
 from hoi_assets.defs.suites import CUT_TEXTS
-from hoi_assets.evaluation.benchmark_scores import CANDIDATE_SCORES
+from hoi_assets.evaluation.benchmark_scores import CANDIDATE_SCORES, JUDGE_METRICS
 from hoi_assets.evaluation.metric_agreement import METRIC_AGREEMENT
 from hoi_assets.evaluation.scorecards import COMPARISONS, SCORECARD, SCORES
 from hoi_assets.evaluation.suite_scores import SuiteScores
@@ -25,14 +25,16 @@ from hoi_assets.publishing.expectations import (
 from hoi_assets.publishing.metadata import Image, Markdown
 from hoi_assets.store.versions import Staging
 
+MAY_BE_MISSING = (*JUDGE_METRICS, "anatomy", "landmarks")
 SCORECARDS_SUITE = suite(
     scores=[
         row_count(1),
         not_null("suite", "method", "metric", "image_id"),
-        # A judge's missing replies are failed rows, which the next run requests again.
+        # A judge's missing replies are failed rows, which the next run requests again; of some
+        # endpoints and pictures there is none to be had.
         share(
             "missing_share",
-            "value is null and metric not in ('judge_rating', 'judge_yes')",
+            f"value is null and metric not in {tuple(MAY_BE_MISSING)}",
             "${gates.max_failed_share}",
         ),
         CUT_TEXTS,
@@ -61,7 +63,7 @@ TABLES = [SCORECARD, SCORES, COMPARISONS, METRIC_AGREEMENT]
     code_version="2",
     suite=SCORECARDS_SUITE,
     tables=TABLES,
-    settings=["evaluation", "sampling"],
+    settings=["evaluation", "sampling", "anatomy", "landmarks"],
     models=["clip", "image_reward", "examiner"],
 )
 def hoi_scorecards(context: StageContext, staging: Staging) -> Result:
@@ -99,7 +101,7 @@ def hoi_scorecards(context: StageContext, staging: Staging) -> Result:
     code_version="2",
     suite=SCORECARDS_SUITE,
     tables=[*TABLES, CANDIDATE_SCORES, JUDGE_RATINGS],
-    settings=["evaluation", "critic", "judge"],
+    settings=["evaluation", "critic", "judge", "vqa_score"],
     models=["clip", "image_reward", "critic", "component_examiner", "blip_vqa"],
 )
 def interacting_scorecards(context: StageContext, staging: Staging) -> Result:

@@ -77,6 +77,7 @@ def hoi_dataset(context: StageContext, staging: Staging) -> Result:
     from hoi_assets.engines.vilt.verifier_statement import statements_by_version
     from hoi_assets.ppv.packaging import package_dataset
 
+    models = context.settings.models
     verdicts = context.partitions("verified_pairs")
     table, summary = package_dataset(
         context.store,
@@ -86,7 +87,8 @@ def hoi_dataset(context: StageContext, staging: Staging) -> Result:
         prompts=context.partitions("detailed_prompts"),
         missing=context.missing("verified_pairs"),
         folder=staging.path / "dataset",
-        sources={"base model": _named(context.settings.models.base)},
+        # What drew the pictures, whose terms are theirs.
+        sources={"base model": _named(models.proposer or models.base)},
     )
     staging.write_table("rows", table)
     staging.write_table("summary", summary)
