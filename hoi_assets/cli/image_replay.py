@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hoi_assets.cli.image_trace import BENCHMARK_IN, find_image
+from hoi_assets.cli.replay_other import Again, draw_by_other, other_model
 from hoi_assets.detailscribe.benchmark_images import benchmark_model
 from hoi_assets.detailscribe.image_rows import ENDPOINT, drawn_row
 from hoi_assets.engines.image_spec import ImageSpec, Lora
@@ -62,6 +63,9 @@ def replay_image(store: Store, settings: Settings, image_id: str) -> Replay:
     of_benchmark = found.published.asset in BENCHMARK_IN
     name = "benchmark" if of_benchmark else "base"
     ref = benchmark_model(settings) if of_benchmark else settings.models.base
+    other = other_model(settings, found)
+    if other is not None:
+        name, ref = other
     base = model_digest(ref)
     if base != row["base_digest"]:
         raise HoiError(
@@ -69,8 +73,11 @@ def replay_image(store: Store, settings: Settings, image_id: str) -> Replay:
             f"names {base[:12]} as models.{name}",
             f"set models.{name} to the model it was drawn by, or check out its weights",
         )
-    again = _by_sd3 if of_benchmark else _by_sdxl
-    image, reason, now = again(store, settings, ref, row)
+    if other is not None:
+        image, reason, now = draw_by_other(store, settings, ref, found)
+    else:
+        again = _by_sd3 if of_benchmark else _by_sdxl
+        image, reason, now = again(store, settings, ref, row)
     if image is None:
         raise HoiError(f"image {image_id} could not be drawn: {reason}", "run it again")
     largest = None
@@ -85,9 +92,6 @@ def replay_image(store: Store, settings: Settings, image_id: str) -> Replay:
             name: (row[name], now[name]) for name in ENVIRONMENT if row[name] != now[name]
         },
     )
-
-
-Again = tuple["Image.Image | None", str | None, dict[str, Any]]
 
 
 def _by_sdxl(store: Store, settings: Settings, ref: ModelRef, row: dict[str, Any]) -> Again:

@@ -20,9 +20,11 @@ from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Store
+from hoi_assets.store.weights import model_digest
 
 # Values of the column `method`.
 PLAIN, DETAILSCRIBE, CRAFT = "plain", "detailscribe", "craft"
+LOCAL_REPAIR, IMAGE_EDIT = "local_repair", "image_edit"
 MULTI_SEED, MULTI_SEED_CLIP = "multi_seed", "multi_seed_clip"
 REWRITE, REFINE, ENDPOINT = "rewrite", "refine", "endpoint"
 
@@ -145,8 +147,9 @@ def image_rows_frame(
         HoiError: a tokenizer of the benchmark model cannot be read.
     """
     rows = list(records)
+    not_read = {None, *_other_models(settings)}
     texts = [
-        None if row["base_digest"] is None else row["corrected_prompt"] or row["drawn_prompt"]
+        None if row["base_digest"] in not_read else row["corrected_prompt"] or row["drawn_prompt"]
         for row in rows
     ]
     reader = sd3_text_reader(benchmark_model(settings))
@@ -158,6 +161,13 @@ def image_rows_frame(
         row | encoder_values(None if text is None else counts[text], TEXT_ENCODERS)
         for row, text in zip(rows, texts, strict=True)
     )
+
+
+def _other_models(settings: Settings) -> set[str]:
+    """Digests of models that draw and are not the benchmark model; they read texts otherwise."""
+    named = [settings.models.repair, settings.models.editor]
+    others = {model_digest(ref) for ref in named if ref is not None}
+    return others - {model_digest(benchmark_model(settings))}
 
 
 def image_columns(known: CachedImage) -> Record:

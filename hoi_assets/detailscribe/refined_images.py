@@ -1,4 +1,5 @@
-"""Refined images (asset `refined_images`): DetailScribe's variants, and CRAFT-like rounds.
+"""Refined images (asset `refined_images`): DetailScribe's variants, CRAFT-like rounds, and local
+repair and an image-editing model where they are set.
 
 Re-denoising (DetailScribe, arXiv 2504.08714): the first `s` denoising steps use the prompt, the
 others the corrected prompt. There is one variant per switch step `s`, and all share the initial
@@ -11,9 +12,12 @@ import polars as pl
 
 from hoi_assets.detailscribe.benchmark_images import draw_variants
 from hoi_assets.detailscribe.craft_rounds import draw_craft_rounds
+from hoi_assets.detailscribe.image_edit import draw_image_edits
 from hoi_assets.detailscribe.image_rows import (
     CRAFT,
     DETAILSCRIBE,
+    IMAGE_EDIT,
+    LOCAL_REPAIR,
     Record,
     candidate_row,
     image_rows_frame,
@@ -21,6 +25,7 @@ from hoi_assets.detailscribe.image_rows import (
     variant_columns,
 )
 from hoi_assets.detailscribe.initial_images import split_refinable
+from hoi_assets.detailscribe.local_repair import draw_local_repairs
 from hoi_assets.detailscribe.selection import (
     ComponentsByRow,
     not_selectable,
@@ -39,26 +44,41 @@ def draw_refined_images(
     components: ComponentsByRow,
     critiques: pl.DataFrame,
     log: Log,
-) -> pl.DataFrame:
-    """Both methods' candidates for every initial image, one selected per method.
+) -> dict[str, pl.DataFrame]:
+    """Every method's candidates for every initial image, one selected per method.
 
     Args:
         initial: rows of `initial_images`. components: by row_id.
         critiques: rows of `image_critiques`.
 
     Returns:
-        Frame of IMAGE_ROWS: methods `detailscribe` (candidate 0 is the initial image, then one
-        variant per switch step) and `craft` (one candidate per round).
+        By name of the table: `rows`, a frame of IMAGE_ROWS: methods `detailscribe` (candidate 0 is
+        the initial image, then one variant per switch step), `craft` (one candidate per round) and,
+        where they are set, `local_repair` (the initial image, then its repairs), with table
+        REPAIRS, and `image_edit` (the initial image, then its edits), with table EDITS.
     """
-    refinable, corrected, failed = split_refinable(
-        initial, critiques, components, (DETAILSCRIBE, CRAFT)
-    )
+    methods = [DETAILSCRIBE, CRAFT]
+    if settings.local_repair is not None:
+        methods.append(LOCAL_REPAIR)
+    if settings.models.editor is not None:
+        methods.append(IMAGE_EDIT)
+    refinable, corrected, failed = split_refinable(initial, critiques, components, methods)
     records = [
         *_draw_switch_step_variants(store, settings, refinable, components, corrected, log),
         *draw_craft_rounds(store, settings, refinable, components, log),
-        *failed,
     ]
-    return image_rows_frame(store, settings, records, log)
+    tables: dict[str, pl.DataFrame] = {}
+    if settings.local_repair is not None:
+        repaired = draw_local_repairs(
+            store, settings, settings.local_repair, refinable, components, corrected, log
+        )
+        records += repaired.records
+        tables["repairs"] = repaired.repairs
+    if settings.models.editor is not None:
+        edited = draw_image_edits(store, settings, refinable, components, log)
+        records += edited.records
+        tables["edits"] = edited.edits
+    return {"rows": image_rows_frame(store, settings, [*records, *failed], log), **tables}
 
 
 def _draw_switch_step_variants(

@@ -24,10 +24,24 @@ from hoi_assets.store.versions import Store
 SUITE = "interacting"
 PLAIN, DETAILSCRIBE, MULTI_SEED, ENDPOINT = "plain", "detailscribe", "multi_seed", "endpoint"
 MEAN, ORACLE, PUBLISHED = "_mean", "_oracle", "_published"
-AGAINST = ("plain", "multi_seed", "multi_seed_clip", "rewrite", "refine", "endpoint", "craft")
+LOCAL_REPAIR, IMAGE_EDIT = "local_repair", "image_edit"
+AGAINST = (
+    "plain",
+    "multi_seed",
+    "multi_seed_clip",
+    "rewrite",
+    "refine",
+    "endpoint",
+    "craft",
+    LOCAL_REPAIR,
+    IMAGE_EDIT,
+)
 PAIRS = (
     *((DETAILSCRIBE, other) for other in AGAINST),
     ("craft", PLAIN),
+    (LOCAL_REPAIR, PLAIN),
+    (LOCAL_REPAIR, MULTI_SEED),
+    (IMAGE_EDIT, PLAIN),
     (MULTI_SEED, PLAIN),
     (DETAILSCRIBE + MEAN, PLAIN),
     (DETAILSCRIBE + ORACLE, MULTI_SEED + ORACLE),
@@ -42,7 +56,8 @@ MEAN_RULE = "none: mean of the variants"
 PUBLISHED_RULE = "best variant by the metric itself, as published; the initial picture not counted"
 
 # The judge rates selected images only: a reply costs money.
-JUDGE_METRICS = ("judge_rating", "judge_yes")
+VQA_SCORE, SOFT_TIFA = "vqa_score", "soft_tifa"
+JUDGE_METRICS = ("judge_rating", "judge_yes", VQA_SCORE, SOFT_TIFA)
 CANDIDATE = (*CARRIED, "candidate", "selected", "denoiser_evaluations", "why")
 _SCORED = {column.name: column for column in SCORES.columns}
 CANDIDATE_SCORES = Table(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from hoi_assets.errors import HoiError
+from hoi_assets.evaluation.hand_judges import score_hands
 from hoi_assets.evaluation.run_metrics import reference_scores, score_images
 from hoi_assets.evaluation.suite_scores import SuiteScores, summarise_scores
 from hoi_assets.progress import Log
@@ -41,6 +42,7 @@ def score_hoi(
             "materialise hoi_evaluation_images for at least one hand pose",
         )
     scores = score_images(store, settings, drawn, verifier, log)
+    scores = pl.concat([scores, score_hands(store, settings, drawn, log)])
     methods = drawn["method"].unique()
     # With classifier-free guidance each step evaluates the denoiser twice.
     per_step = 2 if settings.sampling.guidance_scale > 1 else 1

@@ -28,6 +28,7 @@ from hoi_assets.evaluation.vlm_judge import (
     rate_pictures,
     ratings_table,
 )
+from hoi_assets.evaluation.yes_probabilities import score_by_probability_of_yes
 from hoi_assets.llm.shown_image import ShownImage
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
@@ -69,6 +70,9 @@ def score_interacting(
     if settings.judge.endpoint is not None:
         ratings, rated = rate_candidates(store, settings, rows, topics or {}, log)
         candidates = pl.concat([candidates, rated])
+    if settings.vqa_score is not None:
+        by_yes = score_by_probability_of_yes(store, settings.vqa_score, rows, log)
+        candidates = pl.concat([candidates, by_yes])
     selection_rules, compute = describe_methods(rows)
     suite = summarise_scores(
         select_reported(

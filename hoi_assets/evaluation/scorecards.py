@@ -47,6 +47,8 @@ METHODS = (
     "refine",
     "endpoint",
     "craft",
+    "local_repair",
+    "image_edit",
     "detailscribe",
     "detailscribe_mean",
     "multi_seed_oracle",

@@ -33,7 +33,15 @@ if TYPE_CHECKING:
 
 REASON_CHARACTERS = 400
 # Options a server may not know; without them more replies are unusable, nothing worse.
-OPTIONAL = ("response_format", "seed", "temperature", "max_tokens", "max_completion_tokens")
+OPTIONAL = (
+    "response_format",
+    "seed",
+    "temperature",
+    "max_tokens",
+    "max_completion_tokens",
+    "top_logprobs",
+    "logprobs",
+)
 # The newer name of an option, tried where the older one is refused.
 RENAMED = {"max_tokens": "max_completion_tokens"}
 # These write the URL of every call to Python's log.

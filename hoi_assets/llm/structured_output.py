@@ -61,6 +61,11 @@ class StructuredOutput(ABC, Generic[Request, Value]):
             UnusableReply: there is none; the request is repeated with the problem.
         """
 
+    @property
+    def pictures(self) -> int:
+        """Pictures in one request, for the estimate of costs."""
+        return 1
+
     def image(self, request: Request) -> "Image.Image | None":
         """The image the model is shown."""
         return None
@@ -89,7 +94,7 @@ class StructuredOutput(ABC, Generic[Request, Value]):
     def expected_tokens(self, requests: Iterable[Request]) -> tuple[int, int]:
         """Tokens of the requests (an upper estimate) and of typical replies."""
         lengths = [len("".join(self.prompt(request))) for request in requests]
-        images = len(lengths) * self.chat.image_tokens
+        images = len(lengths) * self.pictures * self.chat.image_tokens
         replies = len(lengths) * self.typical_reply_tokens
         return sum(lengths) // CHARACTERS_PER_TOKEN + images, replies
 

@@ -6,10 +6,12 @@ import polars as pl
 
 from hoi_assets.engines.image_cache import CachedImage, get_or_generate_images, prompt_columns
 from hoi_assets.engines.image_spec import ImageSpec, Lora
-from hoi_assets.engines.sdxl.loading import PROMPT_COLUMNS
+from hoi_assets.engines.sdxl.loading import TEXT_ENCODERS
 from hoi_assets.engines.sdxl.sampling import make_image_spec
 from hoi_assets.engines.seeds import seed_of
+from hoi_assets.engines.text_tokens import encoder_columns
 from hoi_assets.errors import HoiError
+from hoi_assets.ppv.auto_proposer import auto_prompt_columns, draw_by_auto_pipeline
 from hoi_assets.ppv.proposer import prompt_with_identifier
 from hoi_assets.ppv.verdicts import verify_candidates
 from hoi_assets.progress import Log
@@ -27,7 +29,7 @@ CANDIDATE_ROWS = Table(
         Column("category", pl.String, "hand-pose category"),
         Column("prompt", pl.String, "the detailed prompt"),
         Column("drawn_prompt", pl.String, "the prompt as the model was given it"),
-        *PROMPT_COLUMNS,
+        *encoder_columns(TEXT_ENCODERS, "null for an encoder that the model lacks"),
         Column("negative_prompt", pl.String, "what must not be in the image; may be empty"),
         Column("seed", pl.Int64, "seed of the image's own noise"),
         Column("num_inference_steps", pl.Int64, "denoising steps"),
@@ -36,8 +38,18 @@ CANDIDATE_ROWS = Table(
         Column("width", pl.Int64, "of the image", "px"),
         Column("height", pl.Int64, "of the image", "px"),
         Column("base_digest", pl.String, "hash of the base model"),
-        Column("lora_version", pl.String, "version of category_loras"),
-        Column("lora_digest", pl.String, "hash of the LoRA file"),
+        Column(
+            "lora_version",
+            pl.String,
+            "version of category_loras; null where models.proposer drew it",
+            nullable=True,
+        ),
+        Column(
+            "lora_digest",
+            pl.String,
+            "hash of the LoRA file; null where the prompt alone was drawn",
+            nullable=True,
+        ),
         Column("round", pl.Int64, "round it was drawn in, from 0"),
         Column("slot", pl.Int64, "place in the batch, from 0"),
         Column("batch_size", pl.Int64, "images per batch", nullable=True),
@@ -73,11 +85,11 @@ def propose_candidates(
     settings: Settings,
     category: Category,
     prompts: pl.DataFrame,
-    lora: Published,
+    lora: Published | None,
     verifier: Published | None,
     log: Log,
 ) -> pl.DataFrame:
-    """Draw the category's candidates.
+    """Draw the category's candidates: by SDXL with the category's LoRA, or by `models.proposer`.
 
     Without a goal every accepted prompt is drawn `candidates.per_prompt` times. With
     `candidates.accepted_goal`, rounds of one image per prompt follow until the verifier has
@@ -86,7 +98,7 @@ def propose_candidates(
 
     Args:
         prompts: rows of `detailed_prompts`.
-        lora: version of `category_loras`.
+        lora: version of `category_loras`; None where `models.proposer` draws.
         verifier: version of `verifier`; needed only where there is a goal.
 
     Returns:
@@ -108,16 +120,20 @@ def propose_candidates(
             f"category {category.key!r} has no accepted prompt",
             "look at the reasons in detailed_prompts; then correct data/taxonomy or the prompter",
         )
-    weights = published_lora(lora)
+    weights = None if lora is None else published_lora(lora)
     table = pl.DataFrame()
     rounds = plan.per_prompt if plan.accepted_goal is None else _most_rounds(plan.budget, accepted)
     for number in range(rounds):
         wanted = accepted.height if plan.accepted_goal is None else plan.budget - table.height
-        drawn = _draw_round(
-            store, settings, category, accepted.head(wanted), weights, number, table.height, log
-        )
-        read = prompt_columns(store, settings, drawn, f"prompts of {category.key}", log)
-        new = _as_table(drawn, read, accepted.head(wanted), category.key, number, lora.version)
+        own = accepted.head(wanted)
+        if weights is None:
+            drawn = draw_by_auto_pipeline(store, settings, category, own, number, log)
+            read = auto_prompt_columns(store, settings, drawn, f"prompts of {category.key}", log)
+        else:
+            drawn = _draw_round(store, settings, category, own, weights, number, table.height, log)
+            read = prompt_columns(store, settings, drawn, f"prompts of {category.key}", log)
+        version = None if lora is None else lora.version
+        new = _as_table(drawn, read, own, category.key, number, version)
         table = pl.concat([table, new]) if table.height else new
         if plan.accepted_goal is not None and verifier is not None:
             verdicts = verify_candidates(store, settings, table, verifier, log)
@@ -165,7 +181,7 @@ def _as_table(
     prompts: pl.DataFrame,
     category: str,
     number: int,
-    lora_version: str,
+    lora_version: str | None,
 ) -> pl.DataFrame:
     records = [
         known.as_record()

@@ -143,11 +143,7 @@ class Graph:
                 {
                     CODE_VERSION: stage.code_version,
                     **own_inputs(stage, context.settings),
-                    **(
-                        {EXTERNAL: digest(dict(stage.external_inputs(context)))}
-                        if stage.external_inputs is not None
-                        else {}
-                    ),
+                    **_external_inputs(stage, context),
                     **{one.name: one.version for one in self.lineage(stage, context)},
                     GATE: gate_digest(stage, context.settings),
                 }
@@ -166,6 +162,11 @@ class Graph:
         return found
 
 
+def _external_inputs(stage: Stage, context: StageContext) -> dict[str, str]:
+    found = dict(stage.external_inputs(context)) if stage.external_inputs is not None else {}
+    return {EXTERNAL: digest(found)} if found else {}
+
+
 def own_inputs(
     stage: Stage, settings: Settings, weights_digest: Callable[[ModelRef], str] = model_digest
 ) -> dict[str, Any]:
@@ -178,8 +179,9 @@ def own_inputs(
     if stage.settings:
         found[SETTINGS] = settings_digest(settings, stage.settings)
     for name in stage.models:
-        ref = getattr(settings.models, name)  # an optional model may be None
-        found[f"weights of {name}"] = None if ref is None else weights_digest(ref)
+        ref = getattr(settings.models, name)
+        if ref is not None:  # left out, so that an option that is added changes nothing
+            found[f"weights of {name}"] = weights_digest(ref)
     return found
 
 
@@ -194,7 +196,7 @@ def gate_digest(stage: Stage, settings: Settings) -> str:
 
 
 def settings_digest(settings: Settings, names: Sequence[str]) -> str:
-    """Hash of the named sections or fields of the settings.
+    """Hash of the named sections or fields of the settings; one that is null is left out.
 
     Raises:
         HoiError: no such section.
@@ -205,7 +207,8 @@ def settings_digest(settings: Settings, names: Sequence[str]) -> str:
         raise HoiError(
             f"no settings section {', '.join(unknown)}", f"name one of: {', '.join(dumped)}"
         )
-    return digest({FORMER_NAMES.get(name, name): dumped[name] for name in names})
+    given = [name for name in names if dumped[name] is not None]
+    return digest({FORMER_NAMES.get(name, name): dumped[name] for name in given})
 
 
 def without_gate(inputs: Mapping[str, Any]) -> dict[str, Any]:

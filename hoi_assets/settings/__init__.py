@@ -15,12 +15,14 @@ from hoi_assets.settings.base import (
 from hoi_assets.settings.detailscribe import (
     Critic,
     Decomposer,
+    ImageEditing,
     ImageEndpoint,
     Interacting,
+    LocalRepair,
     Redenoising,
     Rewriter,
 )
-from hoi_assets.settings.evaluation import Evaluation, Gates, Judge
+from hoi_assets.settings.evaluation import Evaluation, Gates, Judge, YesNoJudge
 from hoi_assets.settings.locations import (
     IN_CHECKOUT,
     PROFILES,
@@ -33,19 +35,24 @@ from hoi_assets.settings.locations import (
 )
 from hoi_assets.settings.ppv import (
     LABELS_FILE,
+    Anatomy,
     Candidates,
     Dataset,
     FineTuning,
     InstanceImages,
+    Landmarks,
     LoraTraining,
     Prompter,
+    Proposer,
     Sampling,
+    SignalOptions,
     Verifier,
 )
 from hoi_assets.settings.profile import FORMER_NAMES, Settings, load_settings
 from hoi_assets.settings.schedules import Schedules
 
 __all__ = [
+    "Anatomy",
     "Candidates",
     "Critic",
     "Dataset",
@@ -56,17 +63,21 @@ __all__ = [
     "FineTuning",
     "Gates",
     "IN_CHECKOUT",
+    "ImageEditing",
     "ImageEndpoint",
     "InstanceImages",
     "Interacting",
     "Judge",
     "LABELS_FILE",
+    "Landmarks",
+    "LocalRepair",
     "LoraTraining",
     "ModelRef",
     "Models",
     "PROFILES",
     "Prompter",
     "REPLY_OPTIONS",
+    "Proposer",
     "ROOT",
     "Redenoising",
     "Rewriter",
@@ -74,8 +85,10 @@ __all__ = [
     "Schedules",
     "Section",
     "Settings",
+    "SignalOptions",
     "Verifier",
     "digested",
+    "YesNoJudge",
     "expand_user",
     "home_folder",
     "load_settings",

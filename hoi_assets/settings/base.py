@@ -159,6 +159,24 @@ class Models(Section):
         None, description="Examiner of the tiny world's interactions: which components hold."
     )
     blip_vqa: ModelRef | None = Field(None, description="BLIP for BLIP-VQA.")
+    proposer: ModelRef | None = Field(
+        None,
+        description="Any pipeline of diffusers' `AutoPipelineForText2Image`, e.g. FLUX or "
+        "Qwen-Image, that draws the candidates; null: `base` with the category's LoRA.",
+    )
+    editor: ModelRef | None = Field(
+        None,
+        description="Image-editing pipeline, e.g. Qwen-Image-Edit or FLUX.1 Kontext, that corrects "
+        "initial images by the critique (method `image_edit`); null: no such method.",
+    )
+    repair: ModelRef | None = Field(
+        None,
+        description="Stable Diffusion 3 or SDXL of `local_repair`; null: `benchmark`.",
+    )
+    repair_verifier: ModelRef | None = Field(
+        None,
+        description="Verifier with a defect head, whose map `local_repair` takes as its mask.",
+    )
 
 
 class Endpoint(Section):

@@ -118,3 +118,48 @@ class Redenoising(Section):
         "or one.",
         json_schema_extra=UNLESS_DEFAULT,
     )
+
+
+class LocalRepair(Section):
+    """Draws only what looks wrong in the initial picture again, by inpainting, at the compute of
+    re-denoising (method `local_repair`). Off where the section is left out."""
+
+    mask: Literal["critic", "verifier"] = Field(
+        "critic",
+        description="What marks the part: where `models.critic` looked when it found a component "
+        "missing, or the defect map of `models.repair_verifier`.",
+    )
+    mask_threshold: float = Field(
+        0.5, gt=0, le=1, description="Value of the map from which a cell is drawn again."
+    )
+    mask_margin: float = Field(
+        0.06, ge=0, le=0.5, description="How far the mask is widened, as share of the side."
+    )
+    strength: float = Field(
+        0.8, gt=0, le=1, description="Share of the denoising steps that a repair runs."
+    )
+
+
+class ImageEditing(Section):
+    """How `models.editor` is called; what its pipeline does not take is left out, and said so."""
+
+    instruction: str = Field(
+        "Keep the picture as it is, and change only this: {corrections}.",
+        pattern=r"\{corrections\}",
+        description="What the editor is told; {corrections} stands for the critique's.",
+    )
+    num_inference_steps: int = Field(28, ge=1, le=200, description="Denoising steps per edit.")
+    guidance_scale: float = Field(
+        2.5, ge=0, le=30, description="Argument `guidance_scale`, of distilled models."
+    )
+    true_cfg_scale: float | None = Field(
+        None,
+        ge=0,
+        le=30,
+        description="Classifier-free guidance of pipelines that call it `true_cfg_scale`; null: "
+        "their default.",
+    )
+    negative_prompt: str = Field("", description="Prompt to steer away from.")
+    max_edits: int = Field(
+        4, ge=1, description="Most edits per picture, within the variants' evaluations (NFE)."
+    )

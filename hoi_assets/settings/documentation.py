@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -70,7 +70,11 @@ def as_markdown() -> str:
         section = _section(field)
         if section is None:
             continue
-        dumped = {profile: values[name] for profile, values in profiles.items()}
+        left_out = {
+            key: None if own.is_required() else _plain(own.get_default())
+            for key, own in section.model_fields.items()
+        }
+        dumped = {profile: values[name] or left_out for profile, values in profiles.items()}
         lines += ["", f"## `{name}`", "", *_paragraph(section)]
         if name in FORMER_NAMES:
             lines += [f"Was called `{FORMER_NAMES[name]}` in release 0.1.", ""]
@@ -90,8 +94,11 @@ def write(path: Path = FILE) -> None:
 
 
 def _section(field: FieldInfo) -> type[BaseModel] | None:
-    kind = field.annotation
-    return kind if inspect.isclass(kind) and issubclass(kind, Section) else None
+    """The section that a field holds, or may hold."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if inspect.isclass(kind) and issubclass(kind, Section):
+            return kind
+    return None
 
 
 def _paragraph(section: type[BaseModel]) -> list[str]:

@@ -26,6 +26,15 @@ class Judge(Endpoint):
     )
 
 
+class YesNoJudge(Endpoint):
+    """A vision endpoint that gives logprobs, for VQAScore and Soft-TIFA (its probability of yes);
+    off where the section is left out."""
+
+    image_tokens: int = Field(
+        2048, ge=0, description="Most tokens billed for one picture, for the estimate of costs."
+    )
+
+
 class Evaluation(Section):
     """What is drawn and how it is scored."""
 

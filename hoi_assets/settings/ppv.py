@@ -124,6 +124,34 @@ class Sampling(Section):
     )
 
 
+class Proposer(Section):
+    """How `models.proposer` is called; what its pipeline does not take is left out, and said so."""
+
+    num_inference_steps: int = Field(28, ge=1, le=200, description="Denoising steps per picture.")
+    guidance_scale: float = Field(
+        3.5,
+        ge=0,
+        le=30,
+        description="Argument `guidance_scale`: distilled guidance of FLUX, elsewhere "
+        "classifier-free guidance.",
+    )
+    true_cfg_scale: float | None = Field(
+        None,
+        ge=0,
+        le=30,
+        description="Classifier-free guidance of pipelines that call it `true_cfg_scale`; null: "
+        "their default.",
+    )
+    max_sequence_length: int | None = Field(
+        None, ge=1, description="Tokens of the prompt that are read; null: the pipeline's default."
+    )
+    loras_folder: str | None = Field(
+        None,
+        description="Folder with a LoRA per category, `<category>/pytorch_lora_weights.safetensors`"
+        "; a category without one is drawn by its prompts alone.",
+    )
+
+
 class Candidates(Section):
     """How many images the proposers draw per category."""
 
@@ -185,3 +213,43 @@ class Dataset(Section):
     )
     min_categories: int = Field(1, ge=1, description="Fewest categories in the dataset.")
     seed: int = Field(0, description="Seed of the split.")
+
+
+class SignalOptions(Section):
+    """What every signal beside the verifier has."""
+
+    gate: bool = Field(
+        False,
+        description="Reject candidates by it, once it is calibrated on the labelled pairs; false: "
+        "record it only.",
+    )
+    target_precision: float = Field(
+        0.9, gt=0, lt=1, description="Share of whole hands among what its threshold accepts."
+    )
+    calibration_images: int = Field(
+        200, ge=10, description="Most labelled images of each split that it is measured on."
+    )
+
+
+class Anatomy(Endpoint, SignalOptions):
+    """A vision endpoint asked whether the hands of a candidate are anatomically right, as a signal
+    beside the verifier; off where the section is left out."""
+
+    parts_per_side: int = Field(
+        2, ge=1, le=4, description="Enlarged parts shown, in a row and in a column; 1: none."
+    )
+    part_side: int = Field(768, ge=128, le=2048, description="Longer side of a part, in pixels.")
+    image_tokens: int = Field(
+        2048, ge=0, description="Most tokens billed for one picture, for the estimate of costs."
+    )
+
+
+class Landmarks(SignalOptions):
+    """Confidence of MediaPipe's hand-landmark model, as a signal beside the verifier; off where the
+    section is left out. It finds pictures without a recognisable hand; a sixth finger hardly
+    lowers it."""
+
+    folder: str = Field(
+        description="Folder with palm_detection_full.tflite and hand_landmark_full.tflite, which "
+        "the wheel mediapipe 0.10.21 holds."
+    )

@@ -13,20 +13,25 @@ from hoi_assets.settings.base import Models, Section
 from hoi_assets.settings.detailscribe import (
     Critic,
     Decomposer,
+    ImageEditing,
     ImageEndpoint,
     Interacting,
+    LocalRepair,
     Redenoising,
     Rewriter,
 )
-from hoi_assets.settings.evaluation import Evaluation, Gates, Judge
+from hoi_assets.settings.evaluation import Evaluation, Gates, Judge, YesNoJudge
 from hoi_assets.settings.locations import PROFILES, path_exists, resolve_path
 from hoi_assets.settings.ppv import (
+    Anatomy,
     Candidates,
     Dataset,
     FineTuning,
     InstanceImages,
+    Landmarks,
     LoraTraining,
     Prompter,
+    Proposer,
     Sampling,
     Verifier,
 )
@@ -75,13 +80,19 @@ class Settings(Section):
     rewriter: Rewriter = Rewriter()
     critic: Critic = Critic()
     judge: Judge = Judge()
+    vqa_score: YesNoJudge | None = Field(None, description="See `vqa_score` below.")
     image_endpoint: ImageEndpoint = ImageEndpoint()
     redenoising: Redenoising = Redenoising()
+    image_editing: ImageEditing | None = Field(None, description="See `image_editing` below.")
+    local_repair: LocalRepair | None = Field(None, description="See `local_repair` below.")
     instance_images: InstanceImages = InstanceImages()
     lora: LoraTraining = LoraTraining()
     sampling: Sampling = Sampling()
+    proposer: Proposer | None = Field(None, description="See `proposer` below.")
     candidates: Candidates = Candidates()
     verifier: Verifier = Verifier()
+    anatomy: Anatomy | None = Field(None, description="See `anatomy` below.")
+    landmarks: Landmarks | None = Field(None, description="See `landmarks` below.")
     dataset: Dataset = Dataset()
     finetuning: FineTuning = FineTuning()
     evaluation: Evaluation = Evaluation()

@@ -86,7 +86,9 @@ def drawn(
     older = initial.drop("cut_by", "prompt_cut", "text_encoder_tokens", "text_encoder_2_tokens")
     images = {
         "initial_images": initial,
-        "refined_images": draw_refined_images(store, settings, older, COMPONENTS, table, log),
+        "refined_images": draw_refined_images(store, settings, older, COMPONENTS, table, log)[
+            "rows"
+        ],
         "baseline_images": draw_baseline_images(store, settings, older, COMPONENTS, table, log),
     }
     return images, findings

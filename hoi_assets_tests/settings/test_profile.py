@@ -13,7 +13,7 @@ from hoi_assets.cli.exit_codes import ExitCode
 from hoi_assets.cli.main import main
 from hoi_assets.errors import HoiError
 from hoi_assets.publishing.graph import settings_digest
-from hoi_assets.settings import PROFILES, ROOT, Settings, load_settings
+from hoi_assets.settings import PROFILES, ROOT, LocalRepair, Settings, load_settings
 from hoi_assets.taxonomy import Taxonomy, load_taxonomy
 from hoi_assets.yaml_file import YamlError
 
@@ -205,6 +205,14 @@ def test_versions_published_under_a_former_section_name_stay_fresh() -> None:
     names = ["redenoising", "critic", "rewriter", "image_endpoint"]
     assert settings_digest(load_settings("tiny"), names).startswith("37df5b4da3507636")
     assert settings_digest(load_settings("full"), names).startswith("1960f82dfc3daf62")
+
+
+def test_option_that_is_left_out_changes_no_digest() -> None:
+    tiny, own = load_settings("tiny"), ["redenoising", "critic"]
+    added = [*own, "local_repair", "image_editing", "proposer", "anatomy", "landmarks", "vqa_score"]
+    assert settings_digest(tiny, added) == settings_digest(tiny, own)
+    repairing = tiny.model_copy(update={"local_repair": LocalRepair()})
+    assert settings_digest(repairing, added) != settings_digest(tiny, own)
 
 
 def test_every_field_is_described_in_one_line() -> None:

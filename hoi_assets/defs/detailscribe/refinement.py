@@ -6,7 +6,9 @@ from hoi_assets.defs.groups import DETAILSCRIBE, OWNERS
 from hoi_assets.defs.partitions import scenario
 from hoi_assets.defs.sheets import image_sheet
 from hoi_assets.defs.suites import benchmark_images
+from hoi_assets.detailscribe.image_edit import EDITS
 from hoi_assets.detailscribe.image_rows import IMAGE_ROWS
+from hoi_assets.detailscribe.local_repair import REPAIRS
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.context import Result, StageContext
 from hoi_assets.publishing.metadata import Table
@@ -23,18 +25,19 @@ SHEET_ROWS = 8
     kinds={"pytorch", "diffusers"},
     pool=GPU_POOL,
     code_version="5",
-    suite=benchmark_images(["detailscribe", "craft"]),
-    tables=[IMAGE_ROWS],
-    settings=["redenoising", "critic"],
-    models=["benchmark", "critic"],
+    suite=benchmark_images(["detailscribe", "craft"], optional=["local_repair", "image_edit"]),
+    tables=[IMAGE_ROWS, REPAIRS, EDITS],
+    settings=["redenoising", "critic", "local_repair", "image_editing"],
+    models=["benchmark", "critic", "repair", "repair_verifier", "editor"],
 )
 def refined_images(context: StageContext, staging: Staging) -> Result:
     """The corrected prompt takes over inside the diffusion process, one variant per switch step;
-    beside it CRAFT-like rounds. The critic selects, the initial image included."""
+    beside it CRAFT-like rounds and, where they are set, local repair and an image-editing model.
+    The critic selects, the initial image included."""
     from hoi_assets.detailscribe.decompose import read_components
     from hoi_assets.detailscribe.refined_images import draw_refined_images
 
-    table = draw_refined_images(
+    tables = draw_refined_images(
         context.store,
         context.settings,
         context.parent("initial_images").table("rows"),
@@ -42,7 +45,9 @@ def refined_images(context: StageContext, staging: Staging) -> Result:
         context.parent("image_critiques").table("rows"),
         context.log,
     )
-    return _write_candidates(context, staging, table)
+    for name in tables.keys() - {"rows"}:
+        staging.write_table(name, tables[name])
+    return _write_candidates(context, staging, tables["rows"])
 
 
 @published_asset(

@@ -87,6 +87,7 @@ def hoi_dataset(context: StageContext, staging: Staging) -> Result:
     from hoi_assets.engines.vilt.verifier_statement import statements_by_version
     from hoi_assets.ppv.packaging import package_dataset
 
+    models = context.settings.models
     parents = {name: context.partitions(name) for name in ("verified_pairs", "detailed_prompts")}
     tables = {
         name: {key: one.table("rows") for key, one in found.items()}
@@ -102,7 +103,8 @@ def hoi_dataset(context: StageContext, staging: Staging) -> Result:
         versions={one.name: one.version for found in parents.values() for one in found.values()},
         missing=context.missing("verified_pairs"),
         folder=staging.path / "dataset",
-        sources={"base model": _named(context.settings.models.base)},
+        # What drew the pictures, whose terms are theirs.
+        sources={"base model": _named(models.proposer or models.base)},
     )
     staging.write_table("rows", table)
     staging.write_table("summary", summary)

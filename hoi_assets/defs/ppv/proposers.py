@@ -189,7 +189,8 @@ CANDIDATE_IMAGES_SUITE = suite(
     rows=[
         row_count(1),
         unique("image_id"),
-        not_null("image_id", "prompt_id", "prompt", "seed", "base_digest", "lora_digest"),
+        not_null("image_id", "prompt_id", "prompt", "seed", "base_digest"),
+        unexpected_rows("without_lora", "lora_version is not null and lora_digest is null"),
         in_set("status", ["accepted", "failed"]),
         ONE_CATEGORY,
         between("width", "${sampling.width}", "${sampling.width}"),
@@ -207,9 +208,12 @@ CANDIDATE_IMAGES_SUITE = suite(
 
 @published_asset(
     partitions_def=hand_pose,
-    deps=["detailed_prompts", "category_loras"],
-    # Only a goal of accepted images asks for verdicts while images are proposed.
-    deps_when={"verifier": lambda settings: settings.candidates.accepted_goal is not None},
+    deps=["detailed_prompts"],
+    deps_when={
+        "category_loras": lambda settings: settings.models.proposer is None,
+        # Only a goal of accepted images asks for verdicts while images are proposed.
+        "verifier": lambda settings: settings.candidates.accepted_goal is not None,
+    },
     group_name=PPV,
     owners=OWNERS,
     kinds={"pytorch", "diffusers"},
@@ -217,13 +221,15 @@ CANDIDATE_IMAGES_SUITE = suite(
     code_version="2",
     suite=CANDIDATE_IMAGES_SUITE,
     tables=[CANDIDATE_ROWS],
-    settings=["sampling", "candidates"],
-    models=["base"],
+    settings=["sampling", "candidates", "proposer"],
+    models=["base", "proposer"],
+    external_inputs=lambda context: _lora_of_user(context),
     config=CandidateConfig,
 )
 def candidate_images(context: StageContext, staging: Staging) -> Result:
-    """Images proposed by the category's LoRA, one noise seed each; a row holds what it takes to
-    draw its image again alone (`hoi replay IMAGE_ID`)."""
+    """Images proposed by the category's LoRA, or by `models.proposer`, one noise seed each; a row
+    holds what it takes to draw its image again alone (`hoi replay IMAGE_ID`)."""
+    from hoi_assets.ppv.auto_proposer import describe_proposer
     from hoi_assets.ppv.candidates import propose_candidates
 
     table = propose_candidates(
@@ -231,7 +237,7 @@ def candidate_images(context: StageContext, staging: Staging) -> Result:
         context.settings,
         context.taxonomy.categories[context.partition_key],
         prompts=context.parent("detailed_prompts").table("rows"),
-        lora=context.parent("category_loras"),
+        lora=context.parent("category_loras") if "category_loras" in context.parents else None,
         verifier=context.parent("verifier") if "verifier" in context.parents else None,
         log=context.log,
     )
@@ -244,6 +250,15 @@ def candidate_images(context: StageContext, staging: Staging) -> Result:
         metadata={
             "candidates": drawn.height,
             "failed": table.height - drawn.height,
+            **describe_proposer(context.settings, context.partition_key),
             "contact_sheet": sheet,
         }
     )
+
+
+def _lora_of_user(context: StageContext) -> dict[str, str]:
+    """The LoRA of `proposer.loras_folder` that draws the category; empty where there is none."""
+    from hoi_assets.ppv.auto_proposer import category_lora
+
+    found = category_lora(context.settings, context.partition_key)
+    return {} if found is None else {"lora": found.digest}

@@ -1,5 +1,7 @@
 """From labelled pairs to verdicts: train the verifier, then accept or reject every candidate."""
 
+from typing import Any
+
 import polars as pl
 
 from hoi_assets.defs.groups import OWNERS, PPV
@@ -16,6 +18,7 @@ from hoi_assets.defs.suites import (
 )
 from hoi_assets.engines.vilt.calibration import VERIFIER_QUALITY, VERIFIER_RELIABILITY
 from hoi_assets.engines.vilt.decision import blames_fidelity, verdict_label
+from hoi_assets.ppv.signals import SIGNAL_QUALITY, SIGNAL_VALUES
 from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY
 from hoi_assets.ppv.verifier_pairs import VERIFIER_PAIR_ROWS
 from hoi_assets.ppv.verifier_training import VERIFIER_LOG, VERIFIER_SUMMARY
@@ -32,6 +35,7 @@ from hoi_assets.publishing.expectations import (
     unique,
 )
 from hoi_assets.publishing.metadata import Image, Markdown, Table
+from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Staging
 
 SHOWN_PAIRS, SHOWN_VERDICTS = 24, 36
@@ -176,6 +180,11 @@ def verifier(context: StageContext, staging: Staging) -> Result:
     )
 
 
+def has_signals(settings: Settings) -> bool:
+    """Whether a signal beside the verifier is set."""
+    return settings.anatomy is not None or settings.landmarks is not None
+
+
 VERIFIED_PAIRS_SUITE = suite(
     rows=[
         row_count(1),
@@ -204,18 +213,22 @@ VERIFIED_PAIRS_SUITE = suite(
 @published_asset(
     partitions_def=hand_pose,
     deps=["candidate_images", "verifier"],
+    # Signals are measured against the labels before they may reject.
+    deps_when={"verifier_training_pairs": has_signals},
     group_name=PPV,
     owners=OWNERS,
     kinds={"pytorch", "transformers"},
     pool=GPU_POOL,
     code_version="2",
     suite=VERIFIED_PAIRS_SUITE,
-    tables=[VERDICT_ROWS, VERDICT_SUMMARY],
-    settings=["candidates"],
+    tables=[VERDICT_ROWS, VERDICT_SUMMARY, SIGNAL_VALUES, SIGNAL_QUALITY],
+    settings=["candidates", "anatomy", "landmarks"],
 )
 def verified_pairs(context: StageContext, staging: Staging) -> Result:
-    """One verdict per candidate: accepted, or rejected with the reason and both probabilities.
-    Nothing vanishes."""
+    """One verdict per candidate: accepted, or rejected with the reason and both probabilities, and
+    what further signals say where they are set. Nothing vanishes."""
+    from hoi_assets.ppv.chosen_signals import chosen_signals
+    from hoi_assets.ppv.signals import apply_signals, describe_signals
     from hoi_assets.ppv.verdicts import summarise_verdicts, verify_candidates
 
     table = verify_candidates(
@@ -225,6 +238,14 @@ def verified_pairs(context: StageContext, staging: Staging) -> Result:
         context.parent("verifier"),
         context.log,
     )
+    said: dict[str, Any] = {}
+    if signals := chosen_signals(context.store, context.settings, context.log):
+        labelled = context.parent("verifier_training_pairs").table("rows")
+        judged = apply_signals(signals, table, labelled, context.log)
+        table = judged.verdicts
+        staging.write_table("signals", judged.values)
+        staging.write_table("signal_quality", judged.quality)
+        said["signals"] = Markdown(describe_signals(judged.quality))
     goal = context.settings.candidates.accepted_goal
     summary = summarise_verdicts(table, context.partition_key, goal)
     staging.write_table("rows", table)
@@ -250,6 +271,7 @@ def verified_pairs(context: StageContext, staging: Staging) -> Result:
         metadata={
             **{k: v for k, v in summary.row(0, named=True).items() if v is not None},
             "reasons": Table(reasons.to_dicts()),
+            **said,
             "contact_sheet": sheet,
         }
     )
