@@ -38,7 +38,7 @@ from hoi_assets.store.weights import model_digest
 from hoi_assets.taxonomy import ID_LENGTH
 
 if TYPE_CHECKING:
-    from hoi_assets.engines.diffusion_pipeline import LoadedPipeline
+    from hoi_assets.engines.diffusion_pipeline import PromptedPipeline
 
 NO_MASK = f"{SELECTION_RULE}; nothing to repair: the initial picture stands"
 SDXL_PIPELINE, SDXL_SCHEDULER = "StableDiffusionXLPipeline", "euler"
@@ -136,7 +136,7 @@ def repair_model(settings: Settings) -> ModelRef:
     return settings.models.repair or benchmark_model(settings)
 
 
-def load_repair_model(ref: ModelRef, device: str) -> "LoadedPipeline":
+def load_repair_model(ref: ModelRef, device: str) -> "PromptedPipeline":
     """A Stable Diffusion 3 or SDXL pipeline; the benchmark model where it is in memory already.
 
     Raises:
@@ -157,7 +157,7 @@ def repair_steps(strength: float, of: int) -> int:
 
 
 def _is_sdxl(ref: ModelRef) -> bool:
-    from hoi_assets.engines.diffusion_pipeline import read_index
+    from hoi_assets.engines.pipeline_files import read_index
 
     return bool(read_index(ref).get("_class_name") == SDXL_PIPELINE)
 

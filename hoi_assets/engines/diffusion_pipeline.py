@@ -50,7 +50,6 @@ class LoadedPipeline(ABC):
     ref: ModelRef
     device: str
     batch_limits: dict[tuple[int, int], int] = field(default_factory=dict)
-    _embeddings: "OrderedDict[str, tuple[Any, Any]]" = field(default_factory=OrderedDict)
 
     LIBRARIES: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "transformers")
 
@@ -110,6 +109,13 @@ class LoadedPipeline(ABC):
             **{name: import_module(name).__version__ for name in self.LIBRARIES},
         }
 
+
+@dataclass
+class PromptedPipeline(LoadedPipeline):
+    """A pipeline whose prompts are encoded here, once each: Stable Diffusion XL or 3."""
+
+    _embeddings: "OrderedDict[str, tuple[Any, Any]]" = field(default_factory=OrderedDict)
+
     def encode(self, text: str) -> tuple[Any, Any]:
         """Embeddings of one prompt: (1, tokens, width) and pooled (1, width); cached.
 
@@ -167,7 +173,7 @@ class LoadedPipeline(ABC):
 
 
 def prompt_embeddings(
-    loaded: LoadedPipeline,
+    loaded: PromptedPipeline,
     prompts: Sequence[str | None],
     negatives: Sequence[str | None],
     guided: bool,

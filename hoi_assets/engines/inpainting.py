@@ -15,12 +15,13 @@ from typing import Any
 from PIL import Image
 
 from hoi_assets.engines.diffusion_pipeline import (
-    LoadedPipeline,
+    PromptedPipeline,
     prompt_embeddings,
     set_decode_slicing,
     tensor_to_images,
 )
 from hoi_assets.engines.image_spec import ImageSpec, batches_by_slot, image_key
+from hoi_assets.engines.out_of_memory import SMALLER_MODEL, naming_out_of_memory
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.sdxl.sampling import activate_lora, make_scheduler
 from hoi_assets.engines.seeds import generator
@@ -80,7 +81,7 @@ def inpaint_key(spec: InpaintSpec, base_digest: str) -> str:
 
 
 def inpaint_images(
-    loaded: LoadedPipeline,
+    loaded: PromptedPipeline,
     specs: Iterable[InpaintSpec],
     batch_size: int,
     open_image: OpenImage,
@@ -120,7 +121,7 @@ def _check(spec: InpaintSpec, batch_size: int) -> None:
 
 
 def _inpaint_batch(
-    loaded: LoadedPipeline,
+    loaded: PromptedPipeline,
     batch: Mapping[int, InpaintSpec],
     batch_size: int,
     open_image: OpenImage,
@@ -135,32 +136,30 @@ def _inpaint_batch(
     places = [batch.get(slot) for slot in range(batch_size)]
     empty = Image.new("RGB", size), Image.new("L", size)
     set_decode_slicing(loaded, *size)
-    with _pipeline(loaded, call.scheduler) as pipe, torch.no_grad():
-        try:
-            found = pipe(
-                **prompt_embeddings(
-                    loaded,
-                    [one.row.prompt if one else None for one in places],
-                    [one.row.negative_prompt if one else None for one in places],
-                    guided=call.guidance_scale > 1,
-                ),
-                image=[pictures.get(slot, empty[0]) for slot in range(batch_size)],
-                mask_image=[masks.get(slot, empty[1]) for slot in range(batch_size)],
-                generator=[generator(one.row.seed if one else 0) for one in places],
-                strength=_strength(loaded, first.steps, call.steps),
-                num_inference_steps=call.steps,
-                guidance_scale=call.guidance_scale,
-                width=call.width,
-                height=call.height,
-                output_type="pt" if isinstance(loaded, LoadedSDXL) else "latent",
-            ).images
-            decoded = found if isinstance(loaded, LoadedSDXL) else _decode_sd3(pipe, found)
-        except torch.OutOfMemoryError as error:
-            raise HoiError(
-                f"repairing {batch_size} images of {call.width}x{call.height} px does not fit into "
-                f"the memory of {loaded.device}",
-                "lower the batch size, or the size of the images",
-            ) from error
+    what = f"a repair of {batch_size} images of {call.width}x{call.height} px"
+    with (
+        _pipeline(loaded, call.scheduler) as pipe,
+        torch.no_grad(),
+        naming_out_of_memory(what, f"lower the batch size, or {SMALLER_MODEL}"),
+    ):
+        found = pipe(
+            **prompt_embeddings(
+                loaded,
+                [one.row.prompt if one else None for one in places],
+                [one.row.negative_prompt if one else None for one in places],
+                guided=call.guidance_scale > 1,
+            ),
+            image=[pictures.get(slot, empty[0]) for slot in range(batch_size)],
+            mask_image=[masks.get(slot, empty[1]) for slot in range(batch_size)],
+            generator=[generator(one.row.seed if one else 0) for one in places],
+            strength=_strength(loaded, first.steps, call.steps),
+            num_inference_steps=call.steps,
+            guidance_scale=call.guidance_scale,
+            width=call.width,
+            height=call.height,
+            output_type="pt" if isinstance(loaded, LoadedSDXL) else "latent",
+        ).images
+        decoded = found if isinstance(loaded, LoadedSDXL) else _decode_sd3(pipe, found)
     images = tensor_to_images(decoded)
     seconds = (time.perf_counter() - begin) / len(batch)
     for slot, one in batch.items():
@@ -184,7 +183,7 @@ def _sized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def _strength(loaded: LoadedPipeline, steps: int, of: int) -> float:
+def _strength(loaded: PromptedPipeline, steps: int, of: int) -> float:
     """The pipelines' `strength` that runs `steps` steps: SDXL's rounds down, SD3's up."""
     if steps == of:
         return 1.0
@@ -192,7 +191,7 @@ def _strength(loaded: LoadedPipeline, steps: int, of: int) -> float:
 
 
 @contextmanager
-def _pipeline(loaded: LoadedPipeline, scheduler: str) -> Iterator[Any]:
+def _pipeline(loaded: PromptedPipeline, scheduler: str) -> Iterator[Any]:
     """The inpainting pipeline on the loaded weights, with a fresh scheduler."""
     from diffusers import (
         FlowMatchEulerDiscreteScheduler,

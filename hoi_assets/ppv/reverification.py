@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from hoi_assets.engines.vilt.decision import decide
 from hoi_assets.engines.vilt.pair_scores import load_published_verifier
-from hoi_assets.engines.vilt.verifier import decide, score_pairs
+from hoi_assets.engines.vilt.verifier import score_pairs
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Published, Store

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from hoi_assets.engines.diffusion_pipeline import LoadedPipeline
+from hoi_assets.engines.diffusion_pipeline import PromptedPipeline
 from hoi_assets.engines.image_spec import ImageSpec
 from hoi_assets.engines.inpainting import (
     InpaintedImage,
@@ -32,7 +32,7 @@ SCHEDULERS = {"sd3": "flow_match_euler", "sdxl": "euler"}
 @pytest.fixture(scope="module", params=["sd3", "sdxl"])
 def loaded(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> LoadedPipeline:
+) -> PromptedPipeline:
     folder = tmp_path_factory.mktemp("models") / request.param
     if request.param == "sd3":
         make_sd3(folder)
@@ -55,7 +55,7 @@ def mask() -> Image.Image:
 IMAGES = {"picture": picture(), "mask": mask(), "nothing": Image.new("L", (SIDE, SIDE))}
 
 
-def specs(loaded: LoadedPipeline, count: int = 2, steps: int = 3) -> list[InpaintSpec]:
+def specs(loaded: PromptedPipeline, count: int = 2, steps: int = 3) -> list[InpaintSpec]:
     kind = "sdxl" if hasattr(loaded.pipe, "unet") else "sd3"
     return [
         InpaintSpec(
@@ -71,7 +71,7 @@ def specs(loaded: LoadedPipeline, count: int = 2, steps: int = 3) -> list[Inpain
     ]  # fmt: skip
 
 
-def drawn(loaded: LoadedPipeline, wanted: list[InpaintSpec]) -> list[InpaintedImage]:
+def drawn(loaded: PromptedPipeline, wanted: list[InpaintSpec]) -> list[InpaintedImage]:
     return list(inpaint_images(loaded, wanted, BATCH, IMAGES.__getitem__))
 
 
@@ -80,14 +80,14 @@ def pixels(one: InpaintedImage) -> Any:
     return np.asarray(one.image)
 
 
-def test_only_pixels_inside_of_the_mask_change(loaded: LoadedPipeline) -> None:
+def test_only_pixels_inside_of_the_mask_change(loaded: PromptedPipeline) -> None:
     outside = np.asarray(mask()) == 0
     for one in drawn(loaded, specs(loaded)):
         assert (pixels(one)[outside] == np.asarray(picture())[outside]).all()
         assert (pixels(one)[~outside] != np.asarray(picture())[~outside]).mean() > 0.5
 
 
-def test_picture_drawn_alone_equals_the_one_of_a_batch(loaded: LoadedPipeline) -> None:
+def test_picture_drawn_alone_equals_the_one_of_a_batch(loaded: PromptedPipeline) -> None:
     first, second = drawn(loaded, specs(loaded))
     (alone,) = drawn(loaded, specs(loaded)[1:])
     assert (pixels(alone) == pixels(second)).all()
@@ -95,7 +95,7 @@ def test_picture_drawn_alone_equals_the_one_of_a_batch(loaded: LoadedPipeline) -
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, STEPS])
-def test_evaluations_are_those_that_the_denoiser_made(loaded: LoadedPipeline, steps: int) -> None:
+def test_evaluations_are_those_that_the_denoiser_made(loaded: PromptedPipeline, steps: int) -> None:
     (spec,) = specs(loaded, 1, steps)
     calls: list[int] = []
     hook = loaded.denoiser.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -107,19 +107,19 @@ def test_evaluations_are_those_that_the_denoiser_made(loaded: LoadedPipeline, st
     assert 2 * len(calls) == spec.denoiser_evaluations == 2 * steps
 
 
-def test_pipeline_in_memory_is_left_as_it_was(loaded: LoadedPipeline) -> None:
+def test_pipeline_in_memory_is_left_as_it_was(loaded: PromptedPipeline) -> None:
     before = dict(loaded.denoiser.config), loaded.pipe.scheduler
     drawn(loaded, specs(loaded))
     assert (dict(loaded.denoiser.config), loaded.pipe.scheduler) == before
 
 
-def test_empty_mask_gives_the_picture_back(loaded: LoadedPipeline) -> None:
+def test_empty_mask_gives_the_picture_back(loaded: PromptedPipeline) -> None:
     (spec,) = specs(loaded, 1)
     (same,) = drawn(loaded, [replace(spec, mask="nothing")])
     assert (pixels(same) == np.asarray(picture())).all()
 
 
-def test_key_follows_all_that_determines_the_image(loaded: LoadedPipeline) -> None:
+def test_key_follows_all_that_determines_the_image(loaded: PromptedPipeline) -> None:
     (spec,) = specs(loaded, 1)
     others = [
         replace(spec, picture="another"),
@@ -133,7 +133,7 @@ def test_key_follows_all_that_determines_the_image(loaded: LoadedPipeline) -> No
     assert inpaint_key(moved, "base") == inpaint_key(spec, "base")
 
 
-def test_steps_that_cannot_be_run_are_refused(loaded: LoadedPipeline) -> None:
+def test_steps_that_cannot_be_run_are_refused(loaded: PromptedPipeline) -> None:
     for steps in (0, STEPS + 1):
         with pytest.raises(HoiError, match="denoising steps"):
             drawn(loaded, specs(loaded, 1, steps))

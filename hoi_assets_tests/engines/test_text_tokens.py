@@ -13,7 +13,7 @@ import torch
 
 from hoi_assets.engines.blip_vqa import blip_text_reader, load_blip_vqa
 from hoi_assets.engines.clip_score import CLIP_PREFIX, clip_text_reader, load_clip
-from hoi_assets.engines.diffusion_pipeline import LoadedPipeline
+from hoi_assets.engines.diffusion_pipeline import PromptedPipeline
 from hoi_assets.engines.image_reward import image_reward_text_reader, load_image_reward
 from hoi_assets.engines.pair_inputs import PairModel, text_inputs
 from hoi_assets.engines.sd3.loading import T5_TOKENS, load_sd3, sd3_text_reader
@@ -55,7 +55,7 @@ def without_weights(folder: Path, copy: Path) -> ModelRef:
     return ModelRef(source=str(copy))
 
 
-def reads_the_end(loaded: LoadedPipeline, text: str) -> bool:
+def reads_the_end(loaded: PromptedPipeline, text: str) -> bool:
     """Whether another last letter gives another embedding."""
     (one, _), (other, _) = loaded.encode(text), loaded.encode(f"{text[:-1]}b")
     return not torch.equal(one, other)

@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.engines.diffusion_pipeline import (
-    LoadedPipeline,
-    load_pipeline,
+from hoi_assets.engines.diffusion_pipeline import LoadedPipeline, load_pipeline
+from hoi_assets.engines.pipeline_files import (
     naming_errors,
+    quantized,
     read_index,
     read_options,
     read_part,
@@ -58,13 +58,6 @@ class LoadedAutoPipeline(LoadedPipeline):
     def takes(self) -> Mapping[str, inspect.Parameter]:
         """Parameters of a call, by name."""
         return inspect.signature(type(self.pipe).__call__).parameters
-
-    def _encode(self, text: str) -> tuple[Any, Any]:
-        raise NotImplementedError("the pipeline encodes its prompts itself")
-
-    def encode_negative(self, text: str) -> tuple[Any, Any]:
-        """Not available."""
-        return self._encode(text)
 
 
 class LoadedEditor(LoadedAutoPipeline):
@@ -152,14 +145,14 @@ def _read(ref: ModelRef, folder: Path | None, edits: bool) -> Any:
             f"{where}: {cls.__name__} does not edit a picture by an instruction",
             "name an editing pipeline, such as Qwen-Image-Edit or FLUX.1 Kontext",
         )
-    parts = _parts(ref, where, options)
+    parts = _parts(ref, where)
     with naming_errors(where, where):
         factory = cls if edits else AutoPipelineForText2Image
         pipe = factory.from_pretrained(where, **parts, **options)
     return pipe
 
 
-def _parts(ref: ModelRef, where: str, options: dict[str, Any]) -> dict[str, Any]:
+def _parts(ref: ModelRef, where: str) -> dict[str, Any]:
     """The pipeline's models, each checked against its weights.
 
     Raises:
@@ -184,5 +177,5 @@ def _parts(ref: ModelRef, where: str, options: dict[str, Any]) -> dict[str, Any]
             )
         cls = getattr(import_module(library), class_name, None)
         if inspect.isclass(cls) and issubclass(cls, torch.nn.Module):
-            parts[name] = read_part(cls, where, name, options)
+            parts[name] = read_part(cls, ref, name, **quantized(ref, name))
     return parts

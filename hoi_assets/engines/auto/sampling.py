@@ -17,6 +17,7 @@ from PIL import Image
 from hoi_assets.engines.auto.loading import LoadedAutoPipeline
 from hoi_assets.engines.diffusion_pipeline import tensor_to_images
 from hoi_assets.engines.image_spec import ImageSpec, Lora, image_key
+from hoi_assets.engines.out_of_memory import SMALLER_MODEL, naming_out_of_memory
 from hoi_assets.engines.seeds import generator
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file
@@ -116,15 +117,13 @@ def _draw(
     call = call_arguments(loaded, spec)
     if spec.picture is not None and open_image is not None:
         call["image"] = open_image(spec.picture).convert("RGB")
-    with _counted(loaded.denoiser) as count, torch.no_grad():
-        try:
-            drawn = loaded.pipe(**call).images
-        except torch.OutOfMemoryError as error:
-            raise HoiError(
-                f"an image of {spec.row.width}x{spec.row.height} px does not fit into the memory "
-                f"of {loaded.device}",
-                "draw smaller images, or name a smaller model",
-            ) from error
+    what = f"an image of {spec.row.width}x{spec.row.height} px"
+    with (
+        _counted(loaded.denoiser) as count,
+        torch.no_grad(),
+        naming_out_of_memory(what, SMALLER_MODEL),
+    ):
+        drawn = loaded.pipe(**call).images
     (image,) = tensor_to_images(drawn)
     if image is not None and image.size != (spec.row.width, spec.row.height):
         image = image.resize((spec.row.width, spec.row.height), Image.Resampling.LANCZOS)

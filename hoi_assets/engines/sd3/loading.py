@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.engines.diffusion_pipeline import LoadedPipeline, load_pipeline
+from hoi_assets.engines.diffusion_pipeline import PromptedPipeline, load_pipeline
 from hoi_assets.engines.pipeline_files import (
     check_end_token,
     check_files,
@@ -34,7 +34,7 @@ T5_TOKENS = 512
 TOKENS_WITHOUT_T5 = 1
 
 
-class LoadedSD3(LoadedPipeline):
+class LoadedSD3(PromptedPipeline):
     """A Stable Diffusion 3 pipeline in memory: `diffusers.StableDiffusion3Pipeline`."""
 
     @property

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hoi_assets.engines.diffusion_pipeline import LoadedPipeline, load_pipeline
+from hoi_assets.engines.diffusion_pipeline import PromptedPipeline, load_pipeline
 from hoi_assets.engines.pipeline_files import (
     check_end_token,
     check_files,
@@ -26,7 +26,7 @@ PROMPT_COLUMNS = encoder_columns(TEXT_ENCODERS)
 
 
 @dataclass
-class LoadedSDXL(LoadedPipeline):
+class LoadedSDXL(PromptedPipeline):
     """An SDXL pipeline in memory: `diffusers.StableDiffusionXLPipeline`, without an active adapter.
 
     Attributes:
