@@ -20,6 +20,7 @@ from hoi_assets.store.weights import model_digest
 
 # One value other than the default of each field.
 CHANGED: dict[str, dict[str, Any]] = {
+    "prompter": {"max_reply_tokens": 2048, "reasoning_effort": "low", "extra_body": {"a": 1}},
     "lora": {"weight_prior_by_snr": False},
     "finetuning": {"weight_prior_by_snr": False},
     "critic": {"protocol": "published"},
