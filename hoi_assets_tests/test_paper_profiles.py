@@ -38,6 +38,8 @@ SMALL: dict[str, Any] = {
         "min_prompts": 1,
         "min_auc_fidelity": 0.0,
         "min_auc_alignment": 0.0,
+        "min_accepted_share": 0.0,
+        "max_accepted_share": 1.0,
         "min_accepted_per_category": 0,
         "min_dataset_rows": 1,
         "max_loss": 100.0,

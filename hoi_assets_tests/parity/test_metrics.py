@@ -96,7 +96,7 @@ def test_clip_score_is_that_of_plain_torch_from_pillows_pixels(clip_folder: Path
         ids = tokenizer()(f"A photo depicts {prompt}", return_tensors="pt")["input_ids"]
         cosines.append(clip_cosine(weights, centre_square(image), ids))
     wanted = 2.5 * np.maximum(cosines, 0)
-    found = clip_scores(load_clip(clip_folder), images, prompts).values
+    found = clip_scores(load_clip(clip_folder), images, prompts)
     np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
     assert (wanted > 100 * TOLERANCE).any()
 
@@ -113,7 +113,7 @@ def test_image_reward_is_that_of_its_published_weights_from_pillows_pixels() -> 
         mean=0.2,
         std=0.5,
     )
-    found = image_reward_scores(model, PICTURES, PROMPTS).values
+    found = image_reward_scores(model, PICTURES, PROMPTS)
     np.testing.assert_allclose(found, wanted.detach().numpy(), atol=TOLERANCE)
     assert found.std() > 10 * TOLERANCE
 
@@ -138,6 +138,6 @@ def test_blip_vqa_is_the_product_of_what_the_library_generates(tmp_path: Path) -
             )
             product *= float(made.logits[0].softmax(-1)[0, blip.yes])
         wanted.append(product)
-    found = blip_vqa_scores(blip, PICTURES, phrases).values
+    found = blip_vqa_scores(blip, PICTURES, phrases)
     np.testing.assert_allclose(found, wanted, rtol=TOLERANCE)
     assert pytest.approx(found[0], rel=10 * TOLERANCE) != found[2]

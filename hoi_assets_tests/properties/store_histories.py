@@ -90,17 +90,20 @@ class StoreHistories(RuleBasedStateMachine):
             one = pending.pop()
             if one not in kept:
                 kept.add(one)
-                pending += self.parents[one]
-        before = {path.name for path in prune(self.store, keep, dry_run=True)}
-        gone = {path.name for path in prune(self.store, keep)}
+                # A reference is a version's name, and protects all that bear it.
+                named = {self.names[parent] for parent in self.parents[one]}
+                pending += [other for other, name in self.names.items() if name in named]
+        before = set(prune(self.store, keep, dry_run=True))
+        gone = set(prune(self.store, keep))
         assert before == gone
-        lost = kept & self.pruned
+        # Of what was pruned before, only the latest of a place may be counted as kept.
+        origins = {parent for one in kept - self.pruned for parent in self.parents[one]}
+        lost = origins & self.pruned
         assert not lost, f"{lost} were removed though something kept was made from them"
         wanted = self.parents.keys() - kept - self.pruned
-        # Equal content in two places has one name; a reference to either protects both.
-        names = {self.names[one] for one in kept}
-        assert gone == {self.names[one] for one in wanted} - names
-        self.pruned |= {one for one in wanted if self.names[one] not in names}
+        assert {path.name for path in gone} == {self.names[one] for one in wanted}
+        assert len(gone) == len(wanted)
+        self.pruned |= wanted
         self.damaged -= self.pruned
 
     @rule()

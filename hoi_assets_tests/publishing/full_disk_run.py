@@ -2,7 +2,7 @@
 
 `python -m hoi_assets_tests.publishing.full_disk_run FOLDER STEP` prints a JSON line per run. FOLDER
 holds `taxonomy/` and `small.yaml`; `home` in it is on a disk of its own. STEP: bytes by which the
-room grows.
+room grows; 0 fills nothing.
 """
 
 import contextlib
@@ -18,15 +18,17 @@ from hoi_assets.store.versions import Store
 from hoi_assets_tests.publishing.small_pipeline import small_project
 
 MOST_RUNS = 60
+BLOCK = 1 << 20
 
 
 def fill(home: Path, room: int) -> None:
     """Leave so many bytes of the disk free."""
     filler = home / "filler"
     filler.unlink(missing_ok=True)
-    free = shutil.disk_usage(home).free
+    left = shutil.disk_usage(home).free - room
     with contextlib.suppress(OSError), filler.open("wb") as file:
-        file.write(bytes(max(0, free - room)))
+        for start in range(0, left, BLOCK):
+            file.write(bytes(min(BLOCK, left - start)))
 
 
 def versions(home: Path) -> dict[str, str]:
@@ -42,11 +44,12 @@ def run(folder: Path, step: int) -> None:
     # The one thing that is not the command's own: which pipeline it runs.
     project.load_project = lambda: small_project(folder)  # type: ignore[misc,assignment]
     for number in range(MOST_RUNS):
-        fill(folder / "home", number * step)
+        if step:
+            fill(folder / "home", number * step)
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = int(main(["run", "hook", "worn"]))
-        (folder / "home" / "filler").unlink()
+        (folder / "home" / "filler").unlink(missing_ok=True)
         said = {"code": code, "said": out.getvalue() + err.getvalue()}
         print(json.dumps({**said, "versions": versions(folder / "home")}), flush=True)
         if code == 0:
