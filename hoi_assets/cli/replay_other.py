@@ -7,7 +7,7 @@ import polars as pl
 
 from hoi_assets.cli.image_trace import Found
 from hoi_assets.detailscribe.image_rows import IMAGE_EDIT, LOCAL_REPAIR, drawn_row
-from hoi_assets.detailscribe.local_repair import load_repair_model, repair_model
+from hoi_assets.detailscribe.local_repair import repair_model
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef, Settings
 from hoi_assets.store.versions import Store
@@ -57,10 +57,14 @@ def draw_by_other(store: Store, settings: Settings, ref: ModelRef, found: Found)
 
 def _by_inpainting(store: Store, settings: Settings, ref: ModelRef, found: Found) -> Again:
     from hoi_assets.engines.device import configure_torch
-    from hoi_assets.engines.inpainting import InpaintSpec, inpaint_images
+    from hoi_assets.engines.inpainting import (
+        InpaintSpec,
+        inpaint_images,
+        load_inpainting_model,
+    )
 
     row = found.row
-    loaded = load_repair_model(ref, configure_torch(settings))
+    loaded = load_inpainting_model(ref, configure_torch(settings))
     how = _own(found.published.table("repairs"), row_id=row["row_id"])
     spec = InpaintSpec(drawn_row(row), how["picture"], how["mask"], how["steps"])
     (one,) = inpaint_images(loaded, [spec], row["batch_size"], store.images.open)

@@ -6,7 +6,7 @@ evaluations (NFE) of the variants pay for.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -27,7 +27,13 @@ from hoi_assets.detailscribe.selection import (
     select_by_critic,
 )
 from hoi_assets.engines.image_cache import CachedImage, NewImage, get_or_generate
-from hoi_assets.engines.inpainting import InpaintSpec, inpaint_images, inpaint_key
+from hoi_assets.engines.inpainting import (
+    InpaintSpec,
+    inpaint_images,
+    inpaint_key,
+    is_sdxl,
+    load_inpainting_model,
+)
 from hoi_assets.engines.sd3.compute import SCHEDULER as SD3_SCHEDULER
 from hoi_assets.engines.sd3.compute import denoiser_evaluations, multi_seed_specs
 from hoi_assets.progress import Log
@@ -37,11 +43,8 @@ from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 from hoi_assets.taxonomy import ID_LENGTH
 
-if TYPE_CHECKING:
-    from hoi_assets.engines.diffusion_pipeline import PromptedPipeline
-
 NO_MASK = f"{SELECTION_RULE}; nothing to repair: the initial picture stands"
-SDXL_PIPELINE, SDXL_SCHEDULER = "StableDiffusionXLPipeline", "euler"
+SDXL_SCHEDULER = "euler"
 
 REPAIRS = Table(
     "repairs",
@@ -95,7 +98,7 @@ def draw_local_repairs(
     """
     critiques = critique_candidates(store, settings, initial, components, log)
     masks = repair_masks(store, settings, options, initial, critiques, log)
-    scheduler = SDXL_SCHEDULER if _is_sdxl(repair_model(settings)) else SD3_SCHEDULER
+    scheduler = SDXL_SCHEDULER if is_sdxl(repair_model(settings)) else SD3_SCHEDULER
     specs = {
         row["row_id"]: _specs(
             settings, options, scheduler, row, masks[row["row_id"]], corrected[row["row_id"]]
@@ -136,30 +139,9 @@ def repair_model(settings: Settings) -> ModelRef:
     return settings.models.repair or benchmark_model(settings)
 
 
-def load_repair_model(ref: ModelRef, device: str) -> "PromptedPipeline":
-    """A Stable Diffusion 3 or SDXL pipeline; the benchmark model where it is in memory already.
-
-    Raises:
-        HoiError: as `load_sd3` and `load_sdxl`.
-    """
-    if _is_sdxl(ref):
-        from hoi_assets.engines.sdxl.loading import load_sdxl
-
-        return load_sdxl(ref, device)
-    from hoi_assets.engines.sd3.loading import load_sd3
-
-    return load_sd3(ref, device)
-
-
 def repair_steps(strength: float, of: int) -> int:
     """How many of a picture's denoising steps a repair runs; at least one."""
     return max(1, round(strength * of))
-
-
-def _is_sdxl(ref: ModelRef) -> bool:
-    from hoi_assets.engines.pipeline_files import read_index
-
-    return bool(read_index(ref).get("_class_name") == SDXL_PIPELINE)
 
 
 def _specs(
@@ -218,7 +200,7 @@ def _generate(
     def draw(missing: Sequence[InpaintSpec]) -> Iterator[NewImage]:
         from hoi_assets.engines.device import configure_torch
 
-        loaded = load_repair_model(ref, configure_torch(settings))
+        loaded = load_inpainting_model(ref, configure_torch(settings))
         environment = loaded.environment(batch_size)
         for one in inpaint_images(loaded, missing, batch_size, store.images.open):
             yield NewImage(

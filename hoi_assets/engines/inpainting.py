@@ -22,17 +22,39 @@ from hoi_assets.engines.diffusion_pipeline import (
 )
 from hoi_assets.engines.image_spec import ImageSpec, batches_by_slot, image_key
 from hoi_assets.engines.out_of_memory import SMALLER_MODEL, naming_out_of_memory
-from hoi_assets.engines.sdxl.loading import LoadedSDXL
+from hoi_assets.engines.pipeline_files import read_index
+from hoi_assets.engines.sd3.loading import load_sd3
+from hoi_assets.engines.sdxl.loading import LoadedSDXL, load_sdxl
 from hoi_assets.engines.sdxl.sampling import activate_lora, make_scheduler
 from hoi_assets.engines.seeds import generator
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
+from hoi_assets.settings import ModelRef
 
+SDXL_PIPELINE = "StableDiffusionXLPipeline"
 INPAINTING_VERSION = "1"  # part of every key: raise it when the pixels change
 OpenImage = Callable[[str], Image.Image]
 # Latent channels of the models that the pipelines were written for. They refuse others, though
 # nothing that they compute depends on the number.
 SD3_CHANNELS, SDXL_CHANNELS = 16, 4
+
+
+def is_sdxl(ref: ModelRef) -> bool:
+    """Whether a repairing model is a Stable Diffusion XL, by its index; else it is a 3.
+
+    Raises:
+        HoiError: its index cannot be read.
+    """
+    return bool(read_index(ref).get("_class_name") == SDXL_PIPELINE)
+
+
+def load_inpainting_model(ref: ModelRef, device: str = "cpu") -> PromptedPipeline:
+    """A Stable Diffusion 3 or SDXL pipeline, from the model cache where it is in memory already.
+
+    Raises:
+        HoiError: as `load_sd3` and `load_sdxl`.
+    """
+    return load_sdxl(ref, device) if is_sdxl(ref) else load_sd3(ref, device)
 
 
 @dataclass(frozen=True)

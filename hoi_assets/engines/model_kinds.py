@@ -32,6 +32,7 @@ class ModelKind:
         parts: subfolders of a diffusion pipeline; empty for a model in one folder.
         extra: files in other forms that the loader reads.
         weights: whether its weights are needed; of a tokenizer they are not.
+        any_parts: whether it is a diffusion pipeline of any class, with any subfolders.
     """
 
     title: str
@@ -39,6 +40,7 @@ class ModelKind:
     parts: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     weights: bool = True
+    any_parts: bool = False
 
     def load(self, ref: ModelRef) -> Any:
         """The loaded model; see `pretrained.shapes_only` for a load without numbers."""
@@ -55,7 +57,9 @@ class ModelKind:
         for name in sorted(names):
             folder = PurePosixPath(name).parent.as_posix()
             by_folder.setdefault("" if folder == "." else folder, []).append(name)
-        folders = (*self.parts, "scheduler") if self.parts else ("",)
+        folders: Iterable[str] = (*self.parts, "scheduler") if self.parts else ("",)
+        if self.any_parts:
+            folders = [folder for folder in by_folder if folder and "/" not in folder]
         found = [name for name in (PIPELINE_INDEX, *self.extra) if name in by_folder.get("", ())]
         for folder in folders:
             found += self._of_folder(by_folder.get(folder, []))
@@ -91,6 +95,22 @@ KINDS = {
     "benchmark": ModelKind("Stable Diffusion 3", f"{_ENGINES}.sd3.loading:load_sd3", _SD3_PARTS),
     "critic": _VQA("ViLT that answers questions"),
     "component_examiner": _VQA("examiner of the tiny world's interactions"),
+    "proposer": ModelKind(
+        "any text-to-image pipeline", f"{_ENGINES}.auto.loading:load_text_to_image", any_parts=True
+    ),
+    "editor": ModelKind(
+        "image-editing pipeline", f"{_ENGINES}.auto.loading:load_editor", any_parts=True
+    ),
+    "repair": ModelKind(
+        "Stable Diffusion 3 or XL, for local repair",
+        f"{_ENGINES}.inpainting:load_inpainting_model",
+        any_parts=True,
+    ),
+    "repair_verifier": ModelKind(
+        "verifier whose map local repair follows",
+        f"{_ENGINES}.vilt.verifier:load_verifier",
+        extra=("verifier.json", "defects.safetensors"),
+    ),
     "blip_vqa": ModelKind("BLIP that answers questions", f"{_ENGINES}.blip_vqa:load_blip_vqa"),
 }
 # Not an entry of its own: the published ImageReward comes without its tokenizer.

@@ -20,7 +20,7 @@ from hoi_assets.errors import HoiError
 from hoi_assets.settings import ROOT, ModelRef
 from hoi_assets.store.weights import fetched_folder, model_digest
 from hoi_assets_tests.engines.hub_server import Hub, Repository
-from hoi_assets_tests.engines.small_judges import make_clip, make_vilt
+from hoi_assets_tests.engines.small_judges import make_clip, make_pretrained_vilt
 from hoi_assets_tests.engines.small_sdxl import make_sdxl
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -58,8 +58,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_clip(folder / CLIP)
     as_bin(folder / CLIP)
     (folder / CLIP / "flax_model.msgpack").write_bytes(b"flax")
-    make_vilt(folder / VILT)
-    as_bin(folder / VILT, drop="classifier.")
+    make_pretrained_vilt(folder / VILT)
     return folder
 
 

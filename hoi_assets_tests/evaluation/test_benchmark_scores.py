@@ -10,6 +10,8 @@ from PIL import Image
 from hoi_assets.detailscribe.image_rows import (
     CRAFT,
     ENDPOINT,
+    IMAGE_EDIT,
+    LOCAL_REPAIR,
     MULTI_SEED,
     MULTI_SEED_CLIP,
     PLAIN,
@@ -186,6 +188,7 @@ def test_scenarios_are_slices_and_pairs_are_compared_on_common_prompts() -> None
 
 def test_every_method_of_the_line_is_compared_with_detailscribe() -> None:
     drawn = {PLAIN, CRAFT, MULTI_SEED, MULTI_SEED_CLIP, REWRITE, REFINE, ENDPOINT}
+    drawn |= {LOCAL_REPAIR, IMAGE_EDIT}
     assert {b for a, b in PAIRS if a == "detailscribe"} == drawn
 
 

@@ -24,10 +24,10 @@ CHAT = {"endpoint": "http://127.0.0.1:9/v1", "model": "a-model"}
 def profile(**sections: dict[str, Any]) -> Settings:
     """The tiny profile with other values in some sections."""
     tiny = load_settings("tiny")
-    changed = {
-        name: getattr(tiny, name).model_copy(update=values) for name, values in sections.items()
-    }
-    return tiny.model_copy(update=changed)
+    data = tiny.model_dump()
+    for name, values in sections.items():
+        data[name] |= values
+    return Settings.model_validate(data)
 
 
 def plan_of(settings: Settings, home: Path, categories=(CATEGORY,), scenarios=()) -> Plan:
