@@ -1,6 +1,7 @@
 """Fixtures for all tests: a chat endpoint on loopback."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,6 @@ SLOW_FILES = (
     "cli/test_score.py",
     "evaluation/test_folder_scores.py",
     "ppv/test_candidates.py",
-    "publishing/test_damaged_content.py",
-    "publishing/test_taxonomy_changes.py",
     "publishing/test_validation.py",
     "publishing/test_write_audit_publish.py",
     "defs/test_browser.py",
@@ -76,6 +75,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _is_slow(path: Path) -> bool:
     inner = path.relative_to(ROOT).as_posix()
     return f"{inner}/".startswith(SLOW_FILES) or inner.startswith(SLOW_FILES)
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """A test's settings in the environment end with it: `--profile` of `hoi` sets one for Dagster."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("HOI_")}
+    yield
+    for name in [name for name in os.environ if name.startswith("HOI_")]:
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ def candidates(count: int = 20) -> pl.DataFrame:
             "seed": range(count),
             "base_digest": "b",
             "lora_digest": "l",
+            "lora_version": "v",
             "width": SETTINGS.sampling.width,
             "height": SETTINGS.sampling.height,
             "pixels": [f"{n:064x}" for n in range(count)],
