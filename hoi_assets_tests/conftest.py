@@ -79,7 +79,7 @@ def _is_slow(path: Path) -> bool:
 
 @pytest.fixture(autouse=True)
 def own_environment() -> Iterator[None]:
-    """A test's settings in the environment end with it: `--profile` of `hoi` sets one for Dagster."""
+    """A test's settings in the environment end with it; `--profile` of `hoi` sets one there."""
     before = {name: value for name, value in os.environ.items() if name.startswith("HOI_")}
     yield
     for name in [name for name in os.environ if name.startswith("HOI_")]:
