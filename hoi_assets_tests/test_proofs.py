@@ -9,8 +9,11 @@ import pytest
 
 from hoi_assets.settings import ROOT
 
-# Those that run in seconds; the others take minutes and are left to `make prove`.
-CAMPAIGNS = [("properties", 6), ("hostile", 3)]
+# What each campaign does within these trials is said in its module.
+CAMPAIGNS = [
+    *(("crash", 3), ("resources", 2), ("concurrency", 1)),
+    *(("properties", 6), ("hostile", 3)),
+]
 
 
 @pytest.mark.slow

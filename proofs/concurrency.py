@@ -149,7 +149,7 @@ def _backfills(folder: Path) -> str:
     home = prepare_dagster_home(busy / "home")
     with (
         dg.DagsterInstance.from_config(str(home)) as instance,
-        _dagster(busy, home, "dagster._daemon", "run", "-m", SMALL),
+        _dagster(busy, home, "dagster-daemon", "run", "-m", SMALL),
         _webserver(busy, home) as url,
     ):
         project.pipelines.resolve_job_def("words").execute_in_process(instance=instance)
@@ -193,16 +193,16 @@ def _graphql(url: str, query: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _dagster(folder: Path, home: Path, module: str, *arguments: str) -> Iterator[None]:
+def _dagster(folder: Path, home: Path, command: str, *arguments: str) -> Iterator[None]:
     environment = {
         "DAGSTER_HOME": str(home),
         "HOI_HOME": str(folder / "home"),
         "HOI_PROFILE": str(folder / "small.yaml"),
         "DAGSTER_GRPC_TIMEOUT_SECONDS": "300",
     }
-    with (folder / f"{module}.log").open("w", encoding="utf-8") as log:
+    with (folder / f"{command}.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [Path(sys.executable).with_name(command), *arguments],
             cwd=ROOT,
             env=os.environ | environment,
             stdout=log,
@@ -220,7 +220,7 @@ def _webserver(folder: Path, home: Path) -> Iterator[str]:
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     arguments = ("-m", SMALL, "-p", str(port), "-h", "127.0.0.1")
-    with _dagster(folder, home, "dagster_webserver", *arguments):
+    with _dagster(folder, home, "dagster-webserver", *arguments):
         end = time.monotonic() + PATIENCE_S
         while True:
             try:

@@ -136,10 +136,10 @@ def _host() -> str:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
-    except OSError:
-        pass  # of another user
+    except PermissionError:
+        return True  # of another user
     return True
 
 

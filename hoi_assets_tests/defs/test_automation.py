@@ -398,9 +398,7 @@ def daemon(folder: Path) -> Iterator[dg.DagsterInstance]:
     log = (folder / "daemon.log").open("w", encoding="utf-8")
     process = subprocess.Popen(
         [
-            sys.executable,
-            "-m",
-            "dagster._daemon",
+            Path(sys.executable).with_name("dagster-daemon"),
             "run",
             "-m",
             "hoi_assets_tests.publishing.small_pipeline",

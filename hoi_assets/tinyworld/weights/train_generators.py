@@ -15,6 +15,7 @@ from hoi_assets.tinyworld.weights.run import Run, join_notes, round_to_stored
 from hoi_assets.tinyworld.weights.store import replace_folder
 
 HAND_POSES = "pretrain"
+VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def train_vae(run: Run) -> None:
@@ -176,9 +177,23 @@ def train_sd3(run: Run) -> None:
         quality = {"validation_loss": found, "training_loss": trained.loss}
         notes = join_notes(origin, note)
         card = make_card(recipe, trained, learnt, held, model, quality, notes)
-        run.store("sd3", card, lambda folder: sdxl.save(kept, folder))
+
+        def write(folder: Path) -> None:
+            sdxl.save(kept, folder)
+            _share_vae(folder, run.out / "sdxl")
+
+        run.store("sd3", card, write)
 
     store(run.fit(model, loss, recipe, store))
+
+
+def _share_vae(folder: Path, other: Path) -> None:
+    """Make the VAE's weights in `folder` a link to those of the pipeline `other`, where they are
+    the same: they are stored once."""
+    own, shared = (place / "vae" / VAE_WEIGHTS for place in (folder, other))
+    if shared.is_file() and own.read_bytes() == shared.read_bytes():
+        own.unlink()
+        own.symlink_to(Path("..", "..", other.name, "vae", VAE_WEIGHTS))
 
 
 def _fresh_sd3(run: Run) -> Any:

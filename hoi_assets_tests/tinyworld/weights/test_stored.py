@@ -50,3 +50,10 @@ def test_missing_card_says_how_to_make_it(tmp_path: Path) -> None:
 
     with pytest.raises(HoiError, match="no model card"):
         read_card(tmp_path)
+
+
+def test_sd3_was_trained_over_the_vae_that_it_shares_with_sdxl() -> None:
+    weights = "vae/diffusion_pytorch_model.safetensors"
+    assert (WEIGHTS / "sd3" / weights).resolve() == (WEIGHTS / "sdxl" / weights).resolve()
+    recipe = read_card(WEIGHTS / "sdxl" / "vae").recipe_digest
+    assert f"recipe {recipe}" in read_card(WEIGHTS / "sd3").note

@@ -142,6 +142,9 @@ def test_each_recipe_goes_on_after_a_kill_with_the_same_bits(
     try:
         train([name], run("unbroken"))
         assert weights("unbroken") != weights_of(fresh_weights)
+        if name == "sd3":
+            shared = tmp_path / "unbroken/out/sd3/vae/diffusion_pytorch_model.safetensors"
+            assert shared.resolve().parent.parent.name == "sdxl"
         save = loop._save
 
         def save_and_die(*arguments: object) -> None:
