@@ -37,11 +37,17 @@ SMALL: dict[str, Any] = {
     # However good the weights, something is to be corrected.
     "critic": {"threshold": 0.99},
     "redenoising": {"num_inference_steps": 4, "switch_steps": [0, 1, 2], "batch_size": 2},
-    "verifier": {"train_steps": 4, "training_pairs": 64, "target_precision": 0.05},
+    "verifier": {
+        "train_steps": 2,
+        "batch_size": 8,
+        "training_pairs": 32,
+        "generator_view_share": 0.15,
+        "target_precision": 0.05,
+    },
     "evaluation": {
         "images_per_prompt": 1,
         "hoi_prompts_per_category": 2,
-        "general_prompts": 4,
+        "general_prompts": 2,
         "bootstrap_samples": 200,
     },
     "gates": {

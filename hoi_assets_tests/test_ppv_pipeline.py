@@ -262,7 +262,7 @@ def test_lost_image_is_drawn_again_from_its_row(copied: Made) -> None:
 
 def test_killed_run_ends_with_the_hashes_of_an_unbroken_one(made: Made, tmp_path: Path) -> None:
     home = tmp_path / "killed"
-    for asset in ("instance_images", "category_loras", "verified_pairs", "image_critiques"):
+    for asset in ("category_loras", "verified_pairs", "image_critiques"):
         _run_until(home, made.profile, _after(asset))
     hoi(home, made.profile, "run", *CATEGORIES, SCENARIO)
     assert Made(home, made.profile, "").versions() == made.versions()

@@ -15,7 +15,7 @@ from hoi_assets.cli.exit_codes import ExitCode
 from hoi_assets.settings import ROOT
 from hoi_assets.store.disk import DiskFull, is_full
 
-SIZE, STEP = 16 * 2**20, 128 * 2**10
+SIZE, STEP = 16 * 2**20, 320 * 2**10
 
 
 @pytest.fixture

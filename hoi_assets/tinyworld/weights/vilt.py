@@ -125,6 +125,8 @@ def measure(model: Any, pictures: Any, seed: int = 0, count: int = 1200) -> dict
     from hoi_assets.tinyworld.weights.pictures import as_float
     from hoi_assets.tinyworld.weights.tokenizers import token_ids
 
+    # More pairs of few pictures say nothing new.
+    count = min(count, 20 * len(pictures.pixels))
     sampler = PairSampler(pictures, spoilt_share=0.4, lie_share=0.5)
     pairs = sampler.sample(count, torch.Generator().manual_seed(seed))
     ids, mask = token_ids(bert_tokenizer(), pairs.texts, device=pictures.pixels.device)

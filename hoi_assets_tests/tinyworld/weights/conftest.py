@@ -3,7 +3,12 @@ from pathlib import Path
 import pytest
 
 from hoi_assets.tinyworld.weights.store import write_fresh
-from hoi_assets_tests.tinyworld.weights.shapes import write_plans, write_shapes, write_twins
+from hoi_assets_tests.tinyworld.weights.shapes import (
+    INTERACTIONS,
+    write_plans,
+    write_shapes,
+    write_twins,
+)
 
 
 @pytest.fixture(scope="session")
@@ -18,9 +23,9 @@ def fresh_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shapes_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small world of coloured shapes with all splits that trainings read."""
     folder = tmp_path_factory.mktemp("world")
-    write_shapes(folder, "pretrain", 60)
-    write_shapes(folder, "examiner", 60)
+    write_shapes(folder, "pretrain", 40)
+    write_shapes(folder, "examiner", 40)
     write_twins(folder, "twins", 60)
-    write_plans(folder, "interactions", 60)
-    write_plans(folder, "interactions_examiner", 60)
+    write_plans(folder, "interactions", INTERACTIONS)
+    write_plans(folder, "interactions_examiner", INTERACTIONS)
     return folder

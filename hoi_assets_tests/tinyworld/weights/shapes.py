@@ -24,6 +24,9 @@ from hoi_assets.tinyworld.scenes.interactions.stream import plan_interactions
 from hoi_assets.tinyworld.scenes.vocabulary import DEFECTS, TWIN_DEFECTS
 from hoi_assets.tinyworld.weights.words import grip_phrases
 
+# Interaction scenes of a split of the shapes world.
+INTERACTIONS = 24
+
 
 def write_shapes(folder: Path, split: str, count: int) -> None:
     """Write one shard of `count` pictures, five to a grasp, some spoilt or with a lying caption."""

@@ -11,6 +11,7 @@ from hoi_assets.grammar.sentences import Triple
 from hoi_assets.tinyworld.scenes.interactions.stream import plan_interactions
 from hoi_assets.tinyworld.weights.pictures import Pictures, read_pictures
 from hoi_assets.tinyworld.weights.questions import QuestionBatch, QuestionSampler, shown_parts
+from hoi_assets_tests.tinyworld.weights.shapes import INTERACTIONS
 
 
 @pytest.fixture(scope="module")
@@ -103,4 +104,4 @@ def test_held_out_scenes_are_never_asked_about(shapes_world: Path) -> None:
     learnt, held = read_pictures(shapes_world, "interactions").halves()
     names = {row["scene_id"] for row in held.rows}
     assert names and not names & {row["scene_id"] for row in learnt.mirrored().rows}
-    assert len(learnt) + len(held) == 60
+    assert len(learnt) + len(held) == INTERACTIONS

@@ -114,9 +114,9 @@ def test_each_recipe_goes_on_after_a_kill_with_the_same_bits(
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    views = {"through_vae": 4, "renoised": 4}
+    views = {"through_vae": 2, "renoised": 2}
     extra = tuple((key, views.get(key, value)) for key, value in RECIPES[name].extra)
-    recipe = replace(RECIPES[name], steps=2, warmup_steps=1, batch_size=4, extra=extra)
+    recipe = replace(RECIPES[name], steps=2, warmup_steps=1, batch_size=2, extra=extra)
     recipes = {**RECIPES, name: recipe}
 
     def run(folder: str) -> Run:

@@ -16,6 +16,7 @@ from hoi_assets.grammar.sentences import triples
 from hoi_assets.tinyworld.weights import vqa
 from hoi_assets.tinyworld.weights.pictures import read_pictures
 from hoi_assets.tinyworld.weights.recipes import RECIPES
+from hoi_assets_tests.tinyworld.weights.shapes import INTERACTIONS
 
 NAMES = ("vqa", "component_examiner")
 
@@ -120,6 +121,6 @@ def test_examiner_reads_its_own_split_from_the_folder_of_interactions(
     train(["component_examiner"], run)
     card = read_card(out / "component_examiner")
     assert card.split == "interactions_examiner" and card.steps == 1
-    assert card.pictures + card.held_out == 60
+    assert card.pictures + card.held_out == INTERACTIONS
     assert {"accuracy", "auc", "through_vae_accuracy", "holding_accuracy"} <= set(card.quality)
     load_vqa(out / "component_examiner")
