@@ -28,6 +28,7 @@ from hoi_assets.engines.pretrained import (
     require_files,
     tokenizer_facts,
     torch_dtype,
+    unreadable,
 )
 from hoi_assets.engines.text_tokens import TextEncoder, TextReader
 from hoi_assets.errors import HoiError
@@ -182,7 +183,7 @@ def _load_published(ref: ModelRef, device: str) -> ImageRewardModel:
         )
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        why = f"{PUBLISHED_CHECKPOINT}: {str(error) or type(error).__name__}"
+        why = f"{PUBLISHED_CHECKPOINT}: {unreadable(error)}"
         raise load_error(BlipForImageTextRetrieval, ref, why) from error
     blip_state, head_state = convert_image_reward_state_dict(state)
     config = BlipConfig(vision_config=PUBLISHED_VISION, text_config=PUBLISHED_TEXT)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hoi_assets.engines.model_kinds import CONFIGURATION, IMAGE_REWARD_CHECKPOINT, WEIGHTS
+from hoi_assets.engines.pretrained import unreadable
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
 from hoi_assets.store.disk import writing
@@ -89,8 +90,9 @@ def _read(path: Path) -> Mapping[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         good = isinstance(state, dict) and all(torch.is_tensor(one) for one in state.values())
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HoiError(f"{path} cannot be read: {first}", "get the file again") from error
+        raise HoiError(
+            f"{path} cannot be read: {unreadable(error)}", "get the file again"
+        ) from error
     if not good:
         raise HoiError(f"{path} holds other things than weights", "name a file of weights alone")
     return state

@@ -5,6 +5,7 @@ Also the digest of what was loaded: weights, tokenizer and preprocessing.
 
 import hashlib
 import json
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -122,6 +123,8 @@ def read_model(
                 **meta_device(),
                 **arguments,
             )
+    except pickle.UnpicklingError as error:
+        raise load_error(cls, ref, unreadable(error)) from None
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise load_error(cls, ref, str(error)) from error
     finally:
@@ -162,6 +165,14 @@ def load_tokenizer(ref: ModelRef) -> Any:
 
 def _location(ref: ModelRef) -> str:
     return str(local_folder(ref) or ref.source)
+
+
+def unreadable(error: Exception) -> str:
+    """Why a weight file cannot be read, in one line."""
+    if isinstance(error, pickle.UnpicklingError):
+        # Torch's message proposes to run what the file holds.
+        return "the file is no checkpoint of tensors alone, and nothing else is unpickled"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def load_error(cls: Any, ref: ModelRef, why: str) -> HoiError:

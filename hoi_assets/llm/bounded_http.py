@@ -6,7 +6,8 @@ httpx's timeouts hold per read, so a server that sends a byte now and then would
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 MIB = 2**20
 # How often a waiting call looks whether the run has ended, in seconds.
 POLL_S = 0.5
+# What the server is told that it may send.
+ACCEPTED_ENCODING = "gzip"
+# `wbits` of zlib by Content-Encoding.
+WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+# Most bytes that one step of decoding makes: a kilobyte can hold a megabyte.
+DECODED_PART = 64 * 1024
 # Headers of the body as it was sent; the body is decoded here.
 ENCODING_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
@@ -23,6 +30,10 @@ Value = TypeVar("Value")
 
 class BodyTooLarge(Exception):
     """The server's answer exceeds the limit."""
+
+
+class UnknownEncoding(Exception):
+    """The body has a Content-Encoding that nobody asked for."""
 
 
 class DeadlineExceeded(Exception):
@@ -39,8 +50,9 @@ def bounded_client(
         max_bytes: of a decoded body.
         stopped: whether nobody waits for answers any more.
 
-    A call raises BodyTooLarge, httpx2.ReadTimeout once the deadline has passed, and what
-    httpx2 raises.
+    A call raises BodyTooLarge, httpx2.ReadTimeout once the deadline has passed,
+    httpx2.DecodingError where the body is not what its Content-Encoding says, and what httpx2
+    raises.
     """
     import httpx2
     import openai
@@ -54,7 +66,11 @@ def bounded_client(
             def exchange() -> httpx2.Response:
                 response = super(BoundedClient, self).send(request, stream=True, **more)
                 try:
-                    body = _read_body(response.iter_bytes(), deadline, max_bytes)
+                    encoding = response.headers.get("content-encoding", "")
+                    parts = _decoded(response.iter_raw(), encoding)
+                    body = _read_body(parts, deadline, max_bytes)
+                except (zlib.error, UnknownEncoding) as error:
+                    raise httpx2.DecodingError(str(error), request=request) from error
                 finally:
                     response.close()
                 headers = response.headers.multi_items()
@@ -68,7 +84,30 @@ def bounded_client(
             except DeadlineExceeded as error:
                 raise httpx2.ReadTimeout(str(error), request=request) from None
 
-    return BoundedClient(timeout=timeout_s)
+    return BoundedClient(timeout=timeout_s, headers={"Accept-Encoding": ACCEPTED_ENCODING})
+
+
+def _decoded(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+    """The body in small parts; httpx decodes each chunk whole, however much it holds."""
+    names = [name.strip().lower() for name in encoding.split(",")]
+    coded = [name for name in names if name not in ("", "identity")]
+    for name in reversed(coded):
+        if name not in WINDOWS:
+            raise UnknownEncoding(f"the body is {name}, {ACCEPTED_ENCODING} was accepted")
+        chunks = _inflated(chunks, WINDOWS[name])
+    yield from chunks
+
+
+def _inflated(chunks: Iterable[bytes], window: int) -> Iterator[bytes]:
+    decoder, begun = zlib.decompressobj(window), False
+    for chunk in chunks:
+        begun = begun or bool(chunk)
+        left = chunk
+        while left and not decoder.eof:
+            yield decoder.decompress(left, DECODED_PART)
+            left = decoder.unconsumed_tail
+    if begun and not decoder.eof:
+        raise zlib.error("the compressed body ends too soon")
 
 
 def _read_body(chunks: Iterable[bytes], deadline: float, max_bytes: int) -> bytes:

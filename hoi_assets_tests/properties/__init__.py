@@ -6,7 +6,7 @@ A property is a function that hypothesis calls with examples, or a state machine
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from hoi_assets_tests.properties import cache_keys, grammars, replies, schedules
@@ -57,4 +57,5 @@ def check(name: str, examples: int, number: int | None = None) -> None:
             machine if number is None else seed(number)(machine), settings=options
         )
     else:
-        (options(tried) if number is None else seed(number)(options(tried)))()
+        test = options(given(*tried.strategies)(tried))  # type: ignore[attr-defined]
+        (test if number is None else seed(number)(test))()

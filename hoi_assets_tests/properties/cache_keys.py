@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
-from hypothesis import assume, given
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from hoi_assets.defs.project import published_below
@@ -21,6 +21,7 @@ from hoi_assets.publishing.asset import stage_of
 from hoi_assets.publishing.graph import gate_digest, own_inputs
 from hoi_assets.publishing.stage import Stage
 from hoi_assets.settings import ModelRef, Settings, load_settings
+from hoi_assets_tests.properties.examples import for_all
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 seeds = st.integers(0, 2**63 - 1)
@@ -41,7 +42,7 @@ specs = st.builds(
 NOT_IN_THE_PICTURE = ("slot",)
 
 
-@given(specs, specs, st.sampled_from([field.name for field in fields(ImageSpec)]), texts)
+@for_all(specs, specs, st.sampled_from([field.name for field in fields(ImageSpec)]), texts)
 def image_keys(one: ImageSpec, other: ImageSpec, name: str, base: str) -> None:
     changed = replace(one, **{name: getattr(other, name)})
     equal = _pixels(one) == _pixels(changed)
@@ -55,7 +56,7 @@ def _pixels(spec: ImageSpec) -> tuple[Any, ...]:
     return (*values[:-1], spec.lora.digest if spec.lora else None)
 
 
-@given(specs, texts, texts, st.integers(0, 210), st.integers(0, 210), st.booleans())
+@for_all(specs, texts, texts, st.integers(0, 210), st.integers(0, 210), st.booleans())
 def variant_keys(
     row: ImageSpec, corrected: str, other: str, step: int, another: int, s_reference: bool
 ) -> None:
@@ -77,7 +78,7 @@ def _steps(switch: int, s_reference: bool) -> int:
     return switch + 1 if s_reference and switch else switch
 
 
-@given(texts, texts, texts, texts)
+@for_all(texts, texts, texts, texts)
 def request_keys(a: str, b: str, model: str, pixels: str) -> None:
     """Of prompts, pictures and models that differ in one sign at most."""
     identity, other = {"model": model}, {"model": f"{model}."}
@@ -139,7 +140,7 @@ def _weights(ref: ModelRef) -> str:
     return json.dumps(ref.model_dump(), sort_keys=True)
 
 
-@given(st.data())
+@for_all(st.data())
 def inputs_of_stages(data: st.DataObject) -> None:
     """A setting changes the inputs of the stages that declare it, and the gates that name it."""
     path = data.draw(st.sampled_from(_leaves()))

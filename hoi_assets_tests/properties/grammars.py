@@ -1,6 +1,5 @@
 """The built-in grammar reads back whatever it writes."""
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from hoi_assets.grammar.captions import MAX_WORDS, caption
@@ -17,6 +16,7 @@ from hoi_assets.grammar.vocabulary import (
     VIEWS,
 )
 from hoi_assets.ppv.slots import words_named
+from hoi_assets_tests.properties.examples import for_all
 
 words = {
     "colour": COLOURS,
@@ -32,7 +32,7 @@ words = {
 slots = st.fixed_dictionaries({name: st.sampled_from(sorted(v)) for name, v in words.items()})
 
 
-@given(st.sampled_from(SCENARIOS), st.integers(0, 2**64))
+@for_all(st.sampled_from(SCENARIOS), st.integers(0, 2**64))
 def sentences_are_read_back(scenario: str, seed: int) -> None:
     plan = make_plan(scenario, seed)
     said = sentence(plan)
@@ -42,7 +42,7 @@ def sentences_are_read_back(scenario: str, seed: int) -> None:
     assert all(holds(triple, plan) for triple in triples(plan))
 
 
-@given(slots)
+@for_all(slots)
 def captions_are_read_back(said: dict[str, str]) -> None:
     """The full form names every slot, and nothing else of the vocabulary."""
     text = caption(said)
@@ -53,7 +53,7 @@ def captions_are_read_back(said: dict[str, str]) -> None:
     assert said["object"] in text
 
 
-@given(
+@for_all(
     st.text(max_size=80)
     | st.lists(
         st.sampled_from(["a", "the", "red", "hand", "holds", ",", "that", "and", "ball"])

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from hoi_assets.errors import HoiError
@@ -14,6 +13,7 @@ from hoi_assets.llm.retry import Busy, RequestFailed, TransientError
 from hoi_assets.settings import Judge
 from hoi_assets_tests.llm.chat_server import Answer, Server
 from hoi_assets_tests.llm.colours import ask
+from hoi_assets_tests.properties.examples import for_all
 
 FAILURES = (UnusableReply, RequestFailed, TransientError, Busy)
 JUDGE = EndpointJudge(Judge(endpoint="http://127.0.0.1:9/v1", model="m"))
@@ -79,7 +79,7 @@ ratings = st.dictionaries(
 around = st.lists(st.sampled_from(PIECES), max_size=3).map("".join)
 
 
-@given(
+@for_all(
     st.text()
     | st.binary().map(lambda b: b.decode("latin-1"))
     | st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
@@ -91,7 +91,7 @@ def any_text_is_one_object_or_unusable(text: str) -> None:
         assert str(failure)
 
 
-@given(ratings, st.booleans(), around, around)
+@for_all(ratings, st.booleans(), around, around)
 def a_rating_is_exactly_what_was_asked_for(
     fields: dict[str, Any], bare: bool, before: str, after: str
 ) -> None:
@@ -115,7 +115,7 @@ def a_rating_is_exactly_what_was_asked_for(
     assert other or (found.rating, found.shows) == (rating, shows)
 
 
-@given(values)
+@for_all(values)
 def any_body_has_a_text_or_a_named_failure(choices: Any) -> None:
     try:
         assert read_completion({"choices": choices}).strip()
@@ -123,7 +123,7 @@ def any_body_has_a_text_or_a_named_failure(choices: Any) -> None:
         assert str(failure)
 
 
-@given(
+@for_all(
     st.binary(max_size=300) | values.map(lambda v: json.dumps(v).encode()),
     st.sampled_from([200, 200, 201, 204, 400, 404, 422, 500]),
 )

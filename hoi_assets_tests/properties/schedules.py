@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
 from hypothesis import strategies as st
 
 from hoi_assets.engines.sd3.compute import denoiser_evaluations, initial_image_spec, start_step
@@ -18,11 +17,12 @@ from hoi_assets.engines.sd3.redenoising import (
     generate_variants,
 )
 from hoi_assets.settings import ModelRef
+from hoi_assets_tests.properties.examples import for_all
 
 PROMPT, CORRECTED = "a red ball", "a red ball, the hand has five fingers"
 
 
-@given(st.integers(2, 200), st.integers(0, 250), st.booleans(), st.floats(0, 30))
+@for_all(st.integers(2, 200), st.integers(0, 250), st.booleans(), st.floats(0, 30))
 def steps_add_up(steps: int, switch: int, s_reference: bool, guidance: float) -> None:
     row = initial_image_spec(PROMPT, 1, 0, 1, steps=steps, guidance_scale=guidance)
     shared = start_step(row, switch, s_reference)
@@ -70,7 +70,7 @@ def _plain(loaded: LoadedSD3, prompt: str, steps: int) -> list[tuple[float, byte
     return seen
 
 
-@given(st.integers(2, 7), st.integers(0, 8), st.booleans(), st.booleans())
+@for_all(st.integers(2, 7), st.integers(0, 8), st.booleans(), st.booleans())
 def prompts_of_the_steps(steps: int, switch: int, s_reference: bool, kept: bool) -> None:
     """By what the denoiser is given, step by step.
 

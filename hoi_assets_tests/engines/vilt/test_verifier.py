@@ -1,5 +1,6 @@
 """Promises of the verifier's scores, files and verdicts."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,6 +144,18 @@ def test_pretrained_vilt_of_the_hub_gets_fresh_heads_from_the_seed(
     model_cache.clear()
     again, other = load_verifier(folder), load_verifier(folder, head_seed=5)
     assert again.digest == verifier.digest != other.digest
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_instead_of_weights_is_refused_and_not_run(zipped: bool, tmp_path: Path) -> None:
+    folder = make_pretrained_vilt(tmp_path / "vilt")
+    if zipped:
+        torch.save({"weights": Path("x")}, folder / "pytorch_model.bin")
+    else:
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Path("x")))
+    with pytest.raises(HoiError, match="tensors alone, and nothing else is unpickled\n") as refused:
+        load_verifier(folder)
+    assert "weights_only" not in str(refused.value)
 
 
 def test_pretrained_vilt_converted_to_safetensors_is_the_same_verifier(tmp_path: Path) -> None:
