@@ -34,6 +34,7 @@ GATES = {
     "min_accepted_share": 0.001,
     "max_accepted_share": 0.99,
     "min_accepted_per_category": 1,
+    "min_dataset_rows": 2,
     "min_auc_alignment": 0.6,
     "max_cut_share": 0.5,
 }
