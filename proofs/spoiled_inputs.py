@@ -124,7 +124,10 @@ INPUTS = (
     ),
     SpoiledInput("category_loras", "base model of NaN", "", _nan_base),
     SpoiledInput(
-        "verifier", "pairs of one class", "both kinds are needed", parent=("verifier_training_pairs", _all_true)
+        "verifier",
+        "pairs of one class",
+        "both kinds are needed",
+        parent=("verifier_training_pairs", _all_true),
     ),
     SpoiledInput(
         "verifier",

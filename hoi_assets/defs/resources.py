@@ -4,6 +4,7 @@ from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
+from filelock import FileLock
 from pydantic import Field, PrivateAttr
 
 from hoi_assets.settings import ROOT, Settings, home_folder, load_settings
@@ -12,6 +13,8 @@ from hoi_assets.store.home import check_path
 from hoi_assets.store.versions import Store
 
 BYTES_PER_GB = 10**9
+# Beside Dagster's databases, once their tables are there.
+DATABASES_CREATED = "databases_created"
 
 
 class Platform:
@@ -88,4 +91,20 @@ def prepare_dagster_home(home: Path) -> Path:
             temporary = home / "staging"
             temporary.mkdir(exist_ok=True)
             replace_bytes(copy, config, temporary, durable=False, mode=0o644)
+        _create_databases(folder)
     return folder
+
+
+def _create_databases(folder: Path) -> None:
+    """Create Dagster's databases, one process at a time.
+
+    Where several processes begin in an empty home, Dagster's own creation fails in all but one.
+    """
+    created = folder / DATABASES_CREATED
+    if created.is_file():
+        return
+    with FileLock(folder / f"{DATABASES_CREATED}.lock"):
+        if not created.is_file():
+            with dg.DagsterInstance.from_config(str(folder)) as instance:
+                _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
+            created.touch()
