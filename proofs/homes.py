@@ -105,7 +105,8 @@ def leftovers(home: Path, known: Sequence[str] | None = None) -> list[str]:
         for published in store.history(place.parent.name, None if place.name == "_" else place.name)
         if published.path.is_dir()
     }
-    found = [*(home / "staging").iterdir(), *(home / "training").glob("*/*")]
+    found = [*(home / "staging").iterdir(), *home.glob("*/.staging/*")]
+    found += (home / "training").glob("*/*")
     found += [
         path
         for path in (home / "assets").glob("*/*/versions/*")

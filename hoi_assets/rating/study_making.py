@@ -1,7 +1,6 @@
 """Makes a study: copies its pictures, pairs them by prompt, and writes the manifest."""
 
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -25,8 +24,9 @@ from hoi_assets.rating.study import (
     Study,
     read_study,
 )
-from hoi_assets.store.disk import writing
+from hoi_assets.store.disk import temporary_path, writing
 from hoi_assets.store.images import DIGEST, ImageStore
+from hoi_assets.store.staging import NESTED_STAGING, remove_abandoned
 from hoi_assets.text import text_problem
 
 if TYPE_CHECKING:
@@ -95,9 +95,11 @@ def make_study(
         raise HoiError(f"{mode!r} is not a mode of a study", f"use {', '.join(get_args(Mode))}")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / STUDY_FILE).exists():
         raise HoiError(f"{folder} holds other things", "name a folder of the study's own")
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    staging = folder.parent / NESTED_STAGING
+    partial = temporary_path(staging)
     with writing(folder):
         (partial / "tmp").mkdir(parents=True)
+        remove_abandoned(staging)
         try:
             kept = ImageStore(partial / IMAGES, partial / "tmp")
             imported, left_out = _import_images(pictures, images, kept)

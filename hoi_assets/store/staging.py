@@ -163,12 +163,16 @@ def parquet_bytes(table: "pl.DataFrame") -> bytes:
     return data.getvalue()
 
 
+# Where folders are made that end beside it, not below `assets`.
+NESTED_STAGING = ".staging"
+
+
 def remove_abandoned(temporary: Path) -> None:
     """Remove what no living process holds: staging, and half-written files with what stands beside
     them (DuckDB's write-ahead log and its folder for large sorts).
 
     Args:
-        temporary: the home's folder `staging`.
+        temporary: the home's folder `staging`, or one named `NESTED_STAGING`.
     """
     for path in sorted(temporary.iterdir()):
         if path.suffix == ".lock":

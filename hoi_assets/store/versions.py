@@ -38,7 +38,7 @@ from hoi_assets.store.places import (
     version_folder,
 )
 from hoi_assets.store.published import Published, content_name, content_version
-from hoi_assets.store.staging import Staging, parquet_bytes, remove_abandoned
+from hoi_assets.store.staging import NESTED_STAGING, Staging, parquet_bytes, remove_abandoned
 
 __all__ = ["Published", "Staging", "Store", "content_version", "parquet_bytes", "place_name"]
 
@@ -75,7 +75,8 @@ class Store:
             with writing(self.home):
                 self.staging.mkdir(parents=True, exist_ok=True)
                 self.locks.mkdir(exist_ok=True)
-                remove_abandoned(self.staging)
+                for place in (self.staging, *self.home.glob(f"*/{NESTED_STAGING}")):
+                    remove_abandoned(place)
 
     def __reduce__(self) -> tuple[type["Store"], tuple[Path, str | None, str]]:
         return Store, (self.home, self.profile, self.picture_format)

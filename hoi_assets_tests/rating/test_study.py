@@ -1,6 +1,9 @@
 """Promises of a study: blinded, the same at every call, whole or absent."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,7 +106,8 @@ def test_study_without_a_usable_picture_is_refused_and_leaves_nothing(tmp_path: 
         make_study(tmp_path / "study", "rating", [StudyImage("", "x", "y")])
     with pytest.raises(HoiError, match="at least two methods"):
         make_study(tmp_path / "study", "pairwise", offers(tmp_path / "drawn")[::2])
-    assert [path.name for path in tmp_path.iterdir()] == ["drawn"]
+    assert {path.name for path in tmp_path.iterdir()} == {"drawn", ".staging"}
+    assert not list((tmp_path / ".staging").iterdir())
 
 
 def test_two_pictures_of_one_method_are_no_pair(tmp_path: Path) -> None:
@@ -121,7 +125,8 @@ def test_a_study_never_changes(pairwise: Path, tmp_path: Path) -> None:
     with pytest.raises(HoiError, match="another study is at"):
         make_study(pairwise, "pairwise", given, seed=4, repeat_share=0)
     assert (pairwise / "study.json").read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"drawn", "study"}
+    assert {path.name for path in tmp_path.iterdir()} == {"drawn", "study", ".staging"}
+    assert not list((tmp_path / ".staging").iterdir())
 
 
 def test_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
@@ -186,3 +191,40 @@ def test_own_questions_are_asked_except_of_verifiers(tmp_path: Path) -> None:
     assert [question.key for question in study.questions] == ["grip"]
     study = make_study(tmp_path / "verify", "verify", given, questions=asked)
     assert [question.key for question in study.questions] == ["fidelity", "alignment"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from hoi_assets.rating import study_making
+from hoi_assets.rating.study_making import StudyImage, make_study
+
+def die(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[2] == "copied":
+    study_making._list_images = die
+else:
+    Path.rename = die
+make_study(Path(sys.argv[1]), "rating", [StudyImage("p", "x", path) for path in sys.argv[3:]])
+"""
+
+
+@pytest.mark.parametrize("moment", ["copied", "written"])
+def test_a_study_whose_making_was_killed_is_none_and_goes_with_the_next_command(
+    moment: str, tmp_path: Path
+) -> None:
+    drawn = [tmp_path / f"{number}.png" for number in range(2)]
+    for number, path in enumerate(drawn):
+        picture(number).save(path)
+    folder = study_folder(tmp_path / "home", "first")
+    command = [sys.executable, "-c", KILLED, str(folder), moment, *map(str, drawn)]
+    for _ in range(2):
+        assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+        # The second removes what the first left.
+        assert len(list(folder.parent.glob(".staging/*.tmp"))) == 1
+    assert study_folders(tmp_path / "home") == [] and not folder.exists()
+    Store(tmp_path / "home")
+    assert not list(folder.parent.rglob("*.tmp"))
+    make_study(folder, "rating", [StudyImage("p", "x", drawn[0])])
+    assert study_folders(tmp_path / "home") == [folder]
