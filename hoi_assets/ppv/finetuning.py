@@ -89,7 +89,7 @@ def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) 
     texts = [text for pairs in splits.values() for _, text in pairs]
     cut = find_cut_captions(store, settings, texts, "captions of hoi_dataset", log)
     base = model_digest(settings.models.base)
-    key = lora_key(splits["train"], splits["validation"], config, base)
+    key = lora_key(splits["train"], splits["validation"], config, base, settings.models.base.dtype)
 
     def train(work: Path, result: Path) -> None:
         from hoi_assets.engines.device import configure_torch

@@ -118,7 +118,7 @@ def train_proposer(
     texts = [text for _, text in (*instance, *classes)]
     cut = find_cut_captions(store, settings, texts, f"captions of {category.key}", log)
     base = model_digest(settings.models.base)
-    key = lora_key(instance, classes, settings.lora, base)
+    key = lora_key(instance, classes, settings.lora, base, settings.models.base.dtype)
 
     def train(work: Path, result: Path) -> None:
         from hoi_assets.engines.device import configure_torch
