@@ -15,7 +15,7 @@ from hoi_assets.ppv.cut_captions import find_cut_captions
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
-from hoi_assets.store.trained import trained
+from hoi_assets.store.trained import TRACKED, trained
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 from hoi_assets.taxonomy import Category
@@ -135,6 +135,7 @@ def train_proposer(
             work,
             result / "lora",
             log,
+            store.home / TRACKED / f"{category.key}-{key[:8]}",
         )
         LORA_LOG.frame(done.log).write_parquet(result / "log.parquet")
 

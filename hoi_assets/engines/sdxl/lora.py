@@ -23,6 +23,7 @@ from hoi_assets.engines.sdxl.examples import Examples, Pair, encode, pair_digest
 from hoi_assets.engines.sdxl.framing import Framing
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.sdxl.optimizers import make_optimizer
+from hoi_assets.engines.sdxl.tracking import tracked
 from hoi_assets.engines.sdxl.training_loop import (
     DREAMBOOTH_COLUMNS,
     FINETUNING_COLUMNS,
@@ -107,6 +108,7 @@ def train_dreambooth_lora(
     work_dir: Path,
     folder: Path,
     log: Log = print,
+    logs: Path | None = None,
 ) -> LoraResult:
     """Teach the base model a category from a few images (DreamBooth LoRA).
 
@@ -116,6 +118,8 @@ def train_dreambooth_lora(
             used with prior preservation.
         work_dir: holds checkpoints; a call with the same arguments resumes from the last one.
         folder: the LoRA is written here.
+        logs: folder of the tracker's logs (`report_to`), its name that of the run; None: `logs` of
+            `work_dir`.
 
     Raises:
         HoiError: no images, or a loss that is not finite.
@@ -127,7 +131,7 @@ def train_dreambooth_lora(
         )
     if not config.with_prior_preservation:
         class_images = ()
-    return _train(loaded, instance, class_images, (), config, work_dir, folder, log)
+    return _train(loaded, instance, class_images, (), config, work_dir, folder, log, logs)
 
 
 def finetune_lora(
@@ -138,6 +142,7 @@ def finetune_lora(
     work_dir: Path,
     folder: Path,
     log: Log = print,
+    logs: Path | None = None,
 ) -> LoraResult:
     """Fine-tune on captioned images; the step with the lowest validation loss is saved.
 
@@ -148,6 +153,8 @@ def finetune_lora(
         validation: images that are not trained on; without any, the last step is saved.
         work_dir: holds checkpoints; a call with the same arguments resumes from the last one.
         folder: the LoRA is written here.
+        logs: folder of the tracker's logs (`report_to`), its name that of the run; None: `logs` of
+            `work_dir`.
 
     Raises:
         HoiError: fewer than `min_train_rows` pictures, or a loss that is not finite.
@@ -159,7 +166,7 @@ def finetune_lora(
             "let more candidates be accepted (candidates.per_prompt, accepted_goal), "
             "or lower the setting",
         )
-    return _train(loaded, train, (), validation, config, work_dir, folder, log)
+    return _train(loaded, train, (), validation, config, work_dir, folder, log, logs)
 
 
 def _train(
@@ -171,6 +178,7 @@ def _train(
     work_dir: Path,
     folder: Path,
     log: Log,
+    logs: Path | None,
 ) -> LoraResult:
     if not train:
         raise HoiError("no images to train on", "give at least one image with its caption")
@@ -180,7 +188,8 @@ def _train(
     other = pair_digests(class_images or validation)
     key = lora_key(pair_digests(train), other, config, loaded.digest, loaded.ref.dtype)
     with new_adapter(loaded, config) as adapter:
-        accelerator, parameters = make_accelerator(loaded, config), adapter.parameters
+        logs = logs or work_dir / "logs"
+        accelerator, parameters = make_accelerator(loaded, config, logs), adapter.parameters
         optimizer = make_optimizer(adapter, config, loaded.device, log)
         best = {name: value.detach().clone() for name, value in parameters.items()}
         with _prepared(accelerator, loaded.denoiser, optimizer) as (denoiser, stepper):
@@ -198,11 +207,11 @@ def _train(
                         for name, some in pairs.items()
                     ]
                 loss = DenoisingLoss(loaded, denoiser, config, *encoded)
-                run_training(
-                    Training(accelerator, denoiser, loss, config, stepper, adapter, best, state),
-                    checkpoints,
-                    log,
+                training = Training(
+                    accelerator, denoiser, loss, config, stepper, adapter, best, state
                 )
+                with tracked(accelerator, config, logs):
+                    run_training(training, checkpoints, log)
             seconds = time.monotonic() - started
         if validation:
             copy_into(parameters, best)

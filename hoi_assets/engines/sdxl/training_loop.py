@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hoi_assets.engines.out_of_memory import naming_out_of_memory
@@ -18,6 +19,7 @@ from hoi_assets.engines.sdxl.checkpoints import Checkpoints, TrainingState, copy
 from hoi_assets.engines.sdxl.denoising import DenoisingLoss
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
 from hoi_assets.engines.sdxl.optimizers import learning_rates
+from hoi_assets.engines.sdxl.tracking import track_step, tracker_options
 from hoi_assets.errors import HoiError
 from hoi_assets.progress import Log
 from hoi_assets.settings import FineTuning, LoraTraining
@@ -28,12 +30,15 @@ DREAMBOOTH_COLUMNS = ("step", "loss", "instance_loss", "prior_loss", "learning_r
 FINETUNING_COLUMNS = ("step", "loss", "validation_loss", "learning_rate")
 
 
-def make_accelerator(loaded: LoadedSDXL, config: LoraTraining) -> Any:
+def make_accelerator(loaded: LoadedSDXL, config: LoraTraining, logs: Path) -> Any:
     """An `accelerate.Accelerator` on the pipeline's device.
 
+    Args:
+        logs: folder of this training's logs, where there is a tracker.
+
     Raises:
-        HoiError: the processes cannot share the micro-batches evenly, or the device cannot compute
-            in the mixed precision.
+        HoiError: the processes cannot share the micro-batches evenly, the device cannot compute in
+            the mixed precision, or the tracker is not installed.
     """
     import torch
     from accelerate import Accelerator, PartialState
@@ -53,8 +58,10 @@ def make_accelerator(loaded: LoadedSDXL, config: LoraTraining) -> Any:
     precision: str = config.mixed_precision
     if precision == "no" and loaded.denoiser.dtype != torch.float32:
         precision = "bf16"  # a LoRA has float32 weights
+    tracking = tracker_options(config, logs)
     try:
         return Accelerator(
+            **tracking,
             cpu=cpu,
             mixed_precision=precision,
             # The plain argument could be overridden by an environment variable.
@@ -121,6 +128,7 @@ def run_training(training: Training, checkpoints: Checkpoints, log: Log) -> None
         elif done or state.step % config.validation_steps == 0:  # type: ignore[attr-defined]
             _validate(training)
             done = done or state.stopped
+        track_step(training.accelerator, state.log[-1])
         if training.accelerator.is_main_process:
             if done or state.step % config.checkpointing_steps == 0:
                 checkpoints.save(state)

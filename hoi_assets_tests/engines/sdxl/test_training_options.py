@@ -25,6 +25,7 @@ from hoi_assets.engines.sdxl.sampling import (
     make_image_spec,
     make_scheduler,
 )
+from hoi_assets.engines.sdxl.tracking import tracker_options
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import FineTuning, LoraTraining, ModelRef, Sampling, load_settings
 from hoi_assets_tests.engines.small_sdxl import picture, random_lora
@@ -308,3 +309,33 @@ def test_random_flip_warns(loaded: LoadedSDXL, tmp_path: Path) -> None:
     folder = tmp_path / "lora"
     train_dreambooth_lora(loaded, INSTANCE, PRIOR, options, tmp_path / "w", folder, said.append)
     assert any("left hand becomes a right" in line for line in said)
+
+
+@pytest.mark.skipif(find_spec("tensorboard") is None, reason="needs tensorboard")
+def test_tensorboard_gets_every_step_and_changes_nothing(
+    loaded: LoadedSDXL, tmp_path: Path, plain_lora: bytes
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logs = tmp_path / "logs" / "hook-1234"
+    options, folder = config(report_to="tensorboard"), tmp_path / "lora"
+    done = train_dreambooth_lora(
+        loaded, INSTANCE, PRIOR, options, tmp_path / "work", folder, logs=logs
+    )
+    assert (folder / LORA_FILE).read_bytes() == plain_lora
+    events = EventAccumulator(str(logs))
+    events.Reload()
+    for name in ("loss", "instance_loss", "prior_loss", "learning_rate"):
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert found == [(row["step"], pytest.approx(row[name])) for row in done.log]
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
+def test_a_missing_tracker_is_named_with_its_pip_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker: str
+) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, tracker, raising=False)
+    with pytest.raises(HoiError, match=f"report_to {tracker} needs the package {tracker}") as found:
+        tracker_options(config(report_to=tracker), tmp_path)
+    assert f"pip install {tracker}" in found.value.remedy
