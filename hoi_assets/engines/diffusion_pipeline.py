@@ -114,7 +114,11 @@ class LoadedPipeline(ABC):
 class PromptedPipeline(LoadedPipeline):
     """A pipeline whose prompts are encoded here, once each: Stable Diffusion XL or 3."""
 
-    _embeddings: "OrderedDict[str, tuple[Any, Any]]" = field(default_factory=OrderedDict)
+    _embeddings: "OrderedDict[tuple[str, str], tuple[Any, Any]]" = field(
+        default_factory=OrderedDict
+    )
+    # Name of the adapter that changes the text encoders; empty: they are the model's own.
+    text_adapter: str = ""
 
     def encode(self, text: str) -> tuple[Any, Any]:
         """Embeddings of one prompt: (1, tokens, width) and pooled (1, width); cached.
@@ -123,17 +127,22 @@ class PromptedPipeline(LoadedPipeline):
         """
         import torch
 
-        if text not in self._embeddings:
+        key = (self.text_adapter, text)
+        if key not in self._embeddings:
             with torch.no_grad():
-                self._embeddings[text] = self._encode(text)
+                self._embeddings[key] = self._encode(text)
             held = sum(part.nbytes for pair in self._embeddings.values() for part in pair)
             while len(self._embeddings) > 1 and (
                 len(self._embeddings) > MAX_CACHED_PROMPTS or held > MAX_CACHED_BYTES
             ):
                 _, oldest = self._embeddings.popitem(last=False)
                 held -= sum(part.nbytes for part in oldest)
-        self._embeddings.move_to_end(text)
-        return self._embeddings[text]
+        self._embeddings.move_to_end(key)
+        return self._embeddings[key]
+
+    def encode_anew(self, text: str) -> tuple[Any, Any]:
+        """As `encode`, but not cached, and with gradients where they are on."""
+        return self._encode(text)
 
     @abstractmethod
     def _encode(self, text: str) -> tuple[Any, Any]: ...

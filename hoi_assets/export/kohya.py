@@ -1,7 +1,8 @@
 """Key names of Kohya's scripts, which ComfyUI, Forge and diffusers read.
 
 Kohya's scripts train SDXL's UNet under the names of its original code (SGM): blocks are numbered
-through, `input_blocks`, `middle_block`, `output_blocks`, where diffusers nests them.
+through, `input_blocks`, `middle_block`, `output_blocks`, where diffusers nests them. The text
+encoders are `te1` and `te2`, with the names that transformers gives their parts.
 """
 
 import re
@@ -14,17 +15,21 @@ PREFIX = "lora_unet"
 PLACE = re.compile(
     r"unet\.(?:(down|up)_blocks\.(\d+)|(mid)_block)\.attentions\.(\d+)\.(.+)\.lora\.(down|up)\.weight"
 )
+TEXT_PLACE = re.compile(
+    r"text_encoder(_2)?\.(?:text_model\.)?(.+)\.lora(?:_linear_layer)?\.(down|up)\.weight"
+)
 ATTENTION = 1  # an SGM block's module 0 is the residual block, module 1 the attention
 
 
 def kohya_tensors(tensors: Mapping[str, Any], alpha: float) -> dict[str, Any]:
-    """The tensors of a UNet's LoRA under Kohya's names, with alpha beside each pair, sorted.
+    """The tensors of a LoRA under Kohya's names, with alpha beside each pair, sorted.
 
     Args:
-        tensors: by diffusers' names, `unet.….lora.down.weight` and `….lora.up.weight`.
+        tensors: by diffusers' names, `unet.….lora.down.weight` and `….lora.up.weight`, likewise
+            `text_encoder.…` and `text_encoder_2.…`.
 
     Raises:
-        HoiError: a tensor that is no LoRA of the UNet's attention.
+        HoiError: a tensor that is no LoRA of the UNet's attention or of a text encoder.
     """
     import torch
 
@@ -50,7 +55,14 @@ def kohya_name(name: str, layers: int) -> tuple[str, str]:
         ('lora_unet_middle_block_1_proj_in', 'up')
         >>> kohya_name("unet.up_blocks.0.attentions.2.proj_in.lora.up.weight", 2)
         ('lora_unet_output_blocks_2_1_proj_in', 'up')
+        >>> name = "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj"
+        >>> kohya_name(f"{name}.lora_linear_layer.up.weight", 2)
+        ('lora_te2_text_model_encoder_layers_0_self_attn_q_proj', 'up')
     """
+    text = TEXT_PLACE.fullmatch(name)
+    if text is not None:
+        second, module, direction = text.groups()
+        return f"lora_te{2 if second else 1}_text_model_{module.replace('.', '_')}", direction
     place = PLACE.fullmatch(name)
     if place is None:
         raise HoiError(

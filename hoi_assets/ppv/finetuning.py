@@ -11,7 +11,7 @@ from hoi_assets.ppv.cut_captions import find_cut_captions
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
-from hoi_assets.store.trained import trained
+from hoi_assets.store.trained import TRACKED, trained
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 
@@ -89,7 +89,7 @@ def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) 
     texts = [text for pairs in splits.values() for _, text in pairs]
     cut = find_cut_captions(store, settings, texts, "captions of hoi_dataset", log)
     base = model_digest(settings.models.base)
-    key = lora_key(splits["train"], splits["validation"], config, base)
+    key = lora_key(splits["train"], splits["validation"], config, base, settings.models.base.dtype)
 
     def train(work: Path, result: Path) -> None:
         from hoi_assets.engines.device import configure_torch
@@ -105,6 +105,7 @@ def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) 
             work,
             result / "lora",
             log,
+            store.home / TRACKED / f"finetuned-{key[:8]}",
         )
         FINETUNING_LOG.frame(done.log).write_parquet(result / "log.parquet")
 

@@ -15,7 +15,7 @@ from hoi_assets.ppv.cut_captions import find_cut_captions
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
-from hoi_assets.store.trained import trained
+from hoi_assets.store.trained import TRACKED, trained
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 from hoi_assets.taxonomy import Category
@@ -118,7 +118,7 @@ def train_proposer(
     texts = [text for _, text in (*instance, *classes)]
     cut = find_cut_captions(store, settings, texts, f"captions of {category.key}", log)
     base = model_digest(settings.models.base)
-    key = lora_key(instance, classes, settings.lora, base)
+    key = lora_key(instance, classes, settings.lora, base, settings.models.base.dtype)
 
     def train(work: Path, result: Path) -> None:
         from hoi_assets.engines.device import configure_torch
@@ -135,6 +135,7 @@ def train_proposer(
             work,
             result / "lora",
             log,
+            store.home / TRACKED / f"{category.key}-{key[:8]}",
         )
         LORA_LOG.frame(done.log).write_parquet(result / "log.parquet")
 

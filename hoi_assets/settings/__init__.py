@@ -38,10 +38,8 @@ from hoi_assets.settings.ppv import (
     Anatomy,
     Candidates,
     Dataset,
-    FineTuning,
     InstanceImages,
     Landmarks,
-    LoraTraining,
     Prompter,
     Proposer,
     Sampling,
@@ -50,6 +48,7 @@ from hoi_assets.settings.ppv import (
 )
 from hoi_assets.settings.profile import FORMER_NAMES, Settings, load_settings
 from hoi_assets.settings.schedules import Schedules
+from hoi_assets.settings.training import FineTuning, LoraTraining
 
 __all__ = [
     "Anatomy",

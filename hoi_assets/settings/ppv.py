@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hoi_assets.settings.base import UNLESS_DEFAULT, Endpoint, Section
+from hoi_assets.settings.base import Endpoint, Section
 
 LABELS_FILE = "labels.csv"  # inside the folder of `verifier.labels_folder`
 
@@ -38,73 +38,6 @@ class InstanceImages(Section):
     )
     min_side_px: int = Field(
         64, ge=1, description="Pictures with a shorter side are rejected, in pixels."
-    )
-
-
-class LoraTraining(Section):
-    """DreamBooth LoRA of SDXL per category; names as in diffusers' training script."""
-
-    rank: int = Field(8, ge=1, le=256, description="Rank of the LoRA matrices.")
-    lora_alpha: int = Field(
-        8, ge=1, le=512, description="Scale of the LoRA update: lora_alpha / rank."
-    )
-    max_train_steps: int = Field(60, ge=1, description="Optimiser steps.")
-    train_batch_size: int = Field(4, ge=1, description="Pictures per forward pass.")
-    gradient_accumulation_steps: int = Field(
-        1, ge=1, description="Forward passes per optimiser step."
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute activations: less memory, slower."
-    )
-    learning_rate: float = Field(3e-4, gt=0, description="Highest learning rate of AdamW.")
-    lr_scheduler: Literal["constant", "cosine"] = Field(
-        "constant", description="Course of the learning rate after the warm-up."
-    )
-    lr_warmup_steps: int = Field(0, ge=0, description="Optimiser steps of linear warm-up.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
-    snr_gamma: float | None = Field(
-        5.0, gt=0, description="Gamma of min-SNR loss weighting; null: plain loss."
-    )
-    with_prior_preservation: bool = Field(
-        True, description="Train on pictures of the base model too, so that its prior stays."
-    )
-    prior_loss_weight: float = Field(
-        1.0, ge=0, description="Weight of the prior-preservation loss."
-    )
-    weight_prior_by_snr: bool = Field(
-        True,
-        description="Apply the min-SNR weights to the prior-preservation loss too; diffusers' "
-        "script does not.",
-        json_schema_extra=UNLESS_DEFAULT,
-    )
-    num_class_images: int = Field(
-        16, ge=0, description="Pictures of the base model for prior preservation."
-    )
-    checkpointing_steps: int = Field(
-        50,
-        ge=1,
-        description="Optimiser steps between checkpoints; the result does not depend on it.",
-    )
-    mixed_precision: Literal["no", "bf16"] = Field(
-        "no", description="Autocast of the training; bf16 needs a GPU or a CPU with AMX."
-    )
-    seed: int = Field(0, description="Seed of initial weights, order and noise.")
-
-
-class FineTuning(LoraTraining):
-    """LoRA of SDXL on `hoi_dataset`; stops early on the validation loss."""
-
-    with_prior_preservation: bool = Field(
-        False, description="Train on pictures of the base model too, so that its prior stays."
-    )
-    validation_steps: int = Field(
-        20, ge=1, description="Optimiser steps between measurements of the validation loss."
-    )
-    early_stopping_patience: int = Field(
-        3, ge=1, description="Measurements without improvement after which the training stops."
-    )
-    min_train_rows: int = Field(
-        8, ge=1, description="Fewest training rows; with fewer nothing is trained."
     )
 
 

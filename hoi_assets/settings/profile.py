@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hoi_assets.errors import HoiError
 from hoi_assets.settings.base import Models, Section
@@ -26,16 +26,15 @@ from hoi_assets.settings.ppv import (
     Anatomy,
     Candidates,
     Dataset,
-    FineTuning,
     InstanceImages,
     Landmarks,
-    LoraTraining,
     Prompter,
     Proposer,
     Sampling,
     Verifier,
 )
 from hoi_assets.settings.schedules import Schedules
+from hoi_assets.settings.training import FineTuning, LoraTraining
 from hoi_assets.text import text_problem
 from hoi_assets.yaml_file import YamlError, YamlFile
 
@@ -118,6 +117,13 @@ class Settings(Section):
         if not known:
             raise ValueError("is not a time zone of the IANA data, e.g. UTC or Europe/Paris")
         return name
+
+    @model_validator(mode="after")
+    def _fp16_trains_on_a_gpu(self) -> "Settings":
+        for name in ("lora", "finetuning"):
+            if self.device == "cpu" and getattr(self, name).mixed_precision == "fp16":
+                raise ValueError(f"{name}.mixed_precision fp16 needs a GPU, and device is cpu")
+        return self
 
     @property
     def taxonomy_folder(self) -> Path:

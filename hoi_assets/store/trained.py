@@ -9,6 +9,8 @@ from hoi_assets.store.disk import sync, writing
 from hoi_assets.store.integrity import Damaged, first_difference, read_manifest, write_manifest
 from hoi_assets.store.versions import Store
 
+TRACKED = "training/logs"  # of a home: what trackers write, which outlives the trainings
+
 
 def trained(store: Store, kind: str, key: str, train: Callable[[Path, Path], None]) -> Path:
     """Folder of the training known by `key`; `train(work, result)` makes it where absent.

@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from hoi_assets.engines.image_spec import Lora
-from hoi_assets.engines.sdxl.loading import LoadedSDXL, load_sdxl
+from hoi_assets.engines.sdxl.loading import TEXT_ENCODERS, LoadedSDXL, load_sdxl
 from hoi_assets.engines.sdxl.sampling import lora_digest
 from hoi_assets.settings import ModelRef, Sampling
 
@@ -118,22 +118,31 @@ def picture(colour: str, size: int = 64) -> Image.Image:
     return image
 
 
-def random_lora(loaded: LoadedSDXL, folder: Path, seed: int) -> Lora:
-    """A LoRA with random weights (alpha twice the rank), saved by plain diffusers and peft."""
+def random_lora(loaded: LoadedSDXL, folder: Path, seed: int, text_encoders: bool = False) -> Lora:
+    """A LoRA with random weights (alpha twice the rank), saved by plain diffusers and peft.
+
+    Args:
+        text_encoders: whether it is one of both text encoders too.
+    """
     from diffusers import StableDiffusionXLPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
 
-    unet = loaded.pipe.unet
     loaded.unload_adapters()
     torch.manual_seed(seed)
-    targets = ["to_q", "to_k", "to_v", "to_out.0"]
-    unet.add_adapter(LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=targets))
-    StableDiffusionXLPipeline.save_lora_weights(
-        folder,
-        unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
-        unet_lora_adapter_metadata=unet.peft_config["default"].to_dict(),
-    )
+    parts = {}
+    for name in ("unet", *(TEXT_ENCODERS if text_encoders else ())):
+        network = getattr(loaded.pipe, name)
+        targets = ["q_proj", "k_proj", "v_proj", "out_proj"]
+        if name == "unet":
+            targets = ["to_q", "to_k", "to_v", "to_out.0"]
+        config = LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=targets)
+        network.add_adapter(config, adapter_name="default")
+        layers = get_peft_model_state_dict(network, adapter_name="default")
+        parts[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(layers)
+        metadata = network.peft_config["default"].to_dict()
+        parts[f"{name}_lora_adapter_metadata"] = metadata
+    StableDiffusionXLPipeline.save_lora_weights(folder, **parts)
     loaded.unload_adapters()
     return Lora(str(folder), lora_digest(folder))

@@ -22,10 +22,10 @@ from hoi_assets_tests.engines.small_sdxl import loaded, picture, random_lora, sd
 __all__ = ["loaded", "sdxl_folder"]
 
 
-@pytest.fixture
-def exported(loaded: LoadedSDXL, tmp_path: Path) -> Path:
+@pytest.fixture(params=["UNet", "UNet and text encoders"])
+def exported(request: pytest.FixtureRequest, loaded: LoadedSDXL, tmp_path: Path) -> Path:
     """A category's LoRA of random weights, alpha twice its rank, published and exported."""
-    random_lora(loaded, tmp_path / "lora", seed=3)
+    random_lora(loaded, tmp_path / "lora", seed=3, text_encoders=request.param != "UNet")
     store = Store(tmp_path / "home")
     summary = {
         "category": "hook",
@@ -95,8 +95,12 @@ def test_kohya_file_holds_the_trained_tensors_under_sgm_names(exported: Path) ->
         alphas = {float(file.get_tensor(name)) for name in names if name.endswith(".alpha")}
     assert len(alphas) == 1
     stems = {name.split(".")[0] for name in names}
-    assert all(name.startswith("lora_unet_") for name in stems)
-    assert {name.split("_attn")[0] for name in stems} == {
+    unet = {name for name in stems if name.startswith("lora_unet_")}
+    assert {name.split("_layers")[0] for name in stems - unet} <= {
+        "lora_te1_text_model_encoder",
+        "lora_te2_text_model_encoder",
+    }
+    assert {name.split("_attn")[0] for name in unet} == {
         "lora_unet_input_blocks_3_1_transformer_blocks_0",
         "lora_unet_middle_block_1_transformer_blocks_0",
         "lora_unet_output_blocks_0_1_transformer_blocks_0",

@@ -9,6 +9,7 @@ from hoi_assets.hashing import digest
 from hoi_assets.publishing.graph import settings_digest
 from hoi_assets.settings import (
     FORMER_NAMES,
+    FineTuning,
     LoraTraining,
     ModelRef,
     Settings,
@@ -18,11 +19,46 @@ from hoi_assets.settings import (
 from hoi_assets.settings.base import Section
 from hoi_assets.store.weights import model_digest
 
+TRAINING = {
+    "weight_prior_by_snr": False,
+    "lora_dropout": 0.1,
+    "train_text_encoder": True,
+    "text_encoder_lr": 5e-6,
+    "optimizer": "prodigy",
+    "adam_beta1": 0.8,
+    "adam_beta2": 0.99,
+    "adam_weight_decay": 1e-4,
+    "adam_epsilon": 1e-6,
+    "noise_offset": 0.05,
+    "proportion_empty_prompts": 0.1,
+    "center_crop": False,
+    "random_flip": True,
+    "aspect_ratio_buckets": "64,64;64,96",
+}
+# Entered a key when `LoraTraining` had its first release; `checkpointing_steps` never did.
+FIRST_OPTIONS = {
+    "rank": 8,
+    "lora_alpha": 8,
+    "max_train_steps": 60,
+    "train_batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "gradient_checkpointing": False,
+    "learning_rate": 3e-4,
+    "lr_scheduler": "constant",
+    "lr_warmup_steps": 0,
+    "max_grad_norm": 1.0,
+    "snr_gamma": 5.0,
+    "with_prior_preservation": True,
+    "prior_loss_weight": 1.0,
+    "num_class_images": 16,
+    "mixed_precision": "no",
+    "seed": 0,
+}
 # One value other than the default of each field.
 CHANGED: dict[str, dict[str, Any]] = {
     "prompter": {"max_reply_tokens": 2048, "reasoning_effort": "low", "extra_body": {"a": 1}},
-    "lora": {"weight_prior_by_snr": False},
-    "finetuning": {"weight_prior_by_snr": False},
+    "lora": TRAINING,
+    "finetuning": TRAINING,
     "critic": {"protocol": "published"},
     "redenoising": {
         "seeds": (1, 2),
@@ -52,13 +88,22 @@ def test_a_field_added_later_enters_the_digest_only_when_it_is_set(section: str)
 
 
 def test_a_loras_key_is_that_of_loras_trained_before() -> None:
-    config = LoraTraining()
-    options = config.model_dump(mode="json", exclude={"checkpointing_steps", *CHANGED["lora"]})
-    before = {"training": "1", "base": "b", "kind": "LoraTraining", "options": options}
-    assert lora_key([], [], config, "b") == digest({**before, "train": [], "other": []})
-    assert lora_key([], [], LoraTraining(weight_prior_by_snr=False), "b") != digest(
-        {**before, "train": [], "other": []}
-    )
+    before = {"training": "1", "base": "b", "kind": "LoraTraining", "options": FIRST_OPTIONS}
+    wanted = digest({**before, "train": [], "other": []})
+    assert lora_key([], [], LoraTraining(), "b") == wanted
+    assert lora_key([], [], LoraTraining(report_to="tensorboard"), "b") == wanted
+    for field, value in TRAINING.items():
+        assert lora_key([], [], LoraTraining(**{field: value}), "b") != wanted, field
+
+
+def test_keys_of_default_options_are_what_they_were() -> None:
+    train, other = [("p", "a")], [("c", "b")]
+    dreambooth = lora_key(train, other, LoraTraining(), "base")
+    assert dreambooth == "da762c07f2e18b90c8a9e51db5cabe7558db0a4b7c4c9b293812731938e84275"
+    tuned = lora_key(train, other, FineTuning(), "base")
+    assert tuned == "4d90fc4e876d4fe84cb086f9e92e3d13d57929e3ad56f68f68cc91c8470c71e7"
+    # A half-precision base encoded its pictures in half precision once.
+    assert lora_key(train, other, LoraTraining(), "base", "bfloat16") != dreambooth
 
 
 def test_number_of_t5_tokens_is_part_of_a_models_digest_only_when_it_is_set() -> None:

@@ -12,6 +12,8 @@ from hoi_assets.progress import Log
 
 MAX_CHECKPOINTS = 2
 STATE_FILE = "state.json"
+# Of a parameter group: set anew at every step, from the schedule.
+RATES = ("lr", "initial_lr")
 
 
 @dataclass
@@ -36,7 +38,11 @@ class TrainingState:
 
 
 class Checkpoints:
-    """Folders `checkpoint-<step>` in a work folder: weights, best weights, optimiser, state."""
+    """Folders `checkpoint-<step>` in a work folder: weights, best weights, optimiser, state.
+
+    Args:
+        scaler: the gradient scaler of fp16, where there is one.
+    """
 
     def __init__(
         self,
@@ -46,8 +52,9 @@ class Checkpoints:
         optimizer: Any,
         best: dict[str, Any],
         log: Log,
+        scaler: Any = None,
     ) -> None:
-        self.work_dir, self.key, self.log = work_dir, key, log
+        self.work_dir, self.key, self.log, self.scaler = work_dir, key, log, scaler
         self.parameters, self.optimizer, self.best = parameters, optimizer, best
 
     def folders(self) -> list[Path]:
@@ -61,16 +68,16 @@ class Checkpoints:
         self.work_dir.mkdir(parents=True, exist_ok=True)
         target = self.work_dir / f"checkpoint-{state.step}"
         temporary = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self.work_dir))
-        moments = self.optimizer.state_dict()["state"]
+        tensors, numbers = _split_state(self.optimizer.state_dict())
         save_file(self.parameters, temporary / "adapter.safetensors")
         save_file(self.best, temporary / "best.safetensors")
-        save_file(
-            {f"{i}.{name}": v for i, one in moments.items() for name, v in one.items()},
-            temporary / "optimizer.safetensors",
-        )
+        save_file(tensors, temporary / "optimizer.safetensors")
+        if self.scaler is not None:
+            numbers["scaler"] = self.scaler.state_dict()
         files = file_digests(temporary)
         (temporary / STATE_FILE).write_text(
-            json.dumps({"key": self.key, "files": files, **vars(state)}), encoding="utf-8"
+            json.dumps({"key": self.key, "files": files, "optimizer": numbers, **vars(state)}),
+            encoding="utf-8",
         )
         if target.exists():
             shutil.rmtree(target)
@@ -92,27 +99,67 @@ class Checkpoints:
                     self.log(f"{folder} belongs to other inputs: removed")
                     shutil.rmtree(folder)
                     continue
-                files = raw.pop("files")
+                files, numbers = raw.pop("files"), raw.pop("optimizer", {})
                 state = TrainingState(**raw)
                 if files != _weights(folder):
                     raise ValueError("its files are not those that were written")
                 weights = load_file(folder / "adapter.safetensors")
                 best = load_file(folder / "best.safetensors")
-                moments = load_file(folder / "optimizer.safetensors")
+                tensors = load_file(folder / "optimizer.safetensors")
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 self.log(f"{folder} cannot be read ({error}): removed")
                 shutil.rmtree(folder)
                 continue
             copy_into(self.parameters, weights)
             copy_into(self.best, best)
-            by_place: dict[int, dict[str, Any]] = {}
-            for name, value in moments.items():
-                place, moment = name.split(".", 1)
-                by_place.setdefault(int(place), {})[moment] = value
-            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": by_place})
+            whole = _joined_state(self.optimizer.state_dict(), tensors, numbers)
+            self.optimizer.load_state_dict(whole)
+            if self.scaler is not None and "scaler" in numbers:
+                self.scaler.load_state_dict(numbers["scaler"])
             self.log(f"training resumes from {folder.name}")
             return state
         return TrainingState()
+
+
+def _split_state(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors of an optimiser's state by "<parameter>.<name>", and its plain numbers: those of
+    each parameter, and those of each group, in which Prodigy keeps its step size."""
+    import torch
+
+    tensors: dict[str, Any] = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for place, values in state["state"].items():
+        for name, value in values.items():
+            if torch.is_tensor(value):
+                # Parameters may share one, such as bitsandbytes' code book; a file may not.
+                tensors[f"{place}.{name}"] = value.detach().clone()
+            else:
+                plain.setdefault(str(place), {})[name] = value
+    groups = [
+        {
+            name: value
+            for name, value in group.items()
+            if isinstance(value, (int, float)) and name not in RATES
+        }
+        for group in state["param_groups"]
+    ]
+    return tensors, {"state": plain, "groups": groups}
+
+
+def _joined_state(
+    now: dict[str, Any], tensors: dict[str, Any], numbers: dict[str, Any]
+) -> dict[str, Any]:
+    """What `_split_state` took apart, with the remaining options of the groups from `now`."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        place, name = key.split(".", 1)
+        state.setdefault(int(place), {})[name] = value
+    for place, values in numbers.get("state", {}).items():
+        state.setdefault(int(place), {}).update(values)
+    groups = [dict(group) for group in now["param_groups"]]
+    for group, kept in zip(groups, numbers.get("groups", groups), strict=True):
+        group.update(kept)
+    return {**now, "state": state, "param_groups": groups}
 
 
 def _weights(folder: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The denoising loss of LoRA training: noise, min-SNR weights, prior loss."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hoi_assets.engines.sdxl.examples import Examples
@@ -49,52 +50,100 @@ class DenoisingLoss:
             )
 
     def __call__(self, number: int) -> tuple[Any, Any, Any]:
-        """Total, instance and prior loss (0 without priors) of micro-batch `number`."""
+        """Total, instance and prior loss (0 without priors) of micro-batch `number`.
+
+        Priors of another size than the examples are passed through the UNet on their own.
+        """
         import torch
 
         size, seed = self.config.train_batch_size, self.config.seed
-        taken = [
-            one.take(batch_indices(len(one), size, number, seed_of(seed, "order", place)))
-            for place, one in enumerate((self.examples, self.priors))
-            if len(one)
-        ]
-        latents, time_ids, embeds, pooled = zip(*taken, strict=True)
-        joined = self.examples.join(embeds)
-        batch = [torch.cat(latents), torch.cat(time_ids), joined, torch.cat(pooled)]
         randomness = generator(seed_of(seed, "noise", number))
-        noise = torch.randn(batch[0].shape, generator=randomness)
+        offsets = generator(seed_of(seed, "noise offset", number))
         steps = self.schedule.config.num_train_timesteps
-        times = torch.randint(0, steps, (len(noise),), generator=randomness)
-        weighted = None if self.config.weight_prior_by_snr else size
-        per_image = self.per_image(batch, noise, times, weighted)
+        found = []
+        with self._dropping(number):
+            batches = [self._batch(place, number) for place in range(2 if len(self.priors) else 1)]
+            if len({batch[0].shape for batch in batches}) == 1:
+                batches = [self._joined(batches)]
+            for place, batch in enumerate(batches):
+                noise = torch.randn(batch[0].shape, generator=randomness)
+                if self.config.noise_offset:
+                    noise = offset_noise(noise, self.config.noise_offset, offsets)
+                times = torch.randint(0, steps, (len(noise),), generator=randomness)
+                weighted = None if self.config.weight_prior_by_snr else size * (place == 0)
+                found.append(self.per_image(batch, noise, times, weighted))
+        per_image = torch.cat(found)
         instance = per_image[:size].mean()
         if not len(self.priors):
             return instance, instance, torch.zeros(())
         prior = per_image[size:].mean()
         return instance + self.config.prior_loss_weight * prior, instance, prior
 
-    def validation(self) -> float:
-        """Mean loss over the held-out images at fixed times and noise."""
+    def _batch(self, place: int, number: int) -> tuple[Any, Any, Any, Any]:
+        """Examples (place 0) or priors (place 1) of micro-batch `number`."""
         import torch
 
-        count, size = len(self.held_out), self.config.train_batch_size
-        total = 0.0
-        for start in range(0, count, size):
-            indices = range(start, min(start + size, count))
-            batch = self.held_out.take(indices)
-            shape = (1, *batch[0].shape[1:])
-            for place, share in enumerate(VALIDATION_TIMES):
-                noise = torch.cat(
-                    [
-                        torch.randn(shape, generator=generator(seed_of("validation", i, place)))
-                        for i in indices
-                    ]
-                )
-                time = int(share * self.schedule.config.num_train_timesteps)
+        config, seed = self.config, self.config.seed
+        some, size = (self.examples, self.priors)[place], config.train_batch_size
+        indices = bucket_indices(some.buckets, size, number, seed_of(seed, "order", place))
+
+        def drawn(purpose: str, share: float) -> list[bool]:
+            randomness = generator(seed_of(seed, purpose, place, number))
+            return (torch.rand(size, generator=randomness) < share).tolist()
+
+        mirrored = drawn("flip", 0.5) if some.mirrored else []
+        dropped = config.proportion_empty_prompts if place == 0 else 0.0
+        empty = drawn("empty prompts", dropped) if dropped else []
+        return some.take(indices, mirrored, empty)
+
+    def _joined(self, batches: list[tuple[Any, Any, Any, Any]]) -> tuple[Any, Any, Any, Any]:
+        import torch
+
+        latents, time_ids, embeds, pooled = zip(*batches, strict=True)
+        joined = self.examples.join(embeds)
+        return torch.cat(latents), torch.cat(time_ids), joined, torch.cat(pooled)
+
+    @contextmanager
+    def _dropping(self, number: int) -> Iterator[None]:
+        """Dropout, which draws from torch's global state, follows from seed and micro-batch."""
+        import torch
+
+        if not self.config.lora_dropout:
+            yield
+            return
+        on_gpu = self.device.startswith("cuda")
+        with torch.random.fork_rng(devices=[torch.device(self.device)] if on_gpu else []):
+            torch.manual_seed(seed_of(self.config.seed, "dropout", number))
+            yield
+
+    def validation(self) -> float:
+        """Mean loss over the held-out images at fixed times and noise, without dropout."""
+        import torch
+
+        size, total = self.config.train_batch_size, 0.0
+        for bucket in self.held_out.buckets:
+            for start in range(0, len(bucket), size):
+                indices = bucket[start : start + size]
                 with torch.no_grad():
-                    losses = self.per_image(batch, noise, torch.full((len(noise),), time))
-                total += losses.sum().item()
-        return total / (count * len(VALIDATION_TIMES))
+                    batch = self.held_out.take(indices)
+                    total += self._validation_sum(batch, indices)
+        return total / (len(self.held_out) * len(VALIDATION_TIMES))
+
+    def _validation_sum(self, batch: tuple[Any, Any, Any, Any], indices: Sequence[int]) -> float:
+        import torch
+
+        total, shape = 0.0, (1, *batch[0].shape[1:])
+        for place, share in enumerate(VALIDATION_TIMES):
+            noise = torch.cat(
+                [
+                    torch.randn(shape, generator=generator(seed_of("validation", i, place)))
+                    for i in indices
+                ]
+            )
+            time = int(share * self.schedule.config.num_train_timesteps)
+            losses = self.per_image(batch, noise, torch.full((len(noise),), time))
+            total += losses.sum().item()
+        return total
 
     def per_image(
         self, batch: Sequence[Any], noise: Any, times: Any, weighted: int | None = None
@@ -142,16 +191,49 @@ def min_snr_weights(schedule: Any, times: Any, gamma: float | None) -> Any:
     return snr.clamp(max=gamma) / (snr + 1 if velocity else snr)
 
 
-def batch_indices(count: int, size: int, moment: int, seed: int) -> list[int]:
-    """Indices of micro-batch `moment` in an endless stream of shuffled epochs of `count`."""
+def offset_noise(noise: Any, strength: float, randomness: Any) -> Any:
+    """Noise (n, channels, height, width) whose channels are shifted, as diffusers' `noise_offset`
+    does it."""
     import torch
 
+    return noise + strength * torch.randn((*noise.shape[:2], 1, 1), generator=randomness)
+
+
+def bucket_indices(
+    buckets: Sequence[Sequence[int]], size: int, moment: int, seed: int
+) -> list[int]:
+    """Images of micro-batch `moment` in an endless stream of shuffled epochs.
+
+    With one bucket, batches cross the border of epochs. With several, a batch holds one bucket's
+    images; the last of a bucket is filled from the bucket's beginning.
+
+    Args:
+        buckets: numbers of the images of each size.
+    """
+    if len(buckets) == 1:
+        return [buckets[0][place] for place in batch_indices(len(buckets[0]), size, moment, seed)]
+    batches = [(b, n) for b, bucket in enumerate(buckets) for n in range(-(-len(bucket) // size))]
+    epoch, within = divmod(moment, len(batches))
+    number, nth = batches[_shuffled(len(batches), seed_of(seed, "buckets", epoch))[within]]
+    bucket = buckets[number]
+    order = _shuffled(len(bucket), seed_of(seed, epoch, number))
+    return [bucket[order[place % len(bucket)]] for place in range(nth * size, (nth + 1) * size)]
+
+
+def batch_indices(count: int, size: int, moment: int, seed: int) -> list[int]:
+    """Indices of micro-batch `moment` in an endless stream of shuffled epochs of `count`."""
     orders: dict[int, list[int]] = {}
     indices = []
     for place in range(moment * size, (moment + 1) * size):
         epoch, within = divmod(place, count)
         if epoch not in orders:
-            shuffle = generator(seed_of(seed, epoch))
-            orders[epoch] = torch.randperm(count, generator=shuffle).tolist()
+            orders[epoch] = _shuffled(count, seed_of(seed, epoch))
         indices.append(orders[epoch][within])
     return indices
+
+
+def _shuffled(count: int, seed: int) -> list[int]:
+    import torch
+
+    order: list[int] = torch.randperm(count, generator=generator(seed)).tolist()
+    return order

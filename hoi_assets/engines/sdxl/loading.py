@@ -66,9 +66,10 @@ class LoadedSDXL(PromptedPipeline):
         return embeds, pooled
 
     def unload_adapters(self) -> None:
-        """Remove every LoRA from memory: the UNet is the base again, bit for bit."""
+        """Remove every LoRA from memory: the model is the base again, bit for bit."""
         self.pipe.unload_lora_weights()
         self.adapters.clear()
+        self.text_adapter = ""
 
 
 def load_sdxl(ref: ModelRef, device: str = "cpu") -> LoadedSDXL:

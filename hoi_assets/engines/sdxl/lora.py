@@ -1,15 +1,14 @@
-"""LoRA training of SDXL's UNet: DreamBooth with prior preservation, and fine-tuning on captions.
+"""LoRA training of SDXL: DreamBooth with prior preservation, and fine-tuning on captions.
 
 After diffusers' `train_dreambooth_lora_sdxl.py` and `train_text_to_image_lora_sdxl.py` (frozen
-base, AdamW, LoRA on the attention projections), DreamBooth (arXiv 2208.12242) and min-SNR loss
-weights (arXiv 2303.09556).
+base, AdamW, LoRA on the attention projections of the UNet and, if wanted, of the text encoders),
+DreamBooth (arXiv 2208.12242) and min-SNR loss weights (arXiv 2303.09556).
 
 The randomness of a step follows from the seed and the step's number, never from what ran before. A
-checkpoint therefore holds weights, optimiser and step only, and a resumed run ends bit-identical to
-an uninterrupted one (same machine, same number of threads).
+checkpoint therefore holds weights, optimiser and step only (and the gradient scaler of fp16), and a
+resumed run ends bit-identical to an uninterrupted one (same machine, same number of threads).
 """
 
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hoi_assets.engines.sdxl.adapters import new_adapter, save_adapter
 from hoi_assets.engines.sdxl.checkpoints import Checkpoints, copy_into
 from hoi_assets.engines.sdxl.denoising import DenoisingLoss
-from hoi_assets.engines.sdxl.examples import Pair, encode, pair_digests
+from hoi_assets.engines.sdxl.examples import Examples, Pair, encode, pair_digests
+from hoi_assets.engines.sdxl.framing import Framing
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
-from hoi_assets.engines.sdxl.sampling import LORA_FILE
+from hoi_assets.engines.sdxl.optimizers import make_optimizer
+from hoi_assets.engines.sdxl.tracking import tracked
 from hoi_assets.engines.sdxl.training_loop import (
     DREAMBOOTH_COLUMNS,
     FINETUNING_COLUMNS,
@@ -30,15 +32,12 @@ from hoi_assets.engines.sdxl.training_loop import (
     run_training,
 )
 from hoi_assets.engines.seeds import seed_of
-from hoi_assets.engines.tensors import settle_header
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
 from hoi_assets.settings import FineTuning, LoraTraining, digested
 
 TRAINING_VERSION = "1"  # part of every LoRA key: raise it when the weights change
-TARGET_MODULES = ["to_k", "to_out.0", "to_q", "to_v"]
-ADAPTER = "default"
 ENCODED = "encoded"  # folder of a training's encoded images and captions
 # Options that change how training runs, not its result.
 UNHASHED_OPTIONS = {"checkpointing_steps"}
@@ -73,16 +72,21 @@ def lora_key(
     other: Sequence[tuple[str, str]],
     config: LoraTraining,
     base_digest: str,
+    dtype: str = "float32",
 ) -> str:
     """Hash of all that determines the trained weights: base, options, images and captions.
 
     Args:
         train: digest of the pixels, and caption, of every image, in order.
         other: likewise, DreamBooth's class images or fine-tuning's validation images.
+        dtype: of the base model.
     """
+    # Left out where the VAE always was in float32, so that those LoRAs keep their keys.
+    vae = {} if dtype == "float32" else {"vae": "float32"}
     return digest(
         {
             "training": TRAINING_VERSION,
+            **vae,
             "base": base_digest,
             "kind": type(config).__name__,
             "options": {
@@ -104,6 +108,7 @@ def train_dreambooth_lora(
     work_dir: Path,
     folder: Path,
     log: Log = print,
+    logs: Path | None = None,
 ) -> LoraResult:
     """Teach the base model a category from a few images (DreamBooth LoRA).
 
@@ -113,6 +118,8 @@ def train_dreambooth_lora(
             used with prior preservation.
         work_dir: holds checkpoints; a call with the same arguments resumes from the last one.
         folder: the LoRA is written here.
+        logs: folder of the tracker's logs (`report_to`), its name that of the run; None: `logs` of
+            `work_dir`.
 
     Raises:
         HoiError: no images, or a loss that is not finite.
@@ -124,7 +131,7 @@ def train_dreambooth_lora(
         )
     if not config.with_prior_preservation:
         class_images = ()
-    return _train(loaded, instance, class_images, (), config, work_dir, folder, log)
+    return _train(loaded, instance, class_images, (), config, work_dir, folder, log, logs)
 
 
 def finetune_lora(
@@ -135,6 +142,7 @@ def finetune_lora(
     work_dir: Path,
     folder: Path,
     log: Log = print,
+    logs: Path | None = None,
 ) -> LoraResult:
     """Fine-tune on captioned images; the step with the lowest validation loss is saved.
 
@@ -145,6 +153,8 @@ def finetune_lora(
         validation: images that are not trained on; without any, the last step is saved.
         work_dir: holds checkpoints; a call with the same arguments resumes from the last one.
         folder: the LoRA is written here.
+        logs: folder of the tracker's logs (`report_to`), its name that of the run; None: `logs` of
+            `work_dir`.
 
     Raises:
         HoiError: fewer than `min_train_rows` pictures, or a loss that is not finite.
@@ -156,7 +166,7 @@ def finetune_lora(
             "let more candidates be accepted (candidates.per_prompt, accepted_goal), "
             "or lower the setting",
         )
-    return _train(loaded, train, (), validation, config, work_dir, folder, log)
+    return _train(loaded, train, (), validation, config, work_dir, folder, log, logs)
 
 
 def _train(
@@ -168,26 +178,24 @@ def _train(
     work_dir: Path,
     folder: Path,
     log: Log,
+    logs: Path | None,
 ) -> LoraResult:
-    import torch
-
     if not train:
         raise HoiError("no images to train on", "give at least one image with its caption")
-    if loaded.pipe.unet.dtype == torch.float16:
-        raise HoiError(
-            f"model {loaded.ref.source!r} is loaded as float16, in which training overflows",
-            "set its dtype to float32, or to bfloat16 on a GPU",
-        )
+    _check_precision(loaded, config)
+    if config.random_flip:
+        log("random_flip: captions are not mirrored with the pictures; a left hand becomes a right")
     other = pair_digests(class_images or validation)
-    key = lora_key(pair_digests(train), other, config, loaded.digest)
-    with _adapter(loaded, config) as parameters:
-        accelerator = make_accelerator(loaded, config)
-        optimizer = torch.optim.AdamW(
-            parameters.values(), lr=config.learning_rate, weight_decay=1e-2, eps=1e-8
-        )
+    key = lora_key(pair_digests(train), other, config, loaded.digest, loaded.ref.dtype)
+    with new_adapter(loaded, config) as adapter:
+        logs = logs or work_dir / "logs"
+        accelerator, parameters = make_accelerator(loaded, config, logs), adapter.parameters
+        optimizer = make_optimizer(adapter, config, loaded.device, log)
         best = {name: value.detach().clone() for name, value in parameters.items()}
         with _prepared(accelerator, loaded.denoiser, optimizer) as (denoiser, stepper):
-            checkpoints = Checkpoints(work_dir, key, parameters, optimizer, best, log)
+            checkpoints = Checkpoints(
+                work_dir, key, parameters, optimizer, best, log, accelerator.scaler
+            )
             with accelerator.main_process_first():
                 state = checkpoints.load()
             first_step, started = state.step, time.monotonic()
@@ -195,20 +203,20 @@ def _train(
                 pairs = {"train": train, "class": class_images, "validation": validation}
                 with accelerator.main_process_first():
                     encoded = [
-                        encode(loaded, some, work_dir / ENCODED / name, key)
+                        _encode(loaded, some, name, config, work_dir, key)
                         for name, some in pairs.items()
                     ]
                 loss = DenoisingLoss(loaded, denoiser, config, *encoded)
-                run_training(
-                    Training(accelerator, denoiser, loss, config, stepper, parameters, best, state),
-                    checkpoints,
-                    log,
+                training = Training(
+                    accelerator, denoiser, loss, config, stepper, adapter, best, state
                 )
+                with tracked(accelerator, config, logs):
+                    run_training(training, checkpoints, log)
             seconds = time.monotonic() - started
         if validation:
             copy_into(parameters, best)
         if accelerator.is_main_process:
-            _save(loaded, folder)
+            save_adapter(adapter, folder)
         accelerator.wait_for_everyone()
     columns = FINETUNING_COLUMNS if isinstance(config, FineTuning) else DREAMBOOTH_COLUMNS
     return LoraResult(
@@ -235,62 +243,35 @@ def _prepared(accelerator: Any, denoiser: Any, optimizer: Any) -> Iterator[tuple
             vars(denoiser).pop(name, None)
 
 
-@contextmanager
-def _adapter(loaded: LoadedSDXL, config: LoraTraining) -> Iterator[dict[str, Any]]:
-    """A new LoRA on the shared UNet, removed afterwards; yields its parameters by name."""
-    import torch
-    from diffusers.training_utils import cast_training_params
-    from peft import LoraConfig
-
-    unet = loaded.pipe.unet
-    loaded.unload_adapters()
-    on_gpu = loaded.device.startswith("cuda")
-    with torch.random.fork_rng(devices=[torch.device(loaded.device)] if on_gpu else []):
-        torch.manual_seed(seed_of(config.seed, "initial weights"))
-        unet.add_adapter(
-            LoraConfig(
-                r=config.rank,
-                lora_alpha=config.lora_alpha,
-                init_lora_weights="gaussian",
-                target_modules=TARGET_MODULES,
-            ),
-            adapter_name=ADAPTER,
+def _check_precision(loaded: LoadedSDXL, config: LoraTraining) -> None:
+    if config.mixed_precision == "fp16" and not loaded.device.startswith("cuda"):
+        raise HoiError(
+            f"mixed_precision fp16 needs a GPU, and the device is {loaded.device}",
+            "set mixed_precision to no, or to bf16 on a CPU with AMX",
         )
-    try:
-        cast_training_params(unet, dtype=torch.float32)
-        unet.train()
-        if config.gradient_checkpointing:
-            unet.enable_gradient_checkpointing()
-        yield {name: p for name, p in unet.named_parameters() if p.requires_grad}
-    finally:
-        if config.gradient_checkpointing:
-            unet.disable_gradient_checkpointing()
-        loaded.unload_adapters()
-        unet.requires_grad_(False).eval()
-
-
-def _save(loaded: LoadedSDXL, folder: Path) -> None:
-    """Write the adapter in diffusers' layout; equal weights give equal bytes."""
-    from diffusers import StableDiffusionXLPipeline
-    from diffusers.utils import convert_state_dict_to_diffusers
-    from peft.utils import get_peft_model_state_dict
-
-    unet = loaded.pipe.unet
-    metadata = {
-        name: sorted(value) if isinstance(value, set) else value
-        for name, value in unet.peft_config[ADAPTER].to_dict().items()
-    }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        StableDiffusionXLPipeline.save_lora_weights(
-            temporary,
-            unet_lora_layers=convert_state_dict_to_diffusers(
-                get_peft_model_state_dict(unet, adapter_name=ADAPTER)
-            ),
-            unet_lora_adapter_metadata=metadata,
+    if loaded.ref.dtype == "float16" and config.mixed_precision != "fp16":
+        raise HoiError(
+            f"model {loaded.ref.source!r} is loaded as float16, in which training overflows",
+            "set mixed_precision to fp16 (on a GPU), or the model's dtype to float32 or bfloat16",
         )
-        written = Path(temporary) / LORA_FILE
-        settle_header(written)
-        written.chmod(0o644)
-        folder.mkdir(exist_ok=True)
-        written.replace(folder / LORA_FILE)
+
+
+def _encode(
+    loaded: LoadedSDXL,
+    pairs: Sequence[Pair],
+    name: str,
+    config: LoraTraining,
+    work_dir: Path,
+    key: str,
+) -> Examples:
+    """Pictures and captions as the options want them; those of the validation are neither mirrored
+    nor cut at random."""
+    measured = name == "validation"
+    framing = Framing(
+        sizes=config.buckets or ((loaded.resolution, loaded.resolution),),
+        crop_seed=None if config.center_crop or measured else seed_of(config.seed, name),
+        mirrored=config.random_flip and not measured,
+    )
+    # Trained text encoders give other embeddings at every step.
+    embed = loaded.encode_anew if config.train_text_encoder else None
+    return encode(loaded, pairs, work_dir / ENCODED / name, key, framing, embed)

@@ -16,13 +16,14 @@ from hoi_assets.engines.diffusion_pipeline import (
 from hoi_assets.engines.image_spec import GeneratedImage, ImageSpec, Lora, batches_by_slot
 from hoi_assets.engines.long_prompts import grouped
 from hoi_assets.engines.out_of_memory import in_fitting_parts
-from hoi_assets.engines.sdxl.loading import LoadedSDXL
+from hoi_assets.engines.sdxl.loading import TEXT_ENCODERS, LoadedSDXL
 from hoi_assets.engines.seeds import generator
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_file
 from hoi_assets.settings import Sampling
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+LORA_PARTS = tuple(f"{part}." for part in ("unet", *TEXT_ENCODERS))
 MAX_ADAPTERS = 16
 NOT_FINITE = "not_finite: the model gave NaN or infinity"
 
@@ -112,6 +113,7 @@ def activate_lora(loaded: LoadedSDXL, lora: Lora | None) -> None:
     """
     pipe = loaded.pipe
     if lora is None:
+        loaded.text_adapter = ""
         if loaded.adapters:
             pipe.disable_lora()
         return
@@ -120,6 +122,20 @@ def activate_lora(loaded: LoadedSDXL, lora: Lora | None) -> None:
     loaded.adapters.move_to_end(lora.digest)
     pipe.enable_lora()
     pipe.set_adapters(loaded.adapters[lora.digest])
+    _switch_text_encoders(loaded, loaded.adapters[lora.digest])
+
+
+def _switch_text_encoders(loaded: LoadedSDXL, name: str) -> None:
+    """Turn other LoRAs off on text encoders that this one leaves alone."""
+    from diffusers.loaders.lora_base import disable_lora_for_text_encoder
+
+    loaded.text_adapter = ""
+    for part in TEXT_ENCODERS:
+        encoder = getattr(loaded.pipe, part)
+        if name in (getattr(encoder, "peft_config", None) or {}):
+            loaded.text_adapter = name
+        else:
+            disable_lora_for_text_encoder(encoder)
 
 
 def _load_adapter(loaded: LoadedSDXL, lora: Lora) -> None:
@@ -133,8 +149,11 @@ def _load_adapter(loaded: LoadedSDXL, lora: Lora) -> None:
         )
     path = Path(lora.folder) / LORA_FILE
     with safe_open(path, framework="pt") as file:
-        if any(not key.startswith("unet.") for key in file.keys()):  # noqa: SIM118
-            raise HoiError(f"{path} changes more than the UNet", "use a LoRA of the UNet alone")
+        if any(not key.startswith(LORA_PARTS) for key in file.keys()):  # noqa: SIM118
+            raise HoiError(
+                f"{path} changes more than the UNet and the text encoders",
+                "use a LoRA in diffusers' layout of these alone",
+            )
     while len(loaded.adapters) >= MAX_ADAPTERS:
         _, oldest = loaded.adapters.popitem(last=False)
         loaded.pipe.delete_adapters(oldest)

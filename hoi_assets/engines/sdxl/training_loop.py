@@ -7,29 +7,38 @@ effective batch, and with it the result up to rounding, does not depend on their
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hoi_assets.engines.out_of_memory import naming_out_of_memory
+from hoi_assets.engines.sdxl.adapters import Adapter
 from hoi_assets.engines.sdxl.checkpoints import Checkpoints, TrainingState, copy_into
 from hoi_assets.engines.sdxl.denoising import DenoisingLoss
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
+from hoi_assets.engines.sdxl.optimizers import learning_rates
+from hoi_assets.engines.sdxl.tracking import track_step, tracker_options
 from hoi_assets.errors import HoiError
 from hoi_assets.progress import Log
 from hoi_assets.settings import FineTuning, LoraTraining
 
 LOG_EVERY_S = 10.0
+LOWEST_SCALE = 1.0  # of fp16's gradient scaler; gradients that overflow below it are at fault
 DREAMBOOTH_COLUMNS = ("step", "loss", "instance_loss", "prior_loss", "learning_rate")
 FINETUNING_COLUMNS = ("step", "loss", "validation_loss", "learning_rate")
 
 
-def make_accelerator(loaded: LoadedSDXL, config: LoraTraining) -> Any:
+def make_accelerator(loaded: LoadedSDXL, config: LoraTraining, logs: Path) -> Any:
     """An `accelerate.Accelerator` on the pipeline's device.
 
+    Args:
+        logs: folder of this training's logs, where there is a tracker.
+
     Raises:
-        HoiError: the processes cannot share the micro-batches evenly, or the device cannot compute
-            in the mixed precision.
+        HoiError: the processes cannot share the micro-batches evenly, the device cannot compute in
+            the mixed precision, or the tracker is not installed.
     """
     import torch
     from accelerate import Accelerator, PartialState
@@ -46,33 +55,36 @@ def make_accelerator(loaded: LoadedSDXL, config: LoraTraining) -> Any:
             f"gradient_accumulation_steps {steps} cannot be shared by {processes} processes",
             "set it to a multiple of the number of processes",
         )
-    # A LoRA has float32 weights, so a base of half precision needs autocast too.
-    mixed = config.mixed_precision == "bf16" or loaded.denoiser.dtype != torch.float32
+    precision: str = config.mixed_precision
+    if precision == "no" and loaded.denoiser.dtype != torch.float32:
+        precision = "bf16"  # a LoRA has float32 weights
+    tracking = tracker_options(config, logs)
     try:
         return Accelerator(
+            **tracking,
             cpu=cpu,
-            mixed_precision="bf16" if mixed else "no",
+            mixed_precision=precision,
             # The plain argument could be overridden by an environment variable.
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=steps // processes),
         )
     except ValueError as error:
         raise HoiError(
-            f"mixed_precision bf16 cannot be used on {loaded.device}: {error}",
+            f"mixed_precision {precision} cannot be used on {loaded.device}: {error}",
             "set mixed_precision to no, and the base model's dtype to float32",
         ) from error
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a step works on; `parameters`, `best` and `state` change as it goes.
+    """What a step works on; `adapter`, `best` and `state` change as it goes.
 
     Attributes:
         accelerator: `accelerate.Accelerator`.
         denoiser: the UNet as the accelerator prepared it.
         loss: computes the loss with `denoiser`.
         optimizer: as the accelerator prepared it.
-        parameters: trained tensors by name.
-        best: their values at the lowest validation loss.
+        adapter: what is trained.
+        best: values of its tensors at the lowest validation loss.
     """
 
     accelerator: Any
@@ -80,7 +92,7 @@ class Training:
     loss: DenoisingLoss
     config: LoraTraining
     optimizer: Any
-    parameters: dict[str, Any]
+    adapter: Adapter
     best: dict[str, Any]
     state: TrainingState
 
@@ -109,13 +121,14 @@ def run_training(training: Training, checkpoints: Checkpoints, log: Log) -> None
     )
     while not done:
         with naming_out_of_memory(f"step {state.step + 1} of the LoRA's training", remedy):
-            _step(training, config.learning_rate * multiplier(state.step))
+            _step(training, multiplier(state.step))
         done = state.step >= config.max_train_steps
         if not validated:
             state.best_step = state.step
         elif done or state.step % config.validation_steps == 0:  # type: ignore[attr-defined]
             _validate(training)
             done = done or state.stopped
+        track_step(training.accelerator, state.log[-1])
         if training.accelerator.is_main_process:
             if done or state.step % config.checkpointing_steps == 0:
                 checkpoints.save(state)
@@ -125,17 +138,23 @@ def run_training(training: Training, checkpoints: Checkpoints, log: Log) -> None
     training.accelerator.wait_for_everyone()
 
 
-def _step(training: Training, learning_rate: float) -> None:
-    """One step of the optimiser over all its micro-batches; adds a row to the log."""
+def _step(training: Training, multiplier: float) -> None:
+    """One step of the optimiser over all its micro-batches; adds a row to the log.
+
+    Args:
+        multiplier: share of the learning rates.
+    """
     state, config, accelerator = training.state, training.config, training.accelerator
-    for group in training.optimizer.param_groups:
-        group["lr"] = learning_rate
+    rates = [rate * multiplier for rate in learning_rates(config)]
+    for group, rate in zip(training.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
     own_parts = accelerator.gradient_accumulation_steps
     losses = [0.0, 0.0, 0.0]
     for part in range(own_parts):
         number = part * accelerator.num_processes + accelerator.process_index
         with accelerator.accumulate(training.denoiser):
-            values = training.loss(state.step * config.gradient_accumulation_steps + number)
+            with _autocast_of_text(training):
+                values = training.loss(state.step * config.gradient_accumulation_steps + number)
             accelerator.backward(values[0])  # divided by the number of parts
             losses = [
                 total + value.item() / own_parts
@@ -143,24 +162,44 @@ def _step(training: Training, learning_rate: float) -> None:
             ]
             if accelerator.sync_gradients:
                 losses = _mean_over_processes(accelerator, losses)
+                _share_text_gradients(training)
                 norm = accelerator.clip_grad_norm_(
-                    training.parameters.values(), config.max_grad_norm
+                    training.adapter.parameters.values(), config.max_grad_norm
                 )
-                _require_finite(losses[0], norm.item(), state.step + 1, config)
+                _require_finite(losses[0], norm.item(), training)
             training.optimizer.step()  # does nothing before the last part
             training.optimizer.zero_grad(set_to_none=True)
     state.step += 1
-    row = dict(zip(DREAMBOOTH_COLUMNS, (state.step, *losses, learning_rate), strict=True))
+    row = dict(zip(DREAMBOOTH_COLUMNS, (state.step, *losses, rates[0]), strict=True))
     state.log.append(row | {"validation_loss": None})
 
 
-def _require_finite(loss: float, norm: float, step: int, config: LoraTraining) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise HoiError(
-            f"training diverged at step {step}: loss {loss}, gradient norm {norm}",
-            f"lower learning_rate (now {config.learning_rate:g}); "
-            "with mixed_precision bf16, try no",
-        )
+@contextmanager
+def _autocast_of_text(training: Training) -> Iterator[None]:
+    """Autocast of the text encoders where they are trained; the UNet has its own."""
+    with training.accelerator.autocast() if training.adapter.text else nullcontext():
+        yield
+
+
+def _share_text_gradients(training: Training) -> None:
+    """Mean over the processes; the UNet, which accelerate wraps, does this itself."""
+    if training.accelerator.num_processes > 1:
+        for value in training.adapter.text.values():
+            if value.grad is not None:  # SDXL does not read the first encoder's last layer
+                value.grad = training.accelerator.reduce(value.grad, "mean")
+
+
+def _require_finite(loss: float, norm: float, training: Training) -> None:
+    config, scaler = training.config, training.accelerator.scaler
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    # The gradient scaler leaves such a step out and lowers its scale, as long as that can help.
+    if scaler is not None and math.isfinite(loss) and scaler.get_scale() > LOWEST_SCALE:
+        return
+    raise HoiError(
+        f"training diverged at step {training.state.step + 1}: loss {loss}, gradient norm {norm}",
+        f"lower learning_rate (now {config.learning_rate:g}); with mixed precision, try no",
+    )
 
 
 def _validate(training: Training) -> None:
@@ -176,7 +215,7 @@ def _validate(training: Training) -> None:
     state.log[-1]["validation_loss"] = loss
     if state.best_loss is None or loss < state.best_loss:
         state.best_loss, state.best_step, state.misses = loss, state.step, 0
-        copy_into(training.best, training.parameters)
+        copy_into(training.best, training.adapter.parameters)
     else:
         state.misses += 1
         state.stopped = state.misses >= config.early_stopping_patience
@@ -184,7 +223,11 @@ def _validate(training: Training) -> None:
 
 def _validation_loss(training: Training) -> float:
     """The same number in every process, so that all stop at the same step."""
-    (loss,) = _mean_over_processes(training.accelerator, [training.loss.validation()])
+    # Only with dropout: in the other mode the last bits of peft differ.
+    mode = training.adapter.evaluating() if training.config.lora_dropout else nullcontext()
+    with mode, _autocast_of_text(training):
+        measured = training.loss.validation()
+    (loss,) = _mean_over_processes(training.accelerator, [measured])
     return loss
 
 

@@ -10,11 +10,12 @@ from PIL import Image
 
 from hoi_assets.engines.sdxl import examples
 from hoi_assets.engines.sdxl.examples import StoredPairs, encode, pair_digests
-from hoi_assets.engines.sdxl.loading import LoadedSDXL
+from hoi_assets.engines.sdxl.framing import Framing
+from hoi_assets.engines.sdxl.loading import LoadedSDXL, load_sdxl
 from hoi_assets.engines.sdxl.lora import finetune_lora
 from hoi_assets.engines.sdxl.sampling import LORA_FILE
 from hoi_assets.hashing import digest_pixels
-from hoi_assets.settings import FineTuning
+from hoi_assets.settings import FineTuning, ModelRef
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.damage import damage
 from hoi_assets_tests.engines.small_sdxl import picture
@@ -121,7 +122,7 @@ def test_what_is_encoded_is_read_again_and_made_anew_where_it_is_damaged(
         return all(torch.equal(a, b) for a, b in zip(first, found, strict=True))
 
     assert again("key") and not made
-    for name in (examples.LATENTS, "texts-00000000.safetensors", examples.MANIFEST):
+    for name in ("latents-0.float32", "texts-00000000.safetensors", examples.MANIFEST):
         damage(folder / name)
         assert again("key") and made.pop()
     assert again("another key") and made.pop()
@@ -136,3 +137,70 @@ def test_many_captions_are_read_from_several_files(
     _, _, embeds, _ = found.take(range(8))
     for number in range(8):
         assert torch.equal(embeds[number], loaded.encode(stored[number][1])[0][0])
+
+
+WIDE, TALL = (96, 64), (64, 100)  # width, height
+FRAMED = [
+    (picture("red"), "square"),
+    (picture("blue").resize(WIDE), "wide"),
+    (picture("green").resize(TALL), "tall"),
+]
+SIZES = ((64, 64), (64, 96), (96, 64))  # height, width
+
+
+def test_pictures_are_encoded_in_the_bucket_nearest_in_aspect_ratio(
+    loaded: LoadedSDXL, tmp_path: Path
+) -> None:
+    found = encode(loaded, FRAMED, tmp_path, "key", Framing(SIZES))
+    assert found.buckets == [[0], [1], [2]]
+    ids = [[64, 64, 0, 0, 64, 64], [64, 96, 0, 0, 64, 96], [100, 64, 2, 0, 96, 64]]
+    for number, size in enumerate(SIZES):
+        latents, time_ids, *_ = found.take([number, number])
+        assert latents.shape[2:] == (size[0] // 8, size[1] // 8)
+        assert time_ids.tolist() == [ids[number]] * 2
+
+
+def test_mirrored_pictures_lie_beside_the_others(loaded: LoadedSDXL, tmp_path: Path) -> None:
+    image = Image.linear_gradient("L").rotate(90).resize((72, 64)).convert("RGB")
+    found = encode(loaded, [(image, "a")], tmp_path, "key", Framing(((64, 64),), mirrored=True))
+    latents, time_ids, *_ = found.take([0, 0], mirrored=[False, True])
+    assert time_ids.tolist() == [[64, 72, 0, 4, 64, 64]] * 2
+    square = image.crop((4, 0, 68, 64))
+    for row, one in zip(
+        latents, (square, square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)), strict=True
+    ):
+        pixels = loaded.pipe.image_processor.preprocess(one)
+        own = loaded.pipe.vae.encode(pixels).latent_dist.mode().detach()
+        assert torch.equal(row, own[0] * loaded.pipe.vae.config.scaling_factor)
+    assert not torch.equal(latents[0], latents[1])
+
+
+def test_random_crops_follow_from_the_seed_and_enter_the_time_ids() -> None:
+    image = picture("red", 128).resize((64, 128))
+
+    def corners(seed: int) -> list[tuple[int, int]]:
+        found = []
+        for number in range(12):
+            cut, (high, wide, top, left, *target) = Framing(((64, 64),), seed).cut(image, number)
+            assert (high, wide, *target) == (128, 64, 64, 64)
+            assert cut.tobytes() == image.crop((left, top, left + 64, top + 64)).tobytes()
+            found.append((top, left))
+        return found
+
+    assert corners(1) == corners(1) != corners(2)
+    assert all(0 <= top <= 64 and left == 0 for top, left in corners(1))
+    assert len(set(corners(1))) > 6
+
+
+def test_a_half_precision_base_encodes_pictures_in_float32(
+    loaded: LoadedSDXL, sdxl_folder: Path, tmp_path: Path
+) -> None:
+    ref = ModelRef(source=str(sdxl_folder), dtype="bfloat16")
+    half = load_sdxl(ref)
+    found = encode(half, FRAMED, tmp_path / "half", "key")
+    assert half.pipe.vae.dtype == torch.bfloat16
+    half.pipe.vae.to(torch.float32)
+    pixels = half.pipe.image_processor.preprocess(FRAMED[0][0])
+    wanted = half.pipe.vae.encode(pixels).latent_dist.mode().detach()
+    half.pipe.vae.to(torch.bfloat16)
+    assert torch.equal(found.take([0])[0], wanted * half.pipe.vae.config.scaling_factor)

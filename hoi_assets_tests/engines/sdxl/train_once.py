@@ -17,6 +17,8 @@ ACCUMULATING = LoraTraining(
     train_batch_size=1,
     gradient_accumulation_steps=4,
     learning_rate=1e-2,
+    train_text_encoder=True,
+    lora_dropout=0.1,
 )
 CONFIG = LoraTraining(
     rank=2,
