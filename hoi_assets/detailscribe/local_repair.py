@@ -205,10 +205,10 @@ def _generate(
         for one in inpaint_images(loaded, missing, batch_size, store.images.open):
             yield NewImage(
                 inpaint_key(one.spec, base),
-                one.spec.row.slot,
+                one.spec.row.slot % one.batch_size,
                 one.image,
                 one.reason,
-                environment,
+                environment | {"batch_size": one.batch_size},
                 one.seconds,
             )
 

@@ -110,7 +110,7 @@ def denoise(
         [slot if slot in rows else None for slot in range(batch_size)],
         run,
         loaded.batch_limits,
-        (call.width, call.height),
+        ("draw", call.width, call.height),
         f"image of {call.width}x{call.height} px",
     )
     images: dict[int, Image.Image | None] = {}

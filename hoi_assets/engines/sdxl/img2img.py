@@ -128,7 +128,7 @@ def _in_batch(
         [*batch, *[None] * (sampling.batch_size - len(batch))],
         run,
         loaded.batch_limits,
-        (sampling.width, sampling.height),
+        ("image to image", sampling.width, sampling.height),
         f"image of {sampling.width}x{sampling.height} px",
     )
     pictures = [picture for _, part in parts for picture in part][: len(batch)]

@@ -190,7 +190,7 @@ def _generate_batch(
             [batch.get(slot) for slot in range(batch_size)],
             lambda places: tensor_to_images(_denoise(loaded, call, places)),
             loaded.batch_limits,
-            (call.width, call.height),
+            ("draw", call.width, call.height),
             f"image of {call.width}x{call.height} px",
         )
     for start, images in parts:
