@@ -9,12 +9,13 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 from PIL import Image
 
+from hoi_assets.engines.batch_sizes import TRIED_STEPS
 from hoi_assets.engines.diffusion_pipeline import (
     PromptedPipeline,
     keeping_vae_dtype,
@@ -34,6 +35,7 @@ from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.settings import ModelRef
 
+INPAINT = "inpaint"  # kind of work, for `settle_batch_size`
 NOT_FINITE = "not_finite: the model gave NaN or infinity"
 SDXL_PIPELINE = "StableDiffusionXLPipeline"
 INPAINTING_VERSION = "1"  # part of every key: raise it when the pixels change
@@ -141,6 +143,15 @@ def inpaint_images(
             yield from _inpaint_batch(loaded, chosen, batch_size, open_image)
 
 
+def try_repair_batch(
+    loaded: PromptedPipeline, spec: InpaintSpec, size: int, open_image: OpenImage
+) -> None:
+    """Draw a full batch of repairs like `spec`, to see whether it fits (`settle_batch_size`)."""
+    row = replace(spec.row, steps=min(spec.row.steps, TRIED_STEPS))
+    specs = [replace(spec, row=replace(row, slot=slot), steps=1) for slot in range(size)]
+    deque(inpaint_images(loaded, specs, size, open_image), maxlen=0)
+
+
 def _check(spec: InpaintSpec, batch_size: int) -> None:
     if not 0 <= spec.row.slot < batch_size:
         raise HoiError(
@@ -169,7 +180,7 @@ def _inpaint_batch(
             [batch.get(slot) for slot in range(batch_size)],
             lambda places: _draw(loaded, pipe, places, open_image),
             loaded.batch_limits,
-            ("inpaint", width, height),
+            (INPAINT, width, height),
             f"repaired image of {width}x{height} px",
         )
     seconds = (time.perf_counter() - begin) / len(batch)

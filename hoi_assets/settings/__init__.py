@@ -5,7 +5,9 @@ modules below group the sections by who reads them. `docs/configuration.md` list
 """
 
 from hoi_assets.settings.base import (
+    AUTO,
     REPLY_OPTIONS,
+    BatchSize,
     Endpoint,
     ModelRef,
     Models,
@@ -52,7 +54,9 @@ from hoi_assets.settings.profile import FORMER_NAMES, Settings, load_settings
 from hoi_assets.settings.schedules import Schedules
 
 __all__ = [
+    "AUTO",
     "Anatomy",
+    "BatchSize",
     "Candidates",
     "Critic",
     "Dataset",

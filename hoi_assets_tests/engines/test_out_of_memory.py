@@ -93,8 +93,8 @@ def test_a_picture_of_a_halved_batch_is_drawn_again_from_its_row(
 def test_views_of_the_generator_are_halved_too(fresh: LoadedSDXL, sampling: Sampling) -> None:
     images = [picture(colour) for colour in ("red", "blue", "green")]
     for view in (
-        lambda: list(renoise(fresh, images, PROMPTS, (1, 2, 3), 0.7, sampling)),
-        lambda: list(round_trip(fresh, images, sampling)),
+        lambda: list(renoise(fresh, images, PROMPTS, (1, 2, 3), 0.7, sampling, BATCH)),
+        lambda: list(round_trip(fresh, images, sampling, BATCH)),
     ):
         whole = view()
         with room_for(fresh.pipe.vae.encoder, 2, guided=False):
