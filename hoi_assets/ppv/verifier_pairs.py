@@ -6,10 +6,11 @@ Rendered twins of the pool carry their labels; people's come from a folder (`man
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from hoi_assets.engines.batch_sizes import settle_batch_size
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file
@@ -20,6 +21,9 @@ from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 from hoi_assets.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 POOL_SPLITS = {"judge_train": "train", "judge_val": "validation", "judge_test": "test"}
 GENERATOR_VIEWS = ("vae", "renoised")
@@ -222,7 +226,7 @@ def _replace_pixels(store: Store, settings: Settings, rows: list[dict[str, Any]]
             if key not in known or known[key] in lost
         }
         if missing:
-            shown = _views(store, settings, view, list(missing.values()))
+            shown = _views(store, settings, view, list(missing.values()), log)
             for key, pixels in zip(
                 missing, track(shown, f"{view} views", len(missing), log), strict=True
             ):
@@ -232,24 +236,37 @@ def _replace_pixels(store: Store, settings: Settings, rows: list[dict[str, Any]]
 
 
 def _views(
-    store: Store, settings: Settings, view: str, rows: list[dict[str, Any]]
+    store: Store, settings: Settings, view: str, rows: list[dict[str, Any]], log: Log
 ) -> Iterator[str]:
     from hoi_assets.engines.device import configure_torch
-    from hoi_assets.engines.sdxl.img2img import renoise, round_trip
+    from hoi_assets.engines.sdxl.img2img import IMAGE_TO_IMAGE, renoise, round_trip
     from hoi_assets.engines.sdxl.loading import load_sdxl
 
+    sampling = settings.sampling
     loaded = load_sdxl(settings.models.base, configure_torch(settings))
     images = [store.images.open(row["pixels"]) for row in rows]
-    if view == "vae":
-        shown = round_trip(loaded, images, settings.sampling)
-    else:
-        shown = renoise(
+
+    def shown(chosen: range, size: int) -> Iterator["Image.Image"]:
+        own, own_rows = [images[n] for n in chosen], [rows[n] for n in chosen]
+        if view == "vae":
+            return round_trip(loaded, own, sampling, size)
+        return renoise(
             loaded,
-            images,
-            [row["prompt"] for row in rows],
-            [seed_of("renoise", row["scene_id"]) for row in rows],
+            own,
+            [row["prompt"] for row in own_rows],
+            [seed_of("renoise", row["scene_id"]) for row in own_rows],
             settings.verifier.renoise_strength,
-            settings.sampling,
+            sampling,
+            size,
         )
-    for picture in shown:
+
+    size = settle_batch_size(
+        loaded,
+        store.home,
+        sampling.batch_size,
+        (IMAGE_TO_IMAGE, sampling.width, sampling.height),
+        lambda count: list(shown(range(min(count, len(images))), count)),
+        log,
+    )
+    for picture in shown(range(len(images)), size):
         yield store.images.put(picture)

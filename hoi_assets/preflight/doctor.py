@@ -21,7 +21,7 @@ from hoi_assets.taxonomy import Taxonomy, load_taxonomy
 from hoi_assets.text import shown_bytes
 
 # What only one of the pipelines needs.
-OF_CATEGORIES = frozenset({"base", "verifier", "examiner", "prompter"})
+OF_CATEGORIES = frozenset({"base", "verifier", "examiner", "prompter", "anatomy"})
 OF_SCENARIOS = frozenset(
     {
         *("benchmark", "critic", "component_examiner", "blip_vqa"),
