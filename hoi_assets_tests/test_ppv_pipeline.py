@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 import yaml
 
+from hoi_assets.defs.project import load_project
 from hoi_assets.settings import ROOT
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.llm.chat_server import Answer, Server
@@ -27,6 +29,7 @@ from hoi_assets_tests.pipeline_fixture import (
     settings_of,
     write_profile,
 )
+from proofs.running import execute
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -259,7 +262,9 @@ def test_goal_is_drawn_for_within_its_budget_and_the_shortfall_is_told(
 def test_lost_image_is_drawn_again_from_its_row(copied: Made) -> None:
     row = copied.store.require("candidate_images", CATEGORIES[0]).table("rows").row(0, named=True)
     copied.store.images.path(row["pixels"]).unlink()
-    hoi(copied.home, copied.profile, "run", CATEGORIES[0], "--force")
+    project = load_project(str(copied.profile), copied.home)
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert execute(project, instance, "candidate_images", CATEGORIES[0], force=True).success
     assert copied.store.images.open(row["pixels"]).size == (row["width"], row["height"])
 
 
