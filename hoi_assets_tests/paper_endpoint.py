@@ -53,6 +53,8 @@ def _reply(fields: frozenset[str], request: Request) -> dict[str, Any]:
     if fields == {"prompt"}:
         seen = "closer" if shown(request) else "in daylight"
         return {"prompt": f"{_prompt(request).rstrip('.')}, {seen}"}
+    if fields == {"answer"}:  # `hoi doctor` shows a red picture
+        return {"answer": "red"}
     if fields == {"rating", "shows"}:
         return {"rating": 2 + chance % 3, "shows": chance % 2 == 0}
     suggested = json.loads(said(request).splitlines()[-1])

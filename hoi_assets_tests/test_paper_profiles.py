@@ -83,12 +83,19 @@ def server() -> Iterator[Server]:
 
 
 def small_profile(
-    name: str, folder: Path, models: dict[str, str], server: Server, **own: Any
+    name: str,
+    folder: Path,
+    models: dict[str, str],
+    server: Server,
+    revision: str | None = None,
+    **own: Any,
 ) -> Path:
     """The shipped profile with small models, few of everything, and its endpoints on loopback."""
     profile = yaml.safe_load((PROFILES / f"{name}.yaml").read_text(encoding="utf-8"))
     for entry, ref in profile["models"].items():
-        ref |= {"source": models[entry], "revision": None, "dtype": "float32"}
+        source = models[entry]
+        pinned = None if Path(source).is_absolute() else revision
+        ref |= {"source": source, "revision": pinned, "dtype": "float32"}
         ref.pop("quantization", None)  # needs a GPU
     for section in profile.values():
         if isinstance(section, dict) and section.get("endpoint"):
