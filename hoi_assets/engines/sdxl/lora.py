@@ -9,6 +9,7 @@ checkpoint therefore holds weights, optimiser and step only (and the gradient sc
 resumed run ends bit-identical to an uninterrupted one (same machine, same number of threads).
 """
 
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,8 @@ from hoi_assets.settings import FineTuning, LoraTraining, digested
 TRAINING_VERSION = "1"  # part of every LoRA key: raise it when the weights change
 ENCODED = "encoded"  # folder of a training's encoded images and captions
 # Options that change how training runs, not its result.
-UNHASHED_OPTIONS = {"checkpointing_steps"}
+UNHASHED_OPTIONS = {"checkpointing_steps", "validation_prompt", "num_validation_images"}
+SNAPSHOTS = "snapshots"  # folder of the LoRAs that validation pictures are drawn with
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class LoraResult:
         stopped_early: whether validation loss ended the training before its last step.
         steps_run: steps done by this call; fewer than the log's when resumed.
         seconds: wall time of this call's steps.
+        snapshots: folders of the LoRA after every `validation_steps` steps and the last, by step;
+            with a `validation_prompt` only.
     """
 
     folder: Path
@@ -65,6 +69,7 @@ class LoraResult:
     stopped_early: bool
     steps_run: int
     seconds: float
+    snapshots: dict[int, Path]
 
 
 def lora_key(
@@ -87,6 +92,7 @@ def lora_key(
         {
             "training": TRAINING_VERSION,
             **vae,
+            **({"snapshots": True} if config.validation_prompt else {}),
             "base": base_digest,
             "kind": type(config).__name__,
             "options": {
@@ -199,6 +205,9 @@ def _train(
             with accelerator.main_process_first():
                 state = checkpoints.load()
             first_step, started = state.step, time.monotonic()
+            snapshots = work_dir / SNAPSHOTS
+            if accelerator.is_main_process and state.step == 0:
+                shutil.rmtree(snapshots, ignore_errors=True)  # of other inputs
             if state.step < config.max_train_steps and not state.stopped:
                 pairs = {"train": train, "class": class_images, "validation": validation}
                 with accelerator.main_process_first():
@@ -208,7 +217,7 @@ def _train(
                     ]
                 loss = DenoisingLoss(loaded, denoiser, config, *encoded)
                 training = Training(
-                    accelerator, denoiser, loss, config, stepper, adapter, best, state
+                    accelerator, denoiser, loss, config, stepper, adapter, best, state, snapshots
                 )
                 with tracked(accelerator, config, logs):
                     run_training(training, checkpoints, log)
@@ -226,6 +235,7 @@ def _train(
         stopped_early=state.stopped,
         steps_run=state.step - first_step,
         seconds=seconds,
+        snapshots={int(path.name): path for path in snapshots.glob("*")},
     )
 
 

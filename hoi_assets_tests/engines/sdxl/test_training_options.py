@@ -55,6 +55,8 @@ OPTIONS = [
             "random_flip": True,
             "proportion_empty_prompts": 0.5,
             "aspect_ratio_buckets": BUCKETS,
+            "validation_prompt": "a red ball",
+            "validation_steps": 1,
         },
         id="several",
     ),
@@ -126,6 +128,12 @@ def test_a_training_that_was_killed_resumes_to_the_bits_of_an_unbroken_one(
     assert not (tmp_path / "broken" / "lora").exists()
     torch.manual_seed(7)  # what ran before must not matter
     assert train(loaded, tmp_path / "broken", **changes) == whole
+    drawn_with = [
+        [path.read_bytes() for path in sorted((tmp_path / name).glob("work/snapshots/*/*"))]
+        for name in ("whole", "broken")
+    ]
+    assert drawn_with[0] == drawn_with[1]
+    assert len(drawn_with[0]) == (4 if "validation_prompt" in changes else 0)
     for network, own in zip(networks, before, strict=True):
         after = network.state_dict()
         assert after.keys() == own.keys()
