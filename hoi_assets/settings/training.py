@@ -99,8 +99,8 @@ class LoraTraining(Section):
         0.0,
         ge=0,
         le=1,
-        description="Share of captions replaced by an empty one, so that classifier-free guidance "
-        "keeps its unconditional side; class images keep theirs.",
+        description="Share of captions replaced by an empty one, drawn anew at every step, so that "
+        "classifier-free guidance keeps its unconditional side; class images keep theirs.",
         json_schema_extra=UNLESS_DEFAULT,
     )
     center_crop: bool = Field(

@@ -32,6 +32,7 @@ from hoi_assets.engines.sdxl.training_loop import (
     make_accelerator,
     run_training,
 )
+from hoi_assets.engines.sdxl.training_requirements import check_requirements
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
@@ -188,7 +189,7 @@ def _train(
 ) -> LoraResult:
     if not train:
         raise HoiError("no images to train on", "give at least one image with its caption")
-    _check_precision(loaded, config)
+    check_requirements(config, loaded.ref, loaded.device)
     if config.random_flip:
         log("random_flip: captions are not mirrored with the pictures; a left hand becomes a right")
     other = pair_digests(class_images or validation)
@@ -196,7 +197,7 @@ def _train(
     with new_adapter(loaded, config) as adapter:
         logs = logs or work_dir / "logs"
         accelerator, parameters = make_accelerator(loaded, config, logs), adapter.parameters
-        optimizer = make_optimizer(adapter, config, loaded.device, log)
+        optimizer = make_optimizer(adapter, config, log)
         best = {name: value.detach().clone() for name, value in parameters.items()}
         with _prepared(accelerator, loaded.denoiser, optimizer) as (denoiser, stepper):
             checkpoints = Checkpoints(
@@ -251,19 +252,6 @@ def _prepared(accelerator: Any, denoiser: Any, optimizer: Any) -> Iterator[tuple
         # `unwrap_model` leaves these, and a marked model is not wrapped again.
         for name in ("forward", "_is_accelerate_prepared"):
             vars(denoiser).pop(name, None)
-
-
-def _check_precision(loaded: LoadedSDXL, config: LoraTraining) -> None:
-    if config.mixed_precision == "fp16" and not loaded.device.startswith("cuda"):
-        raise HoiError(
-            f"mixed_precision fp16 needs a GPU, and the device is {loaded.device}",
-            "set mixed_precision to no, or to bf16 on a CPU with AMX",
-        )
-    if loaded.ref.dtype == "float16" and config.mixed_precision != "fp16":
-        raise HoiError(
-            f"model {loaded.ref.source!r} is loaded as float16, in which training overflows",
-            "set mixed_precision to fp16 (on a GPU), or the model's dtype to float32 or bfloat16",
-        )
 
 
 def _encode(

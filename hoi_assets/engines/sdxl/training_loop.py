@@ -37,8 +37,8 @@ def make_accelerator(loaded: LoadedSDXL, config: LoraTraining, logs: Path) -> An
         logs: folder of this training's logs, where there is a tracker.
 
     Raises:
-        HoiError: the processes cannot share the micro-batches evenly, the device cannot compute in
-            the mixed precision, or the tracker is not installed.
+        HoiError: the processes cannot share the micro-batches evenly, or the device cannot compute
+            in the mixed precision.
     """
     import torch
     from accelerate import Accelerator, PartialState
@@ -58,10 +58,9 @@ def make_accelerator(loaded: LoadedSDXL, config: LoraTraining, logs: Path) -> An
     precision: str = config.mixed_precision
     if precision == "no" and loaded.denoiser.dtype != torch.float32:
         precision = "bf16"  # a LoRA has float32 weights
-    tracking = tracker_options(config, logs)
     try:
         return Accelerator(
-            **tracking,
+            **tracker_options(config, logs),
             cpu=cpu,
             mixed_precision=precision,
             # The plain argument could be overridden by an environment variable.

@@ -12,12 +12,10 @@ import yaml
 from safetensors.torch import load_file
 
 from hoi_assets.engines.image_spec import Lora
-from hoi_assets.engines.sdxl.adapters import new_adapter
 from hoi_assets.engines.sdxl.checkpoints import Checkpoints, TrainingState
 from hoi_assets.engines.sdxl.denoising import bucket_indices
 from hoi_assets.engines.sdxl.loading import LoadedSDXL, load_sdxl
 from hoi_assets.engines.sdxl.lora import finetune_lora, train_dreambooth_lora
-from hoi_assets.engines.sdxl.optimizers import make_optimizer
 from hoi_assets.engines.sdxl.sampling import (
     LORA_FILE,
     generate_images,
@@ -25,7 +23,7 @@ from hoi_assets.engines.sdxl.sampling import (
     make_image_spec,
     make_scheduler,
 )
-from hoi_assets.engines.sdxl.tracking import tracker_options
+from hoi_assets.engines.sdxl.training_requirements import check_requirements
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import FineTuning, LoraTraining, ModelRef, Sampling, load_settings
 from hoi_assets_tests.engines.small_sdxl import picture, random_lora
@@ -57,6 +55,7 @@ OPTIONS = [
             "aspect_ratio_buckets": BUCKETS,
             "validation_prompt": "a red ball",
             "validation_steps": 1,
+            "mixed_precision": "bf16",
         },
         id="several",
     ),
@@ -242,18 +241,20 @@ def test_a_batch_holds_one_bucket_and_an_epoch_every_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "package"), [("prodigy", "prodigyopt"), ("adamw_8bit", "bitsandbytes")]
+    ("changes", "package"),
+    [
+        ({"optimizer": "prodigy"}, "prodigyopt"),
+        ({"optimizer": "adamw_8bit"}, "bitsandbytes"),
+        ({"report_to": "tensorboard"}, "tensorboard"),
+        ({"report_to": "wandb"}, "wandb"),
+    ],
 )
-def test_a_missing_optimizer_is_named_with_its_pip_line(
-    loaded: LoadedSDXL, monkeypatch: pytest.MonkeyPatch, optimizer: str, package: str
+def test_a_missing_package_is_named_with_its_pip_line(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # Python's own mark of a module that is absent
-    options = config(optimizer=optimizer)
-    with (
-        new_adapter(loaded, options) as adapter,
-        pytest.raises(HoiError, match=f"needs the package {package}") as caught,
-    ):
-        make_optimizer(adapter, options, "cuda", print)
+    with pytest.raises(HoiError, match=f"needs the package {package}") as caught:
+        check_requirements(config(**changes), ModelRef(source="base"), "cuda")
     assert f"pip install '{package}" in caught.value.remedy
 
 
@@ -336,14 +337,3 @@ def test_tensorboard_gets_every_step_and_changes_nothing(
     for name in ("loss", "instance_loss", "prior_loss", "learning_rate"):
         found = [(event.step, event.value) for event in events.Scalars(name)]
         assert found == [(row["step"], pytest.approx(row[name])) for row in done.log]
-
-
-@pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
-def test_a_missing_tracker_is_named_with_its_pip_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker: str
-) -> None:
-    monkeypatch.setattr(sys, "path", [])
-    monkeypatch.delitem(sys.modules, tracker, raising=False)
-    with pytest.raises(HoiError, match=f"report_to {tracker} needs the package {tracker}") as found:
-        tracker_options(config(report_to=tracker), tmp_path)
-    assert f"pip install {tracker}" in found.value.remedy
