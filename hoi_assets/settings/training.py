@@ -152,7 +152,7 @@ class LoraTraining(Section):
         min_length=1,
         description="Prompt that is drawn, from fixed noise, with the base model and with the LoRA "
         "of every `validation_steps` steps, as a sheet in the asset's metadata; of a category, its "
-        "identifier is put first. null: no pictures.",
+        "identifier is put first. The LoRA of each such step is kept. null: no pictures.",
         json_schema_extra=UNLESS_DEFAULT,
     )
     num_validation_images: int = Field(
