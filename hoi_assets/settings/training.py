@@ -48,8 +48,8 @@ class LoraTraining(Section):
     )
     optimizer: Literal["adamw", "adamw_8bit", "prodigy"] = Field(
         "adamw",
-        description="adamw; adamw_8bit (bitsandbytes, needs a GPU), whose moments take a quarter "
-        "of the memory; or prodigy (prodigyopt), which finds its step size itself: set "
+        description="adamw; adamw_8bit (bitsandbytes), whose moments take a quarter of the memory; "
+        "or prodigy (prodigyopt), which finds its step size itself: set "
         "`learning_rate` to 1.",
         json_schema_extra=UNLESS_DEFAULT,
     )

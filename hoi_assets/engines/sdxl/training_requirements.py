@@ -15,11 +15,10 @@ def check_requirements(config: LoraTraining, base: ModelRef, device: str) -> Non
     """Refuse options that cannot work here.
 
     Raises:
-        HoiError: fp16 or the 8-bit optimiser without a GPU, a float16 base model without fp16, or
-            an optimiser or tracker that is not installed.
+        HoiError: fp16 without a GPU, a float16 base model without fp16, or an optimiser or tracker
+            that is not installed.
     """
-    on_gpu = device.startswith("cuda")
-    if config.mixed_precision == "fp16" and not on_gpu:
+    if config.mixed_precision == "fp16" and not device.startswith("cuda"):
         raise HoiError(
             f"mixed_precision fp16 needs a GPU, and the device is {device}",
             "set mixed_precision to no, or to bf16 on a CPU with AMX",
@@ -28,11 +27,6 @@ def check_requirements(config: LoraTraining, base: ModelRef, device: str) -> Non
         raise HoiError(
             f"model {base.source!r} is loaded as float16, in which training overflows",
             "set mixed_precision to fp16 (on a GPU), or the model's dtype to float32 or bfloat16",
-        )
-    if config.optimizer == "adamw_8bit" and not on_gpu:
-        raise HoiError(
-            f"optimizer adamw_8bit needs a GPU, and the device is {device}",
-            "set optimizer to adamw",
         )
     if config.optimizer in OPTIMIZER_PACKAGES:
         package, wanted = OPTIMIZER_PACKAGES[config.optimizer]
