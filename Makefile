@@ -23,8 +23,9 @@ bench: $(VENV)/.test
 prove: $(VENV)/.test
 	$(BIN)/python -m proofs
 
-# Two processes, a file each at a time; torch would otherwise start two threads in both.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# For two cores: three processes, a file each at a time, as one often waits for a browser or a daemon.
+# Torch would otherwise start two threads in each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
 
 test: $(VENV)/.test chromium
 	$(PYTEST)

@@ -17,7 +17,15 @@ from types import FrameType
 
 from hoi_assets.settings import ROOT
 
-NAMES = ("definitions", "examiner", "scenes", "refine", "runs", "orchestration")
+NAMES = (
+    "definitions",
+    "examiner",
+    "scenes",
+    "refine",
+    "image_writing",
+    "runs",
+    "orchestration",
+)
 LIMIT_S = 600.0
 # Of the time left, so that the slow ones leave something to those after them.
 FAIR_SHARES = 2.0

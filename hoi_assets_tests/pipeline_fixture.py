@@ -106,3 +106,22 @@ def hoi(home: Path, profile: Path, *arguments: str, check: bool = True) -> str:
             f"hoi {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}"
         )
     return done.stdout
+
+
+def materialize(home: Path, profile: Path, select: str, partition: str | None = None) -> None:
+    """`dagster asset materialize` of a selection in a process of its own, as `hoi ui` would."""
+    from hoi_assets.defs.resources import prepare_dagster_home
+
+    command = [sys.executable, "-m", "dagster", "asset", "materialize", "--select", select]
+    command += ["-m", "hoi_assets.definitions", *(["--partition", partition] if partition else [])]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(home, profile) | {"DAGSTER_HOME": str(prepare_dagster_home(home))},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=1500,
+    )
+    if done.returncode:
+        raise AssertionError(f"{select} ended with {done.returncode}:\n{done.stdout}")

@@ -9,12 +9,15 @@ import polars as pl
 import pytest
 
 from hoi_assets.cli.image_replay import replay_image
+from hoi_assets.preflight.plan import plan_work
 from hoi_assets.settings import ModelRef
 from hoi_assets.store.weights import model_digest
+from hoi_assets.taxonomy import load_taxonomy
 from hoi_assets_tests.engines.small_auto import make_flux
 from hoi_assets_tests.engines.small_sdxl import make_sdxl
 from hoi_assets_tests.test_detailscribe_pipeline import (
     BUDGET,
+    ROWS,
     SCENARIO,
     Ran,
     made,
@@ -24,6 +27,16 @@ from hoi_assets_tests.test_detailscribe_pipeline import (
 )
 
 __all__ = ["made", "models"]
+
+
+def planned(ran: Ran, model: str) -> tuple[int, int]:
+    """Pictures and evaluations of the last work that the plan gives to a model in refinement."""
+    platform = ran.project.platform
+    work = plan_work(
+        platform.settings, load_taxonomy(platform.settings.taxonomy_folder), (), (SCENARIO,)
+    )
+    own = [one for one in work if (one.asset, one.model) == ("refined_images", model)]
+    return own[-1].pictures, own[-1].evaluations
 
 
 def test_local_repair_draws_the_marked_part_again_at_the_compute_of_the_variants(
@@ -57,6 +70,8 @@ def test_local_repair_draws_the_marked_part_again_at_the_compute_of_the_variants
             assert (new[~inside] == initial[~inside]).all()
             again += int((new[inside] != initial[inside]).any())
     assert again
+    new = repaired.filter(pl.col("candidate") > 0)
+    assert planned(ran, "benchmark") == (new.height, new["denoiser_evaluations"].sum())
     last = repaired.filter(pl.col("candidate") > 0).row(-1, named=True)
     assert replay_image(store, ran.project.platform.settings, last["image_id"]).equal
     # Found in the cache, the rows are the same, and the version too.
@@ -83,6 +98,8 @@ def test_image_editing_model_corrects_by_the_critique_and_can_be_replayed(
     edited = rows.filter((pl.col("method") == "image_edit") & (pl.col("candidate") > 0))
     assert edited.height == 2 * edited["row_id"].n_unique() > 0
     assert set(edited["denoiser_evaluations"]) == {2}  # distilled guidance: one pass a step
+    pictures, most = planned(ran, "editor")
+    assert pictures == 2 * ROWS >= edited.height and most >= edited["denoiser_evaluations"].sum()
     store = ran.project.platform.store
     edits = store.require("refined_images", SCENARIO).table("edits")
     critiques = store.require("image_critiques", SCENARIO).table("findings")

@@ -1,6 +1,7 @@
 """The published protocols run as shipped to their scorecards, on small models and loopback."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ import yaml
 from hoi_assets.defs.project import Project, load_project
 from hoi_assets.detailscribe.benchmark import read_benchmark
 from hoi_assets.evaluation.benchmark_scores import PUBLISHED_RULE
+from hoi_assets.preflight.plan import plan_work
 from hoi_assets.settings import PROFILES
+from hoi_assets.taxonomy import load_taxonomy
 from hoi_assets_tests.engines.small_judges import picture
 from hoi_assets_tests.hub_models import make_hub_models
 from hoi_assets_tests.llm.chat_server import Server
@@ -223,6 +226,32 @@ def test_best_of_four_by_each_metric_is_reported_beside_ours(detailscribe: Ran) 
     compared = detailscribe.table("interacting_scorecards", None, "comparisons")
     beside = compared.filter(method_a="detailscribe_published")["method_b"]
     assert set(beside) == {"plain", "multi_seed_clip", "rewrite", "refine"}
+
+
+def test_plan_counts_what_the_run_drew_and_asked(detailscribe: Ran) -> None:
+    platform = detailscribe.project.platform
+    planned = plan_work(
+        platform.settings, load_taxonomy(platform.settings.taxonomy_folder), (), (SCENARIO,)
+    )
+    assets = ("initial_images", "refined_images", "baseline_images")
+    drawn: set[str] = set()
+    for asset in assets:
+        new = set(detailscribe.table(asset, SCENARIO)["image_id"]) - drawn
+        drawn |= new
+        own = [one for one in planned if one.asset == asset]
+        assert sum(one.pictures for one in own) == len(new), asset
+    calls: Counter[str] = Counter()
+    for one in (call for work in planned for call in work.calls):
+        calls[one.section] += one.count
+    suggested = [shown(one) for one in detailscribe.requests("prompt")]
+    assert calls == {
+        "decomposer": len(detailscribe.requests("components")),
+        "rewriter": suggested.count(False),
+        "critic": len(detailscribe.requests("issues", "prompt"))
+        + len(detailscribe.requests("findings", "others"))
+        + suggested.count(True),
+        "judge": len(detailscribe.requests("rating", "shows")),
+    }
 
 
 def test_prompt_propose_verify_as_published_reaches_its_scorecard(

@@ -46,7 +46,7 @@ def replay_image(store: Store, settings: Settings, image_id: str) -> Replay:
     """
     import numpy as np
 
-    from hoi_assets.engines.image_cache import ENVIRONMENT
+    from hoi_assets.engines.image_writing import ENVIRONMENT
 
     found = find_image(store, image_id)
     row = found.row

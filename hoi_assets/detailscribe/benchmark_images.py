@@ -9,14 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.engines.image_cache import CachedImage, NewImage, get_or_generate
-from hoi_assets.engines.image_spec import ImageSpec, image_key
+from hoi_assets.engines.batch_sizes import DRAW, recorded_at_once, settle_batch_size
+from hoi_assets.engines.image_cache import CachedImage, get_or_generate
+from hoi_assets.engines.image_spec import ImageSpec, image_key, in_batches_of
+from hoi_assets.engines.image_writing import NewImage
 from hoi_assets.engines.pretrained import content_digest
 from hoi_assets.engines.sd3.compute import initial_image_spec, variant_evaluations
 from hoi_assets.engines.sd3.redenoising import (
     Redenoising,
     generate_initial_images,
     generate_variants,
+    try_batch,
     variant_key,
 )
 from hoi_assets.engines.seeds import seed_of
@@ -97,9 +100,11 @@ def draw_benchmark_images(
     switch_steps = options.switch_steps if keep_latents else ()
 
     def draw(missing: Sequence[ImageSpec]) -> Iterator[NewImage]:
-        loaded, environment = _load_model(settings)
+        loaded, size = _load_model(store, settings, missing[0], log)
+        environment = loaded.environment(size)
+        in_slots = [in_batches_of(row, size) for row in missing]
         for one in generate_initial_images(
-            loaded, missing, options.batch_size, switch_steps, options.s_reference
+            loaded, in_slots, size, switch_steps, options.s_reference
         ):
             key = image_key(one.row, base)
             if one.image is not None:
@@ -112,7 +117,7 @@ def draw_benchmark_images(
         store,
         dict(zip(keys, rows, strict=True)),
         draw,
-        options.batch_size,
+        recorded_at_once(options.batch_size),
         label,
         log,
         len(rows),
@@ -141,12 +146,14 @@ def draw_variants(
     }
 
     def draw(missing: Sequence[tuple[Redenoising, int]]) -> Iterator[NewImage]:
-        loaded, environment = _load_model(settings)
+        loaded, size = _load_model(store, settings, missing[0][0].row, log)
+        environment = loaded.environment(size)
         for steps, group in _by_missing_steps(missing).items():
-            with_latents = [_load_latents(store, one, base, options.batch_size) for one in group]
-            for variant in generate_variants(
-                loaded, with_latents, options.batch_size, steps, s_reference
-            ):
+            with_latents = [
+                _load_latents(store, replace(one, row=in_batches_of(one.row, size)), base, size)
+                for one in group
+            ]
+            for variant in generate_variants(loaded, with_latents, size, steps, s_reference):
                 yield NewImage(
                     variant_key(variant.redenoising, variant.switch_step, s_reference, base),
                     variant.redenoising.row.slot % variant.batch_size,
@@ -156,7 +163,7 @@ def draw_variants(
                     variant.compute.seconds,
                 )
 
-    found = get_or_generate(store, wanted, draw, options.batch_size, label, log)
+    found = get_or_generate(store, wanted, draw, recorded_at_once(options.batch_size), label, log)
     return [
         [
             CachedVariant(
@@ -181,12 +188,21 @@ def _by_missing_steps(
     return groups
 
 
-def _load_model(settings: Settings) -> tuple[Any, dict[str, Any]]:
+def _load_model(store: Store, settings: Settings, row: ImageSpec, log: Log) -> tuple[Any, int]:
+    """The benchmark model, and the size of its batches of images like `row`."""
     from hoi_assets.engines.device import configure_torch
     from hoi_assets.engines.sd3.loading import load_sd3
 
     loaded = load_sd3(benchmark_model(settings), configure_torch(settings))
-    return loaded, loaded.environment(settings.redenoising.batch_size)
+    size = settle_batch_size(
+        loaded,
+        store.home,
+        settings.redenoising.batch_size,
+        (DRAW, row.width, row.height),
+        lambda count: try_batch(loaded, row, count),
+        log,
+    )
+    return loaded, size
 
 
 def _latents_path(store: Store, key: str, batch_size: int) -> Path:

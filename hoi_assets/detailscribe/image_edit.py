@@ -32,8 +32,9 @@ from hoi_assets.engines.auto.sampling import (
     draw_images,
     unused_options,
 )
-from hoi_assets.engines.image_cache import CachedImage, NewImage, get_or_generate
+from hoi_assets.engines.image_cache import CachedImage, get_or_generate
 from hoi_assets.engines.image_spec import ImageSpec
+from hoi_assets.engines.image_writing import NewImage
 from hoi_assets.engines.sd3.compute import denoiser_evaluations
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.progress import Log

@@ -12,7 +12,7 @@ import polars as pl
 from hoi_assets.detailscribe.benchmark_images import CachedVariant, benchmark_model
 from hoi_assets.detailscribe.columns import STATUS_COLUMNS
 from hoi_assets.engines.image_cache import CachedImage
-from hoi_assets.engines.image_spec import ImageSpec
+from hoi_assets.engines.image_spec import ImageSpec, slot_of
 from hoi_assets.engines.sd3.compute import denoiser_evaluations
 from hoi_assets.engines.sd3.loading import PROMPT_COLUMNS, TEXT_ENCODERS, sd3_text_reader
 from hoi_assets.engines.text_tokens import cached_token_counts, encoder_values, log_cut
@@ -240,4 +240,4 @@ def drawn_row(record: Mapping[str, Any]) -> ImageSpec:
 def redrawable_row(record: Mapping[str, Any], settings: Settings) -> ImageSpec:
     """`drawn_row` with a slot in the settings' batch, which may be smaller than it was then."""
     row = drawn_row(record)
-    return replace(row, slot=row.slot % settings.redenoising.batch_size)
+    return replace(row, slot=slot_of(row.slot, settings.redenoising.batch_size))

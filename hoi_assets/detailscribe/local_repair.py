@@ -26,13 +26,18 @@ from hoi_assets.detailscribe.selection import (
     critique_candidates,
     select_by_critic,
 )
-from hoi_assets.engines.image_cache import CachedImage, NewImage, get_or_generate
+from hoi_assets.engines.batch_sizes import recorded_at_once, settle_batch_size
+from hoi_assets.engines.image_cache import CachedImage, get_or_generate
+from hoi_assets.engines.image_spec import in_batches_of
+from hoi_assets.engines.image_writing import NewImage
 from hoi_assets.engines.inpainting import (
+    INPAINT,
     InpaintSpec,
     inpaint_images,
     inpaint_key,
     is_sdxl,
     load_inpainting_model,
+    try_repair_batch,
 )
 from hoi_assets.engines.sd3.compute import SCHEDULER as SD3_SCHEDULER
 from hoi_assets.engines.sd3.compute import denoiser_evaluations, multi_seed_specs
@@ -169,7 +174,7 @@ def _draw(
     store: Store, settings: Settings, specs: Mapping[str, Sequence[InpaintSpec]], log: Log
 ) -> dict[str, list[dict[str, Any]]]:
     """By row_id the columns of its repairs, found in the image cache or drawn now."""
-    ref, batch_size = repair_model(settings), settings.redenoising.batch_size
+    ref = repair_model(settings)
     base = model_digest(ref)
     keys = {row_id: [inpaint_key(one, base) for one in own] for row_id, own in specs.items()}
     wanted = {
@@ -178,7 +183,12 @@ def _draw(
         for key, one in zip(own, specs[row_id], strict=True)
     }
     found = get_or_generate(
-        store, wanted, _generate(store, settings, ref, base), batch_size, "local repairs", log
+        store,
+        wanted,
+        _generate(store, settings, ref, base, log),
+        recorded_at_once(settings.redenoising.batch_size),
+        "local repairs",
+        log,
     )
     return {
         row_id: [
@@ -193,22 +203,31 @@ def _draw(
 
 
 def _generate(
-    store: Store, settings: Settings, ref: ModelRef, base: str
+    store: Store, settings: Settings, ref: ModelRef, base: str, log: Log
 ) -> Callable[[Sequence[InpaintSpec]], Iterator[NewImage]]:
-    batch_size = settings.redenoising.batch_size
 
     def draw(missing: Sequence[InpaintSpec]) -> Iterator[NewImage]:
         from hoi_assets.engines.device import configure_torch
 
         loaded = load_inpainting_model(ref, configure_torch(settings))
-        environment = loaded.environment(batch_size)
-        for one in inpaint_images(loaded, missing, batch_size, store.images.open):
+        first, open_image = missing[0], store.images.open
+        size = settle_batch_size(
+            loaded,
+            store.home,
+            settings.redenoising.batch_size,
+            (INPAINT, first.row.width, first.row.height),
+            lambda count: try_repair_batch(loaded, first, count, open_image),
+            log,
+        )
+        environment = loaded.environment(size)
+        in_slots = [replace(one, row=in_batches_of(one.row, size)) for one in missing]
+        for one in inpaint_images(loaded, in_slots, size, open_image):
             yield NewImage(
                 inpaint_key(one.spec, base),
-                one.spec.row.slot,
+                one.spec.row.slot % one.batch_size,
                 one.image,
                 one.reason,
-                environment,
+                environment | {"batch_size": one.batch_size},
                 one.seconds,
             )
 

@@ -6,7 +6,7 @@ The pipeline in memory, its prompt embeddings and decoding; `pipeline_files` rea
 import platform
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -42,14 +42,15 @@ class LoadedPipeline(ABC):
         digest: hash of weights, configuration and dtype (64 hex digits).
         ref: the entry of the profile it was loaded from.
         device: torch device name.
-        batch_limits: by size of the images, the largest batch where a larger one did not fit.
+        batch_limits: by kind of work, width and height the largest batch where a larger one did
+            not fit.
     """
 
     pipe: Any
     digest: str
     ref: ModelRef
     device: str
-    batch_limits: dict[tuple[int, int], int] = field(default_factory=dict)
+    batch_limits: MutableMapping[tuple[str, int, int], int] = field(default_factory=dict)
 
     LIBRARIES: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "transformers")
 

@@ -2,9 +2,18 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from hoi_assets.engines.image_spec import ImageSpec, image_key
+from hoi_assets.engines.batch_sizes import DRAW, recorded_at_once, settle_batch_size
+from hoi_assets.engines.image_spec import ImageSpec, image_key, in_batches_of
+from hoi_assets.engines.image_writing import (
+    DEVIATION_KIND,
+    ENVIRONMENT,
+    KIND,
+    SECONDS_KIND,
+    ImageWriter,
+    NewImage,
+)
 from hoi_assets.engines.text_tokens import (
     TokenCount,
     cached_token_counts,
@@ -15,34 +24,6 @@ from hoi_assets.progress import Log, track
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Store
 from hoi_assets.taxonomy import ID_LENGTH
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-KIND = "image"
-# A kind of its own: a version must not hold wall time, or equal inputs would give other hashes.
-SECONDS_KIND = "image_seconds"
-# By the pixels' digest. Records of earlier releases hold a `pixel_std` over all channels at once.
-DEVIATION_KIND = "image_channel_deviation"
-ENVIRONMENT = ("batch_size", "dtype", "device", "threads", "cpu_capability")
-
-
-@dataclass(frozen=True)
-class NewImage:
-    """An image as it comes from the model, or the reason why there is none.
-
-    Attributes:
-        key: hash of all that determines it, except the environment.
-        environment: what its bits depend on besides.
-        seconds: wall time of generating it; None where not measured.
-    """
-
-    key: str
-    slot: int
-    image: "Image.Image | None"
-    reason: str | None
-    environment: Mapping[str, Any]
-    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -156,22 +137,36 @@ def get_or_generate_images(
     from hoi_assets.store.weights import model_digest
 
     base = model_digest(settings.models.base)
-    batch_size = settings.sampling.batch_size
+    wanted = settings.sampling.batch_size
     keys = [image_key(row, base) for row in rows]
 
     def generate(todo: Sequence[ImageSpec]) -> Iterator[NewImage]:
         from hoi_assets.engines.device import configure_torch
         from hoi_assets.engines.sdxl.loading import load_sdxl
-        from hoi_assets.engines.sdxl.sampling import generate_images
+        from hoi_assets.engines.sdxl.sampling import generate_images, try_batch
 
-        loaded = load_sdxl(settings.models.base, configure_torch(settings))
-        facts = loaded.environment(batch_size)
-        for one in generate_images(loaded, todo, batch_size):
+        loaded, first = load_sdxl(settings.models.base, configure_torch(settings)), todo[0]
+        size = settle_batch_size(
+            loaded,
+            store.home,
+            wanted,
+            (DRAW, first.width, first.height),
+            lambda count: try_batch(loaded, first, count),
+            log,
+        )
+        facts = loaded.environment(size)
+        for one in generate_images(loaded, [in_batches_of(row, size) for row in todo], size):
             slot, used = one.row.slot % one.batch_size, facts | {"batch_size": one.batch_size}
             yield NewImage(image_key(one.row, base), slot, one.image, one.reason, used)
 
     stored = get_or_generate(
-        store, dict(zip(keys, rows, strict=True)), generate, batch_size, label, log, len(rows)
+        store,
+        dict(zip(keys, rows, strict=True)),
+        generate,
+        recorded_at_once(wanted),
+        label,
+        log,
+        len(rows),
     )
     return [
         CachedImage(row=row, image_id=key[:ID_LENGTH], base_digest=base, stored=stored[key])
@@ -193,8 +188,8 @@ def get_or_generate(
 ) -> dict[str, StoredImage]:
     """Images by key; those that the store lacks are generated now.
 
-    Finished images are stored `save_every` at a time, so that a killed run resumes where it
-    stopped. Images that failed are tried again.
+    Finished images are stored while the next ones are drawn, and recorded `save_every` at a time,
+    so that a killed run resumes where it stopped. Images that failed are tried again.
 
     Args:
         wanted: by the hash of all that determines the image.
@@ -234,31 +229,14 @@ def _channel_deviations(store: Store, digests: Set[str]) -> dict[str, float]:
 def _store_all(
     store: Store, images: Iterator[NewImage], total: int, save_every: int, label: str, log: Log
 ) -> tuple[dict[str, Any], dict[str, StoredImage]]:
-    from hoi_assets.pictures import channel_deviation
-
-    fresh: dict[str, Any] = {}
     failed: dict[str, StoredImage] = {}
-    batch: dict[str, Any] = {}
-    seconds: dict[str, float] = {}
-    deviations: dict[str, float] = {}
-    for one in track(images, label, total=total, log=log):
-        if one.image is None:
-            failed[one.key] = _failed_image(one.slot, one.reason or "not drawn")
-            continue
-        facts = {name: one.environment[name] for name in ENVIRONMENT}
-        if one.seconds is not None:
-            seconds[one.key[:ID_LENGTH]] = round(one.seconds, 3)
-        pixels = store.images.put(one.image)
-        deviations[pixels] = channel_deviation(one.image)
-        batch[one.key] = {"pixels": pixels, "environment": {"slot": one.slot, **facts}}
-        if len(batch) >= save_every:
-            store.ledger.put(SECONDS_KIND, seconds)
-            store.ledger.put(DEVIATION_KIND, deviations)
-            fresh |= store.ledger.put(KIND, batch)
-            batch, seconds, deviations = {}, {}, {}
-    store.ledger.put(SECONDS_KIND, seconds)
-    store.ledger.put(DEVIATION_KIND, deviations)
-    fresh |= store.ledger.put(KIND, batch)
+    with ImageWriter(store, save_every) as writer:
+        for one in track(images, label, total=total, log=log):
+            if one.image is None:
+                failed[one.key] = _failed_image(one.slot, one.reason or "not drawn")
+            else:
+                writer.add(one)
+    fresh = writer.recorded
     lost = set(store.images.missing(value["pixels"] for value in fresh.values()))
     for key, value in fresh.items():
         if value["pixels"] in lost:

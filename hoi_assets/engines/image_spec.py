@@ -7,12 +7,13 @@ noise comes from its own seed: it can be generated again alone.
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from PIL import Image
 
 from hoi_assets.hashing import digest
+from hoi_assets.settings import AUTO, BatchSize
 
 SAMPLING_VERSION = (
     "1"  # part of every image key: raise it when the same specification gives other pixels
@@ -33,7 +34,7 @@ class ImageSpec:
 
     Attributes:
         seed: of the image's own noise, in [0, 2**63).
-        slot: place in the batch, in [0, batch size).
+        slot: place in the batch, in [0, batch size); modulo that where the size is settled later.
         steps: number of denoising steps.
         guidance_scale: classifier-free guidance; off at 1 or less.
         negative_prompt: "" means none.
@@ -74,6 +75,20 @@ def image_key(row: ImageSpec, base_digest: str) -> str:
     }
     del fields["slot"]
     return digest({"sampling": SAMPLING_VERSION, "base": base_digest, **fields})
+
+
+def slot_of(position: int, batch_size: BatchSize) -> int:
+    """The slot of the row at `position` of its table; where the size is found later, the position.
+
+    >>> slot_of(5, 4), slot_of(5, "auto")
+    (1, 5)
+    """
+    return position if batch_size == AUTO else position % batch_size
+
+
+def in_batches_of(row: ImageSpec, size: int) -> ImageSpec:
+    """`row` with its slot in a batch of `size`."""
+    return replace(row, slot=row.slot % size)
 
 
 def batches_by_slot(rows: Sequence[ImageSpec], batch_size: int) -> Iterator[dict[int, ImageSpec]]:

@@ -7,21 +7,25 @@ outside of the mask keeps its pixels.
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from PIL import Image
 
+from hoi_assets.engines.batch_sizes import TRIED_STEPS
 from hoi_assets.engines.diffusion_pipeline import (
     PromptedPipeline,
+    keeping_vae_dtype,
     prompt_embeddings,
     set_decode_slicing,
     tensor_to_images,
 )
 from hoi_assets.engines.image_spec import ImageSpec, batches_by_slot, image_key
-from hoi_assets.engines.out_of_memory import SMALLER_MODEL, naming_out_of_memory
+from hoi_assets.engines.long_prompts import grouped
+from hoi_assets.engines.out_of_memory import in_fitting_parts
 from hoi_assets.engines.pipeline_files import read_index
 from hoi_assets.engines.sd3.loading import load_sd3
 from hoi_assets.engines.sdxl.loading import LoadedSDXL, load_sdxl
@@ -31,6 +35,8 @@ from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.settings import ModelRef
 
+INPAINT = "inpaint"  # kind of work, for `settle_batch_size`
+NOT_FINITE = "not_finite: the model gave NaN or infinity"
 SDXL_PIPELINE = "StableDiffusionXLPipeline"
 INPAINTING_VERSION = "1"  # part of every key: raise it when the pixels change
 OpenImage = Callable[[str], Image.Image]
@@ -81,12 +87,19 @@ class InpaintSpec:
 
 @dataclass(frozen=True)
 class InpaintedImage:
-    """An image, or the reason why there is none; `seconds` is its share of the batch's time."""
+    """An image, or the reason why there is none.
+
+    Attributes:
+        seconds: its share of the batch's time.
+        batch_size: places of the batch that it was drawn in; smaller than asked for where memory
+            was short. Its own is the row's slot modulo that.
+    """
 
     spec: InpaintSpec
     image: Image.Image | None
     reason: str | None
     seconds: float
+    batch_size: int
 
 
 def inpaint_key(spec: InpaintSpec, base_digest: str) -> str:
@@ -124,9 +137,19 @@ def inpaint_images(
         waiting[spec.steps, spec.row].append(spec)
     for steps in sorted({steps for steps, _ in waiting}):
         rows = [row for (own, row), queue in waiting.items() if own == steps for _ in queue]
-        for batch in batches_by_slot(rows, batch_size):
+        alike = grouped(rows, lambda row: loaded.chunks(row.prompt, row.negative_prompt))
+        for batch in chain.from_iterable(batches_by_slot(some, batch_size) for some in alike):
             chosen = {slot: waiting[steps, row].popleft() for slot, row in batch.items()}
             yield from _inpaint_batch(loaded, chosen, batch_size, open_image)
+
+
+def try_repair_batch(
+    loaded: PromptedPipeline, spec: InpaintSpec, size: int, open_image: OpenImage
+) -> None:
+    """Draw a full batch of repairs like `spec`, to see whether it fits (`settle_batch_size`)."""
+    row = replace(spec.row, steps=min(spec.row.steps, TRIED_STEPS))
+    specs = [replace(spec, row=replace(row, slot=slot), steps=1) for slot in range(size)]
+    deque(inpaint_images(loaded, specs, size, open_image), maxlen=0)
 
 
 def _check(spec: InpaintSpec, batch_size: int) -> None:
@@ -148,22 +171,44 @@ def _inpaint_batch(
     batch_size: int,
     open_image: OpenImage,
 ) -> Iterator[InpaintedImage]:
+    begin = time.perf_counter()
+    call = next(iter(batch.values())).row
+    width, height = call.width, call.height
+    set_decode_slicing(loaded, width, height)
+    with _pipeline(loaded, call.scheduler) as pipe:
+        size, parts = in_fitting_parts(
+            [batch.get(slot) for slot in range(batch_size)],
+            lambda places: _draw(loaded, pipe, places, open_image),
+            loaded.batch_limits,
+            (INPAINT, width, height),
+            f"repaired image of {width}x{height} px",
+        )
+    seconds = (time.perf_counter() - begin) / len(batch)
+    for start, images in parts:
+        for place, image in enumerate(images):
+            one = batch.get(start + place)
+            if one is not None:
+                yield InpaintedImage(one, image, None if image else NOT_FINITE, seconds, size)
+
+
+def _draw(
+    loaded: PromptedPipeline,
+    pipe: Any,
+    places: Sequence[InpaintSpec | None],
+    open_image: OpenImage,
+) -> list[Image.Image | None]:
+    """The picture at each place with its masked part drawn again; None: empty, or not finite."""
     import torch
 
-    begin = time.perf_counter()
-    first = next(iter(batch.values()))
+    first = next(one for one in places if one is not None)
     call, size = first.row, (first.row.width, first.row.height)
-    pictures = {slot: _sized(open_image(one.picture), size) for slot, one in batch.items()}
-    masks = {slot: mask_of_size(open_image(one.mask), size) for slot, one in batch.items()}
-    places = [batch.get(slot) for slot in range(batch_size)]
-    empty = Image.new("RGB", size), Image.new("L", size)
-    set_decode_slicing(loaded, *size)
-    what = f"a repair of {batch_size} images of {call.width}x{call.height} px"
-    with (
-        _pipeline(loaded, call.scheduler) as pipe,
-        torch.no_grad(),
-        naming_out_of_memory(what, f"lower the batch size, or {SMALLER_MODEL}"),
-    ):
+    pictures = [
+        _sized(open_image(one.picture), size) if one else Image.new("RGB", size) for one in places
+    ]
+    masks = [
+        mask_of_size(open_image(one.mask), size) if one else Image.new("L", size) for one in places
+    ]
+    with keeping_vae_dtype(loaded), torch.no_grad():
         found = pipe(
             **prompt_embeddings(
                 loaded,
@@ -171,8 +216,8 @@ def _inpaint_batch(
                 [one.row.negative_prompt if one else None for one in places],
                 guided=call.guidance_scale > 1,
             ),
-            image=[pictures.get(slot, empty[0]) for slot in range(batch_size)],
-            mask_image=[masks.get(slot, empty[1]) for slot in range(batch_size)],
+            image=pictures,
+            mask_image=masks,
             generator=[generator(one.row.seed if one else 0) for one in places],
             strength=_strength(loaded, first.steps, call.steps),
             num_inference_steps=call.steps,
@@ -182,16 +227,12 @@ def _inpaint_batch(
             output_type="pt" if isinstance(loaded, LoadedSDXL) else "latent",
         ).images
         decoded = found if isinstance(loaded, LoadedSDXL) else _decode_sd3(pipe, found)
-    images = tensor_to_images(decoded)
-    seconds = (time.perf_counter() - begin) / len(batch)
-    for slot, one in batch.items():
-        image = images[slot]
-        if image is None:
-            reason = "not_finite: the model gave NaN or infinity"
-            yield InpaintedImage(one, None, reason, seconds)
-        else:
-            whole = Image.composite(image, pictures[slot], masks[slot])
-            yield InpaintedImage(one, whole, None, seconds)
+    return [
+        Image.composite(image, picture, mask) if one and image else None
+        for one, image, picture, mask in zip(
+            places, tensor_to_images(decoded), pictures, masks, strict=True
+        )
+    ]
 
 
 def mask_of_size(mask: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -26,7 +26,7 @@ def counted_votes(votes: pl.DataFrame) -> pl.DataFrame:
 
 def compared_votes(votes: pl.DataFrame) -> pl.DataFrame:
     """The votes that count of pairwise studies."""
-    return counted_votes(votes).filter(pl.col("choice").is_not_null())
+    return counted_votes(votes).filter(pl.col("choice").is_not_null(), mode="pairwise")
 
 
 def votes_once(votes: pl.DataFrame) -> pl.DataFrame:

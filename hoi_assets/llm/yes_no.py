@@ -26,6 +26,7 @@ REPLY_KIND = "p_yes"
 ASKING_VERSION = "1"  # part of every answer's key: raise it when it is asked otherwise
 TOP_LOGPROBS = 20  # the most that OpenAI's API gives
 NO_LOGPROBS = "no_logprobs"
+QUESTION_TOKENS = 40  # of a question, at most
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,18 @@ class YesNoClient(ChatClient):
             "version": ASKING_VERSION,
         }
 
+    def expected_tokens(self, questions: int) -> tuple[int, int]:
+        """Tokens of so many questions (an upper estimate) and of their answers."""
+        return questions * (self.image_tokens + QUESTION_TOKENS), questions
+
     def ask_all(
         self, questions: Mapping[str, YesNoQuestion], on_reply: OnReply[float], log: Log
     ) -> Mapping[str, Reply[float]]:
         """A reply per question, by key; `on_reply` is called with each as it arrives."""
         if not questions:
             return {}
-        tokens = len(questions) * (self.image_tokens + 40)
-        log(f"P(yes): {self.estimate_calls(len(questions), tokens, len(questions))}")
+        given, replied = self.expected_tokens(len(questions))
+        log(f"P(yes): {self.estimate_calls(len(questions), given, replied)}")
         results = request_all(
             self,
             list(questions.items()),

@@ -17,8 +17,9 @@ from hoi_assets.engines.auto.sampling import (
     draw_images,
     unused_options,
 )
-from hoi_assets.engines.image_cache import CachedImage, NewImage, get_or_generate
+from hoi_assets.engines.image_cache import CachedImage, get_or_generate
 from hoi_assets.engines.image_spec import ImageSpec, Lora
+from hoi_assets.engines.image_writing import NewImage
 from hoi_assets.engines.sdxl.loading import TEXT_ENCODERS
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.engines.text_tokens import cached_token_counts, encoder_values, log_cut

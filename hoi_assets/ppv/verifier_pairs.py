@@ -1,28 +1,29 @@
 """What the verifier is trained on: images with a prompt and two labels, fidelity and alignment.
 
-Rendered twins of the pool carry their labels; manual labels come from a folder with `labels.csv`
-(file, prompt, fidelity, alignment, and optionally category; labels are 0 or 1).
+Rendered twins of the pool carry their labels; people's come from a folder (`manual_labels.py`).
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from hoi_assets.engines.batch_sizes import settle_batch_size
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest, digest_file
-from hoi_assets.picture_files import open_picture
+from hoi_assets.ppv.manual_labels import LABELLED, labelled_by_people
 from hoi_assets.progress import Log, track
 from hoi_assets.settings import LABELS_FILE, Settings, digested, resolve_path, restore_remedy
 from hoi_assets.store.tables import Column, Table
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 from hoi_assets.taxonomy import Taxonomy
-from hoi_assets.text import text_problem
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 POOL_SPLITS = {"judge_train": "train", "judge_val": "validation", "judge_test": "test"}
 GENERATOR_VIEWS = ("vae", "renoised")
@@ -40,7 +41,7 @@ VERIFIER_PAIR_ROWS = Table(
         Column("category", pl.String, "hand-pose category; null where unknown", nullable=True),
         Column("fidelity", pl.Boolean, "the image is free of defects"),
         Column("alignment", pl.Boolean, "the image agrees with the prompt"),
-        Column("defects", pl.List(pl.String), "defects put into the scene on purpose"),
+        Column("defects", pl.List(pl.String), "defects put into the scene on purpose, or named"),
         Column(
             "defect_map",
             pl.String,
@@ -48,7 +49,11 @@ VERIFIER_PAIR_ROWS = Table(
             nullable=True,
         ),
         Column("lies", pl.List(pl.String), "what the prompt says wrongly on purpose"),
-        Column("shown_as", pl.String, "render, vae (through the VAE) or renoised"),
+        Column(
+            "shown_as",
+            pl.String,
+            f"render, vae (through the VAE) or renoised; {LABELLED}: a picture labelled by people",
+        ),
         Column("scene_id", pl.String, "scene of the pool, or the image's digest"),
         Column("grasp_id", pl.String, "grasp of the scene, or the image's digest"),
         Column("seen", pl.Boolean, "the pose and object are trained on together"),
@@ -95,7 +100,7 @@ def labelled_pairs(store: Store, settings: Settings, taxonomy: Taxonomy, log: Lo
         HoiError: the source is missing, empty, or names an unreadable picture.
     """
     if settings.verifier.labels_folder is not None:
-        rows = list(_manual_pairs(store, settings))
+        rows = list(labelled_by_people(store, _labels_file(settings), settings.verifier.seed))
     else:
         rows = _pool_pairs(store, settings, taxonomy, log)
     if not rows:
@@ -221,7 +226,7 @@ def _replace_pixels(store: Store, settings: Settings, rows: list[dict[str, Any]]
             if key not in known or known[key] in lost
         }
         if missing:
-            shown = _views(store, settings, view, list(missing.values()))
+            shown = _views(store, settings, view, list(missing.values()), log)
             for key, pixels in zip(
                 missing, track(shown, f"{view} views", len(missing), log), strict=True
             ):
@@ -231,81 +236,37 @@ def _replace_pixels(store: Store, settings: Settings, rows: list[dict[str, Any]]
 
 
 def _views(
-    store: Store, settings: Settings, view: str, rows: list[dict[str, Any]]
+    store: Store, settings: Settings, view: str, rows: list[dict[str, Any]], log: Log
 ) -> Iterator[str]:
     from hoi_assets.engines.device import configure_torch
-    from hoi_assets.engines.sdxl.img2img import renoise, round_trip
+    from hoi_assets.engines.sdxl.img2img import IMAGE_TO_IMAGE, renoise, round_trip
     from hoi_assets.engines.sdxl.loading import load_sdxl
 
+    sampling = settings.sampling
     loaded = load_sdxl(settings.models.base, configure_torch(settings))
     images = [store.images.open(row["pixels"]) for row in rows]
-    if view == "vae":
-        shown = round_trip(loaded, images, settings.sampling)
-    else:
-        shown = renoise(
+
+    def shown(chosen: range, size: int) -> Iterator["Image.Image"]:
+        own, own_rows = [images[n] for n in chosen], [rows[n] for n in chosen]
+        if view == "vae":
+            return round_trip(loaded, own, sampling, size)
+        return renoise(
             loaded,
-            images,
-            [row["prompt"] for row in rows],
-            [seed_of("renoise", row["scene_id"]) for row in rows],
+            own,
+            [row["prompt"] for row in own_rows],
+            [seed_of("renoise", row["scene_id"]) for row in own_rows],
             settings.verifier.renoise_strength,
-            settings.sampling,
+            sampling,
+            size,
         )
-    for picture in shown:
+
+    size = settle_batch_size(
+        loaded,
+        store.home,
+        sampling.batch_size,
+        (IMAGE_TO_IMAGE, sampling.width, sampling.height),
+        lambda count: list(shown(range(min(count, len(images))), count)),
+        log,
+    )
+    for picture in shown(range(len(images)), size):
         yield store.images.put(picture)
-
-
-def _manual_pairs(store: Store, settings: Settings) -> Iterator[dict[str, Any]]:
-    path = _labels_file(settings)
-    try:
-        table = pl.read_csv(path, schema_overrides={"fidelity": pl.Int8, "alignment": pl.Int8})
-    except pl.exceptions.PolarsError as error:
-        raise HoiError(
-            f"{path}: {error}",
-            "give a CSV with the columns file, prompt, fidelity and alignment (0 or 1)",
-        ) from error
-    missing = {"file", "prompt", "fidelity", "alignment"} - set(table.columns)
-    if missing:
-        raise HoiError(
-            f"{path} lacks the column(s) {', '.join(sorted(missing))}",
-            "give file, prompt, fidelity and alignment (0 or 1)",
-        )
-    # polars renames a column that comes twice.
-    twice = [name for name in table.columns if re.fullmatch(r".+_duplicated_\d+", name)]
-    if twice:
-        raise HoiError(
-            f"{path} names a column twice: {twice[0].rpartition('_dup')[0]}", "delete one"
-        )
-    for line, row in enumerate(table.iter_rows(named=True), start=2):
-        for name in ("file", "prompt"):
-            text = str(row[name] or "").strip()
-            problem = text_problem(text) if text else "is empty"
-            if problem:
-                raise HoiError(f"{path} line {line}: {name}: {problem}", "correct that line")
-        if row["fidelity"] not in (0, 1) or row["alignment"] not in (0, 1):
-            raise HoiError(f"{path} line {line}: labels must be 0 or 1", "correct that line")
-        picture = path.parent / row["file"]
-        try:
-            pixels = store.images.put(open_picture(picture))
-        except ValueError as error:
-            raise HoiError(
-                f"{path} line {line}: {picture} is unreadable: {error}",
-                "replace the picture or delete the line",
-            ) from error
-        part = seed_of("people", settings.verifier.seed, pixels) % 100
-        yield {
-            "pair_id": digest([pixels, row["prompt"]])[:16],
-            # By image, so that no image is in two splits.
-            "split": "train" if part < 70 else "validation" if part < 85 else "test",
-            "pixels": pixels,
-            "prompt": row["prompt"],
-            "category": row.get("category"),
-            "fidelity": bool(row["fidelity"]),
-            "alignment": bool(row["alignment"]),
-            "defects": [],
-            "defect_map": None,
-            "lies": [],
-            "shown_as": "render",
-            "scene_id": pixels[:16],
-            "grasp_id": pixels[:16],
-            "seen": True,
-        }

@@ -90,6 +90,19 @@ class TrainedVerifier:
     summary: pl.DataFrame
 
 
+def calibration_note(settings: Settings) -> str | None:
+    """That, and what to do where, the verifier has seen nothing of what it judges; else None."""
+    if settings.prompter.vocabulary != "open" or settings.verifier.labels_folder is not None:
+        return None
+    return (
+        "not calibrated on your pictures: the verifier learns from renders of the tiny world, and "
+        "prompts use any words. Label some 300 candidates (`hoi rate make first --suite labels "
+        "--prompts 300`, `hoi rate links`, `hoi rate serve`), write them with `hoi rate labels "
+        "first --out FOLDER`, and set verifier.labels_folder to it: it is then trained and "
+        "measured on people's labels. See docs/full-size.md."
+    )
+
+
 def train_calibrated_verifier(
     store: Store, settings: Settings, pairs: pl.DataFrame, log: Log
 ) -> TrainedVerifier:

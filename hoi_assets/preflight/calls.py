@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hoi_assets.detailscribe.benchmark import BenchmarkRow
 from hoi_assets.detailscribe.components import Component
 from hoi_assets.settings import Settings
 from hoi_assets.taxonomy import Category
@@ -15,7 +16,7 @@ from hoi_assets.taxonomy import Category
 if TYPE_CHECKING:
     from hoi_assets.llm.structured_output import StructuredOutput
 
-CHAT_SECTIONS = ("prompter", "decomposer", "rewriter", "critic", "judge")
+CHAT_SECTIONS = ("prompter", "anatomy", "decomposer", "rewriter", "critic", "judge")
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,57 @@ class CallPlanner:
         requests = [CritiqueRequest("", text, known[text], _unseen()) for text in prompts]
         return [_calls(EndpointCritic(options), requests, pictures_each)]
 
-    def ratings(self, prompts: Sequence[str], pictures_each: int) -> list[Calls]:
-        """Calls of the judge for so many selected pictures of each prompt."""
-        from hoi_assets.evaluation.vlm_judge import EndpointJudge, RatingRequest
+    def published_critiques(self, rows: Sequence[BenchmarkRow]) -> list[Calls]:
+        """Calls of the critic for each initial picture, by the published protocol."""
+        from hoi_assets.detailscribe.critique import CritiqueRequest
+        from hoi_assets.detailscribe.published_critic import PublishedCritic
+
+        known = self._components_of([row.prompt for row in rows])
+        requests = [
+            CritiqueRequest("", row.prompt, known[row.prompt], _unseen(), row.topic) for row in rows
+        ]
+        return [_calls(PublishedCritic(self._settings.critic), requests)]
+
+    def suggestions(self, prompts: Sequence[str]) -> list[Calls]:
+        """Calls of the critic for prompts that refine an initial picture, as published."""
+        from hoi_assets.detailscribe.baselines.refiner import EndpointRefiner, RefineRequest
+
+        requests = [RefineRequest(prompt, _unseen()) for prompt in prompts]
+        return [_calls(EndpointRefiner(self._settings.critic), requests)]
+
+    def ratings(self, rows: Sequence[BenchmarkRow], pictures_each: int) -> list[Calls]:
+        """Calls of the judge for so many pictures of each prompt."""
+        from hoi_assets.evaluation.vlm_judge import RatingRequest, build_judge
 
         options = self._settings.judge
         if options.endpoint is None:
             return []
-        requests = [RatingRequest("", prompt, _unseen()) for prompt in prompts]
-        return [_calls(EndpointJudge(options), requests, pictures_each)]
+        requests = [
+            RatingRequest("", row.prompt, _unseen(), row.topic, row.scenario) for row in rows
+        ]
+        return [_calls(build_judge(options), requests, pictures_each)]
+
+    def yes_probabilities(self, prompts: Sequence[str], pictures_each: int) -> list[Calls]:
+        """Calls for VQAScore and Soft-TIFA: about the prompt, and about each component."""
+        from hoi_assets.llm.yes_no import YesNoClient
+
+        options = self._settings.vqa_score
+        if options is None or options.endpoint is None:
+            return []
+        known, client = self._components_of(prompts), YesNoClient(options)
+        count = pictures_each * sum(1 + len(known[prompt]) for prompt in prompts)
+        given, replied = client.expected_tokens(count)
+        usd = client.budget.cost(given, replied)
+        return [Calls("vqa_score", count, given, replied, usd, options.budget_usd)]
+
+    def anatomy(self, pictures: int) -> list[Calls]:
+        """Calls of the endpoint that is asked about the hands."""
+        from hoi_assets.llm.hand_anatomy import EndpointAnatomy
+
+        options = self._settings.anatomy
+        if options is None or options.endpoint is None:
+            return []
+        return [_calls(EndpointAnatomy(options), [_unseen()], pictures)]
 
     def endpoint_images(self, count: int) -> list[Calls]:
         """Calls of the image endpoint."""

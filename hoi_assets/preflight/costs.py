@@ -6,8 +6,9 @@ from pathlib import Path
 
 from hoi_assets.preflight.calls import Calls, total_usd
 from hoi_assets.preflight.picture_bytes import PictureBytes, measure_picture_bytes
-from hoi_assets.preflight.plan import BASE, BENCHMARK, Work, plan_work
+from hoi_assets.preflight.plan import plan_work
 from hoi_assets.preflight.speed import Speeds, read_speeds
+from hoi_assets.preflight.work import BASE, BENCHMARK, EDITOR, PROPOSER, REPAIR, Work
 from hoi_assets.settings import Settings
 from hoi_assets.store.images import FORMATS
 from hoi_assets.taxonomy import Taxonomy
@@ -81,8 +82,8 @@ def make_plan(
     """
     work = plan_work(settings, taxonomy, categories, scenarios)
     sampling, redenoising = settings.sampling, settings.redenoising
-    sizes = {BASE: (sampling.width, sampling.height)}
-    sizes[BENCHMARK] = (redenoising.width, redenoising.height)
+    sizes = dict.fromkeys((BASE, PROPOSER), (sampling.width, sampling.height))
+    sizes |= dict.fromkeys((BENCHMARK, REPAIR, EDITOR), (redenoising.width, redenoising.height))
     used = {one.model for one in work}
     measured = {
         name: measure_picture_bytes(settings, home, size)

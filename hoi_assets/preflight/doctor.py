@@ -9,6 +9,7 @@ from pathlib import Path
 from hoi_assets.engines.model_check import ModelState, check_models
 from hoi_assets.engines.model_kinds import named_models
 from hoi_assets.errors import HoiError
+from hoi_assets.ppv.verifier_training import calibration_note
 from hoi_assets.preflight.calls import CHAT_SECTIONS
 from hoi_assets.preflight.costs import Plan, make_plan
 from hoi_assets.preflight.endpoints import check_endpoints
@@ -21,7 +22,7 @@ from hoi_assets.taxonomy import Taxonomy, load_taxonomy
 from hoi_assets.text import shown_bytes
 
 # What only one of the pipelines needs.
-OF_CATEGORIES = frozenset({"base", "verifier", "examiner", "prompter"})
+OF_CATEGORIES = frozenset({"base", "verifier", "examiner", "prompter", "anatomy"})
 OF_SCENARIOS = frozenset(
     {
         *("benchmark", "critic", "component_examiner", "blip_vqa"),
@@ -133,18 +134,9 @@ def _of_categories(
                 "(gates.min_prompts)",
                 "raise prompter.per_base_prompt, or add base prompts",
             )
-    if categories and settings.prompter.vocabulary == "open" and _uncalibrated(settings):
-        yield warning(
-            "prompts",
-            "verifier",
-            "the verifier learns from renders of the tiny world, and prompts use any words: it is "
-            "not calibrated on your pictures",
-            "label pictures of your own and set verifier.labels_folder, see docs/full-size.md",
-        )
-
-
-def _uncalibrated(settings: Settings) -> bool:
-    return settings.verifier.labels_folder is None
+    if categories and (note := calibration_note(settings)):
+        what, _, remedy = note.partition(". ")
+        yield warning("prompts", "verifier", what, remedy)
 
 
 def _planned(plan: Plan) -> str:

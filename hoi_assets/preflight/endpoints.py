@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hoi_assets.llm.chat import Message
     from hoi_assets.llm.reply import Reply
 
-PICTURED = ("critic", "judge")
+PICTURED = ("anatomy", "critic", "judge")
 COLOUR, PICTURE_SIDE_PX = "red", 64
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 SYSTEM = "Reply with one JSON object and nothing else."
@@ -30,8 +30,8 @@ def check_endpoints(settings: Settings, sections: Sequence[str]) -> Iterator[Fin
     """Ask each section's endpoint once; sections that share one share the call."""
     asked: dict[tuple[Any, ...], Finding] = {}
     for section in sections:
-        options: Endpoint = getattr(settings, section)
-        if options.endpoint is None:
+        options: Endpoint | None = getattr(settings, section)
+        if options is None or options.endpoint is None:
             continue
         yield from _key(section, options)
         with_picture = section in PICTURED

@@ -5,51 +5,18 @@ has nothing to correct, and where a reply or picture is stored already. Scoring 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 
-from hoi_assets.detailscribe.benchmark import benchmark_folder, read_benchmark
-from hoi_assets.detailscribe.image_rows import MULTI_SEED, MULTI_SEED_CLIP, REFINE, REWRITE
-from hoi_assets.engines.sd3.compute import (
-    affordable_images,
-    denoiser_evaluations,
-    initial_image_spec,
-    variant_evaluations,
-)
 from hoi_assets.grammar.plans import SCENARIOS
 from hoi_assets.ppv.evaluation_images import METHODS
 from hoi_assets.ppv.evaluation_prompts import general_prompts, held_out_prompts
 from hoi_assets.ppv.proposer import SAMPLES
 from hoi_assets.ppv.verifier_pairs import count_views
-from hoi_assets.preflight.calls import CallPlanner, Calls
-from hoi_assets.settings import LoraTraining, Settings
+from hoi_assets.preflight.calls import CallPlanner
+from hoi_assets.preflight.scenario_plan import scenario_work
+from hoi_assets.preflight.work import BASE, PROPOSER, Work, guided
+from hoi_assets.settings import LoraTraining, Proposer, Settings
 from hoi_assets.taxonomy import Category, Taxonomy
-
-BASE, BENCHMARK = "base", "benchmark"
-# Selected pictures of each prompt that the judge rates: initial, DetailScribe, CRAFT, baselines.
-RATED_METHODS = 3 + len((MULTI_SEED, MULTI_SEED_CLIP, REWRITE, REFINE))
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one asset makes in one partition, at most.
-
-    Attributes:
-        asset, partition: partition is null where the asset has none.
-        model: entry of the model that draws or is trained; null where none does.
-        pictures: that are stored.
-        evaluations: of the denoiser (NFE), for all of them.
-        training: section of the training, e.g. lora; its steps are `training_steps`.
-        calls: to endpoints.
-    """
-
-    asset: str
-    partition: str | None
-    model: str | None = None
-    pictures: int = 0
-    evaluations: int = 0
-    training: str | None = None
-    training_steps: int = 0
-    calls: tuple[Calls, ...] = field(default=())
 
 
 def plan_work(
@@ -72,12 +39,16 @@ def plan_work(
         work += _verifier(settings)
         for key in categories:
             work += _category(settings, taxonomy.categories[key], calls)
+        if settings.anatomy is not None:
+            # The labelled pictures that the signal is measured on, of validation and test split.
+            labelled = calls.anatomy(2 * settings.anatomy.calibration_images)
+            work.append(Work("verified_pairs", categories[0], calls=tuple(labelled)))
         work.append(_training("finetuned_model", None, "finetuning", settings.finetuning))
         for key in categories:
-            work.append(_evaluation(settings, taxonomy, key))
+            work += _evaluation(settings, taxonomy, key, calls)
     for scenario in SCENARIOS:
         if scenario in scenarios:
-            work += _scenario(settings, scenario, calls)
+            work += scenario_work(settings, scenario, calls)
     return work
 
 
@@ -89,7 +60,7 @@ def _verifier(settings: Settings) -> Iterator[Work]:
     sampling = settings.sampling
     steps = int(sampling.num_inference_steps * settings.verifier.renoise_strength)
     # The view `vae` passes through the autoencoder alone.
-    evaluations = views["renoised"] * steps * _guided(sampling.guidance_scale)
+    evaluations = views["renoised"] * steps * guided(sampling.guidance_scale)
     pictures = views["vae"] + views["renoised"]
     yield Work("verifier_training_pairs", None, BASE, pictures, evaluations)
 
@@ -102,7 +73,21 @@ def _category(settings: Settings, category: Category, calls: CallPlanner) -> Ite
     drawn = classes + 2 * SAMPLES  # before and after
     trained = _training("category_loras", key, "lora", lora)
     yield _drawn(settings, trained, drawn)
-    yield _drawn(settings, Work("candidate_images", key, BASE), candidate_count(settings, prompts))
+    count = candidate_count(settings, prompts)
+    yield _candidates(settings, key, count)
+    if asked := calls.anatomy(count):
+        yield Work("verified_pairs", key, calls=tuple(asked))
+
+
+def _candidates(settings: Settings, key: str, count: int) -> Work:
+    """Candidates of the category's LoRA, or of `models.proposer`."""
+    work = Work("candidate_images", key, BASE)
+    if settings.models.proposer is None:
+        return _drawn(settings, work, count)
+    options = settings.proposer or Proposer()
+    # Of a pipeline of any class it is not known whether a step takes one evaluation or two.
+    evaluations = 2 * options.num_inference_steps * count
+    return replace(work, model=PROPOSER, pictures=count, evaluations=evaluations)
 
 
 def candidate_count(settings: Settings, prompts: int) -> int:
@@ -111,69 +96,17 @@ def candidate_count(settings: Settings, prompts: int) -> int:
     return prompts * options.per_prompt if options.accepted_goal is None else options.budget
 
 
-def _evaluation(settings: Settings, taxonomy: Taxonomy, key: str) -> Work:
+def _evaluation(
+    settings: Settings, taxonomy: Taxonomy, key: str, calls: CallPlanner
+) -> Iterator[Work]:
     options = settings.evaluation
-    prompts = [
-        *held_out_prompts(taxonomy, key, options.hoi_prompts_per_category),
-        *general_prompts(taxonomy, key, options.general_prompts),
-    ]
-    count = len(prompts) * options.images_per_prompt * len(METHODS)
-    return _drawn(settings, Work("hoi_evaluation_images", key, BASE), count)
-
-
-def _scenario(settings: Settings, scenario: str, calls: CallPlanner) -> Iterator[Work]:
-    rows = read_benchmark(
-        benchmark_folder(settings.interacting.folder),
-        [scenario],
-        settings.interacting.rows_per_scenario,
-    )
-    prompts = [row.prompt for row in rows if row.status == "accepted"]
-    n, options = len(prompts), settings.redenoising
-    plain = initial_image_spec(
-        "",
-        0,
-        0,
-        options.batch_size,
-        options.num_inference_steps,
-        options.guidance_scale,
-        options.width,
-        options.height,
-    )
-    one = denoiser_evaluations(plain)
-    variants = variant_evaluations(plain, options.switch_steps, options.s_reference)
-    same_compute = affordable_images(plain, one + variants)
-    switches, rounds = len(options.switch_steps), options.craft_rounds
-    # multi_seed and refine begin with the initial image, rewrite does not.
-    baselines = 3 * same_compute - 2
-    by_endpoint = n if settings.image_endpoint.endpoint is not None else 0
-    yield Work("interaction_decompositions", scenario, calls=tuple(calls.decompositions(prompts)))
-    yield Work("initial_images", scenario, BENCHMARK, n, n * one)
-    yield Work("image_critiques", scenario, calls=tuple(calls.critiques(prompts, 1)))
-    yield Work(
-        "refined_images",
-        scenario,
-        BENCHMARK,
-        n * (switches + rounds),
-        n * (variants + rounds * one),
-        calls=tuple(calls.critiques(prompts, switches + rounds)),
-    )
-    yield Work(
-        "baseline_images",
-        scenario,
-        BENCHMARK,
-        n * baselines + by_endpoint,
-        n * baselines * one,
-        calls=(
-            *calls.critiques(prompts, baselines),
-            *calls.rewritings(prompts),
-            *calls.endpoint_images(by_endpoint),
-        ),
-    )
-    yield Work(
-        "interacting_scorecards",
-        scenario,
-        calls=tuple(calls.ratings(prompts, RATED_METHODS + bool(by_endpoint))),
-    )
+    held_out = held_out_prompts(taxonomy, key, options.hoi_prompts_per_category)
+    general = general_prompts(taxonomy, key, options.general_prompts)
+    each = options.images_per_prompt * len(METHODS)
+    count = (len(held_out) + len(general)) * each
+    yield _drawn(settings, Work("hoi_evaluation_images", key, BASE), count)
+    if asked := calls.anatomy(len(held_out) * each):
+        yield Work("hoi_scorecards", None, calls=tuple(asked))
 
 
 def _training(asset: str, partition: str | None, section: str, options: LoraTraining) -> Work:
@@ -183,10 +116,5 @@ def _training(asset: str, partition: str | None, section: str, options: LoraTrai
 def _drawn(settings: Settings, work: Work, pictures: int) -> Work:
     """`work` with so many pictures of the base model."""
     sampling = settings.sampling
-    evaluations = sampling.num_inference_steps * _guided(sampling.guidance_scale)
-    return Work(**{**vars(work), "pictures": pictures, "evaluations": pictures * evaluations})
-
-
-def _guided(guidance_scale: float) -> int:
-    """Evaluations of one denoising step: two under classifier-free guidance."""
-    return 2 if guidance_scale > 1 else 1
+    evaluations = sampling.num_inference_steps * guided(sampling.guidance_scale)
+    return replace(work, pictures=pictures, evaluations=pictures * evaluations)

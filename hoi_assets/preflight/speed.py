@@ -7,10 +7,11 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hoi_assets.engines.batch_sizes import DRAW, settle_batch_size
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
@@ -103,7 +104,7 @@ def measure_speeds(settings: Settings, home: Path, log: Log, training: bool = Tr
         found["device"] = torch.cuda.get_device_name()
     for name, key in _drawing_keys(settings).items():
         log(f"measuring {name}: one batch of {FEW_STEPS} and one of {MORE_STEPS} steps")
-        found[key] = asdict(_DRAWING[name](settings, device))
+        found[key] = asdict(_DRAWING[name](settings, device, home, log))
     for name, key in _training_keys(settings).items() if training else ():
         log(f"measuring {name}: {TRAINED_MORE} optimiser steps")
         found[key] = {"per_step": _measure_training(settings, getattr(settings, name), device)}
@@ -170,39 +171,52 @@ def _key(settings: Settings, ref: ModelRef, facts: dict[str, Any]) -> str:
     return digest({"model": model_fingerprint(ref), **where, **facts})[:16]
 
 
-def _measure_base(settings: Settings, device: str) -> Drawing:
+def _measure_base(settings: Settings, device: str, home: Path, log: Log) -> Drawing:
     from hoi_assets.engines.sdxl.loading import load_sdxl
-    from hoi_assets.engines.sdxl.sampling import generate_images, make_image_spec
+    from hoi_assets.engines.sdxl.sampling import generate_images, make_image_spec, try_batch
 
     loaded, options = load_sdxl(settings.models.base, device), settings.sampling
+    row = make_image_spec(options, PROMPT, 0, 0)
+    size = settle_batch_size(
+        loaded,
+        home,
+        options.batch_size,
+        (DRAW, row.width, row.height),
+        lambda count: try_batch(loaded, row, count),
+        log,
+    )
 
     def draw(steps: int) -> None:
-        asked = options.model_copy(update={"num_inference_steps": steps})
-        rows = [make_image_spec(asked, PROMPT, n, n) for n in range(options.batch_size)]
-        list(generate_images(loaded, rows, options.batch_size))
+        rows = [replace(row, seed=n, slot=n, steps=steps) for n in range(size)]
+        list(generate_images(loaded, rows, size))
 
-    return _timed(draw, options.batch_size, options.guidance_scale)
+    return _timed(draw, size, options.guidance_scale)
 
 
-def _measure_benchmark(settings: Settings, device: str) -> Drawing:
+def _measure_benchmark(settings: Settings, device: str, home: Path, log: Log) -> Drawing:
     from hoi_assets.engines.sd3.compute import initial_image_spec
     from hoi_assets.engines.sd3.loading import load_sd3
-    from hoi_assets.engines.sd3.redenoising import generate_initial_images
+    from hoi_assets.engines.sd3.redenoising import generate_initial_images, try_batch
 
     assert settings.models.benchmark is not None
     loaded, options = load_sd3(settings.models.benchmark, device), settings.redenoising
-    batch = options.batch_size
+    row = initial_image_spec(
+        PROMPT, 0, 0, 1, MORE_STEPS, options.guidance_scale, options.width, options.height
+    )
+    size = settle_batch_size(
+        loaded,
+        home,
+        options.batch_size,
+        (DRAW, row.width, row.height),
+        lambda count: try_batch(loaded, row, count),
+        log,
+    )
 
     def draw(steps: int) -> None:
-        rows = [
-            initial_image_spec(
-                PROMPT, n, n, batch, steps, options.guidance_scale, options.width, options.height
-            )
-            for n in range(batch)
-        ]
-        list(generate_initial_images(loaded, rows, batch))
+        rows = [replace(row, seed=n, slot=n, steps=steps) for n in range(size)]
+        list(generate_initial_images(loaded, rows, size))
 
-    return _timed(draw, batch, options.guidance_scale)
+    return _timed(draw, size, options.guidance_scale)
 
 
 _DRAWING = {"base": _measure_base, "benchmark": _measure_benchmark}

@@ -33,6 +33,7 @@ from hoi_assets.publishing.evidence import Attempt, Evidence
 from hoi_assets.publishing.expectations import for_partition
 from hoi_assets.publishing.gate_result import GateResult
 from hoi_assets.publishing.graph import Graph, expectations_of, without_gate
+from hoi_assets.publishing.ledger_rows import rows_of
 from hoi_assets.publishing.metadata import plain
 from hoi_assets.publishing.stage import Stage
 from hoi_assets.publishing.validation import ValidationRun, evaluate
@@ -108,6 +109,7 @@ def execute(graph: Graph, stage: Stage, context: StageContext) -> Execution:
             elif current.inputs == inputs:
                 current.verify()
                 store.keep_manifest(current)
+                _enter_missing_rows(stage, context, current)
                 _note(context, "unchanged")
                 metadata = evidence.metadata_of(*place, current.version)
                 outcome = Execution(current, True, kept, metadata, lineage)
@@ -254,6 +256,14 @@ def _enter_rows(context: StageContext, version: str | None) -> None:
     place = {"stage": context.asset, "partition": context.partition, "version": version}
     if context.recorded:
         context.store.ledger.record([{**place, **row} for row in context.recorded])
+
+
+def _enter_missing_rows(stage: Stage, context: StageContext, current: Published) -> None:
+    """Enter the rows of the version in force where the ledger may hold none or others: a process
+    was killed after publishing, or a later attempt failed or was rejected."""
+    attempt = evidence.latest(context.store, context.asset, context.partition)
+    if attempt is None or attempt.state not in ("published", "unchanged"):
+        context.store.ledger.record(rows_of(stage, current))
 
 
 @contextmanager

@@ -1,40 +1,56 @@
 """How the rows of the versions in force ended, as their tables say: what a lost ledger is refilled
 with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from hoi_assets.publishing.graph import Graph
+from hoi_assets.publishing.stage import Stage
 from hoi_assets.store.ledger import LedgerRow
 from hoi_assets.store.tables import Table
-from hoi_assets.store.versions import Store
+from hoi_assets.store.versions import Published, Store
 
 # Key of the tables of benchmark images; their stages record `row/method/candidate`.
 IMAGE_KEY = ("row_id", "method", "candidate")
+# Key of the table of votes, a row per method; its stage records `study:line`.
+VOTE_KEY = ("study", "line", "method_a", "method_b")
 
 
 def published_rows(graph: Graph, store: Store) -> Iterator[LedgerRow]:
     """A ledger row per row of every published table that says how its rows ended.
 
-    Votes (`human_ratings`) are left out: they are recorded again when that asset runs.
-
     Raises:
         Damaged: a table is not what was published.
     """
-    tables = {stage.name: list(filter(_is_recorded, stage.tables)) for stage in graph.stages}
+    stages = {stage.name: stage for stage in graph.stages}
     for version in store.all_current():
-        for table in tables.get(version.asset, []):
-            if not (version.path / f"{table.name}.parquet").exists():
-                continue
-            for row in version.table(table.name).iter_rows(named=True):
-                yield {
-                    "stage": version.asset,
-                    "partition": version.partition,
-                    "row_id": "/".join(str(row[name]) for name in table.key),
-                    "status": row["status"],
-                    "reason": row.get("reason"),
-                    "version": version.version,
-                }
+        if version.asset in stages:
+            yield from rows_of(stages[version.asset], version)
+
+
+def rows_of(stage: Stage, version: Published) -> Iterator[LedgerRow]:
+    """The ledger rows of one version in force."""
+    for table in filter(_is_recorded, stage.tables):
+        if not (version.path / f"{table.name}.parquet").exists():
+            continue
+        rows = {_row_id(table, row): row for row in version.table(table.name).iter_rows(named=True)}
+        for row_id, row in rows.items():
+            yield {
+                "stage": version.asset,
+                "partition": version.partition,
+                "row_id": row_id,
+                "status": row["status"],
+                "reason": row.get("reason"),
+                "version": version.version,
+            }
+
+
+def _row_id(table: Table, row: Mapping[str, Any]) -> str:
+    if table.key == VOTE_KEY:
+        return f"{row['study']}:{row['line']}"
+    return "/".join(str(row[name]) for name in table.key)
 
 
 def _is_recorded(table: Table) -> bool:
-    return "status" in table.schema and (len(table.key) == 1 or table.key == IMAGE_KEY)
+    one = len(table.key) == 1 or table.key in (IMAGE_KEY, VOTE_KEY)
+    return "status" in table.schema and one

@@ -7,7 +7,7 @@ they stopped.
 
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from hoi_assets.errors import HoiError
 from hoi_assets.progress import Log
 from hoi_assets.rating.raters import find_rater
 from hoi_assets.rating.study import (
+    FAULTS,
     SCORES,
     Answer,
     Mode,
@@ -61,6 +62,8 @@ OPTIONS: dict[Mode, tuple[tuple[Answer, str, tuple[str, ...]], ...]] = {
     ),
     "verify": ((0, "no", ("n", "0")), (1, "yes", ("y", "1"))),
 }
+# Keys of the kinds of faults, in their order; `u` takes an answer back.
+FAULT_KEYS = "123456789qwert"
 
 
 class Desk:
@@ -73,6 +76,7 @@ class Desk:
         self.folder = folder
         self.study = read_study(folder)
         self.images = study_images(folder)
+        self._keys = [question.key for question in self.study.questions]
         self._file = VoteFile(folder)
         self._lock = threading.Lock()
         self._orders: dict[str, tuple[Showing, ...]] = {}
@@ -96,7 +100,8 @@ class Desk:
         """Take one answer, or take it back with None.
 
         Args:
-            answer: as `OPTIONS` has it: in pairwise mode "left", "tie" or "right".
+            answer: as `OPTIONS` has it: in pairwise mode "left", "tie" or "right"; a fault with the
+                place that was clicked, as `Vote` has it.
 
         Raises:
             HoiError: no such place or question, or an answer out of range.
@@ -105,13 +110,12 @@ class Desk:
         order = self.order(rater)
         if type(place) is not int or not 1 <= place <= len(order):
             raise HoiError(f"place {place!r} is not in 1..{len(order)}", "reload the page")
-        if question not in [asked.key for asked in self.study.questions]:
+        found = [asked for asked in self.study.questions if asked.key == question]
+        if not found:
             raise HoiError(f"unknown question {question!r}", "reload the page")
-        allowed = [option[0] for option in OPTIONS[self.study.mode]]
-        if answer is not None and not any(type(answer) is type(a) and answer == a for a in allowed):
+        if answer is not None and not self._may_say(found[0], answer):
             raise HoiError(
-                f"answer {answer!r} is not one of {', '.join(str(a) for a in allowed)}",
-                "answer by the keys shown",
+                f"answer {answer!r} is not {self._answers_of(found[0])}", "answer by the keys shown"
             )
         showing = order[place - 1]
         vote = Vote(
@@ -133,9 +137,15 @@ class Desk:
         with self._lock:
             answers = dict(self._answers.get(rater, {}))
         order = self.order(rater)
-        keys = [question.key for question in self.study.questions]
+        said = {
+            showing: {key: answers.get((*_place(showing), key)) for key in self._keys}
+            for showing in order
+        }
         asked = [
-            (showing, [key for key in keys if (*_place(showing), key) not in answers])
+            (
+                showing,
+                [one.key for one in self._due(said[showing]) if said[showing][one.key] is None],
+            )
             for showing in order
         ]
         open_ = [(showing, missing) for showing, missing in asked if missing]
@@ -145,7 +155,9 @@ class Desk:
             "done": len(order) - len(open_),
             "total": len(order),
             "undo": {"place": places[last[:2]], "question": last[2]} if last else None,
-            "now": self._asked(open_[0][0], open_[0][1][0]) if open_ else None,
+            "now": self._asked(open_[0][0], open_[0][1][0], self._due(said[open_[0][0]]))
+            if open_
+            else None,
             "ahead": [path for showing, _ in open_[1 : 1 + AHEAD] for path in _paths(showing)],
         }
 
@@ -159,6 +171,25 @@ class Desk:
             return None
         return self.images.path(pictures[0 if _side(side, order[place - 1]) == "a" else 1].image)
 
+    def _due(self, said: Mapping[str, Answer | None]) -> list[Question]:
+        """The questions that are asked of an item with those answers, answered or not."""
+        return [
+            question
+            for question in self.study.questions
+            if question.after is None or said[question.after[0]] == question.after[1]
+        ]
+
+    def _may_say(self, question: Question, answer: Any) -> bool:
+        if question.faults:
+            return question.allows(answer, self.study.mode)
+        said = [option[0] for option in OPTIONS[self.study.mode]]
+        return any(type(answer) is type(one) and answer == one for one in said)
+
+    def _answers_of(self, question: Question) -> str:
+        if question.faults:
+            return question.answers(self.study.mode)
+        return f"one of {', '.join(str(option[0]) for option in OPTIONS[self.study.mode])}"
+
     def _note(self, vote: Vote) -> None:
         own = self._answers.setdefault(vote.rater, {})
         key = (vote.item, vote.repeat, vote.question)
@@ -167,10 +198,15 @@ class Desk:
         if vote.answer is not None:
             own[key] = vote.answer
 
-    def _asked(self, showing: Showing, key: str) -> dict[str, Any]:
-        questions = self.study.questions
-        number = [question.key for question in questions].index(key)
-        question: Question = questions[number]
+    def _asked(self, showing: Showing, key: str, due: Sequence[Question]) -> dict[str, Any]:
+        number = [question.key for question in due].index(key)
+        question = due[number]
+        options: Iterable[tuple[Answer, str, Sequence[str]]] = OPTIONS[self.study.mode]
+        if question.faults:
+            options = (
+                (kind, FAULTS.get(kind, kind), (sign,))
+                for kind, sign in zip(question.faults, FAULT_KEYS, strict=False)
+            )
         return {
             "place": showing.place,
             "prompt": showing.item.prompt,
@@ -180,10 +216,10 @@ class Desk:
             "low": question.low,
             "high": question.high,
             "number": number + 1,
-            "of": len(questions),
+            "of": len(due),
+            "mark": bool(question.faults),
             "options": [
-                {"answer": answer, "label": label, "keys": keys}
-                for answer, label, keys in OPTIONS[self.study.mode]
+                {"answer": answer, "label": label, "keys": keys} for answer, label, keys in options
             ],
         }
 

@@ -4,13 +4,14 @@ A study is a folder that needs nothing beside it: `study.json`, bare copies of t
 their pixels, `raters.json` and `votes.jsonl`. Once made, its manifest never changes.
 
 Modes: `rating` (one picture, 1 to 5 on each question), `pairwise` (which of two pictures of one
-prompt, ties allowed), `verify` (one picture, yes or no to fidelity and to alignment).
+prompt, ties allowed), `verify` (one picture, yes or no to fidelity and to alignment, and of a
+picture without fidelity the worst fault: of which kind, and where).
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,6 +29,7 @@ RATINGS = "ratings"
 # A repeat is shown only after this many other items, so that it is judged and not remembered.
 REPEAT_GAP = 8
 
+OTHER_FAULT = "other"
 SCORES = (1, 2, 3, 4, 5)
 CHOICES = ("a", "tie", "b")
 LABELS = (0, 1)
@@ -36,7 +38,25 @@ ANSWERS: dict[Mode, tuple[Answer, ...]] = {
     "pairwise": CHOICES,
     "verify": LABELS,
 }
-FIDELITY, ALIGNMENT = "fidelity", "alignment"
+FIDELITY, ALIGNMENT, FAULT = "fidelity", "alignment", "fault"
+# The kinds that the verifier's base learns from twins, as a rater names them, and any other.
+FAULTS = {
+    "extra_finger": "too many fingers",
+    "missing_finger": "too few fingers",
+    "fused_fingers": "fused fingers",
+    "bent_joint": "joint bent wrongly",
+    "wrong_length": "wrong length",
+    "doubled_thumb": "two thumbs",
+    "second_palm": "second palm",
+    "broken_wrist": "broken wrist",
+    "melted_hand": "melted hand",
+    "penetrating": "hand inside the object",
+    "fused_object": "hand and object fused",
+    "floating": "object not held",
+    OTHER_FAULT: "something else",
+}
+# A fault's answer: its kind, and where it is, per mille of the picture's width and height.
+_FAULT_ANSWER = re.compile(r"([a-z_]+)@(\d{1,3}),(\d{1,3})", re.ASCII)
 
 
 class _Record(BaseModel):
@@ -44,12 +64,49 @@ class _Record(BaseModel):
 
 
 class Question(_Record):
-    """A question about an item; `low` and `high` label the ends of its scale."""
+    """A question about an item; `low` and `high` label the ends of its scale.
+
+    Args:
+        faults: not empty: the answer is one of these kinds, and the place that the rater clicked.
+        after: asked only of an item for which the rater gave that answer to that question.
+    """
 
     key: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     text: str
     low: str = ""
     high: str = ""
+    faults: tuple[str, ...] = ()
+    after: tuple[str, Answer] | None = None
+
+    def allows(self, answer: Any, mode: Mode) -> bool:
+        """Whether a vote may say so. True is no score of 1."""
+        if self.faults:
+            found = read_fault(answer)
+            return found is not None and found.kind in self.faults
+        return any(type(answer) is type(one) and answer == one for one in ANSWERS[mode])
+
+    def answers(self, mode: Mode) -> str:
+        """The answers that it allows, for a message."""
+        if self.faults:
+            return f"KIND@X,Y with X, Y per mille and KIND of: {', '.join(self.faults)}"
+        return f"one of {', '.join(str(one) for one in ANSWERS[mode])}"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault that a rater named, and where: shares of the picture's width and height."""
+
+    kind: str
+    x: float
+    y: float
+
+
+def read_fault(answer: Any) -> Fault | None:
+    """The fault that an answer names; None where it is no such answer."""
+    found = _FAULT_ANSWER.fullmatch(answer) if isinstance(answer, str) else None
+    if found is None:
+        return None
+    return Fault(found[1], int(found[2]) / 1000, int(found[3]) / 1000)
 
 
 QUESTIONS: dict[Mode, tuple[Question, ...]] = {
@@ -70,6 +127,12 @@ QUESTIONS: dict[Mode, tuple[Question, ...]] = {
     "pairwise": (Question(key="better", text="Which picture fits the sentence better?"),),
     "verify": (
         Question(key=FIDELITY, text="Are the hands and things whole, and do they touch as shown?"),
+        Question(
+            key=FAULT,
+            text="Click on the worst fault in the picture, then name it.",
+            faults=tuple(FAULTS),
+            after=(FIDELITY, 0),
+        ),
         Question(key=ALIGNMENT, text="Does the picture show what the sentence says?"),
     ),
 }

@@ -15,6 +15,7 @@ from hoi_assets.rating.study import (
     STUDY_FILE,
     Item,
     Study,
+    read_fault,
     read_study,
     showings,
     study_folders,
@@ -49,7 +50,12 @@ VOTE_ROWS = Table(
         Column("method_a", pl.String, "method that drew side a", nullable=True),
         Column("image_b", pl.String, "pixel digest of side b; pairwise only", nullable=True),
         Column("method_b", pl.String, "method that drew side b; pairwise only", nullable=True),
-        Column("choice", pl.String, "a, tie or b; pairwise only", nullable=True),
+        Column(
+            "choice",
+            pl.String,
+            "a, tie or b in pairwise studies; the kind of fault in verify studies",
+            nullable=True,
+        ),
         Column("score", pl.Int64, "1..5, or 0 and 1 in verify studies", nullable=True),
     ),
     key=("study", "line", "method_a", "method_b"),
@@ -191,11 +197,19 @@ def count_answers(folder: Path) -> pl.DataFrame:
             "mode": study.mode,
             "rater": rater,
             "answered": given.filter(rater=rater).height,
-            "of": len(showings(study, rater)) * len(study.questions),
+            "of": _asked(study, rater, given.filter(rater=rater)),
         }
         for rater in sorted(read_raters(folder))
     ]
     return pl.DataFrame(rows, schema=PROGRESS.schema)
+
+
+def _asked(study: Study, rater: str, given: pl.DataFrame) -> int:
+    """How many answers are asked of a rater, who gave those."""
+    always = sum(question.after is None for question in study.questions)
+    after = [question.after for question in study.questions if question.after is not None]
+    more = sum(given.filter(question=key, score=answer).height for key, answer in after)
+    return len(showings(study, rater)) * always + more
 
 
 def _study_row(name: str, study: Study, votes: pl.DataFrame) -> dict[str, Any]:
@@ -236,7 +250,7 @@ def _rejection(line: Line, last: Line | None) -> str | None:
 
 def _vote_rows(start: dict[str, Any], vote: Vote, item: Item) -> Iterator[dict[str, Any]]:
     a, b = item.pictures[0], item.pictures[-1]
-    pair = len(item.pictures) == 2
+    pair, fault = len(item.pictures) == 2, read_fault(vote.answer)
     common = start | {
         "voted_at": datetime.fromisoformat(vote.at),
         "rater": vote.rater,
@@ -252,8 +266,8 @@ def _vote_rows(start: dict[str, Any], vote: Vote, item: Item) -> Iterator[dict[s
         "on_left": vote.on_left if pair else None,
         "image_a": a.image,
         "image_b": b.image if pair else None,
-        "choice": vote.answer if pair else None,
-        "score": None if pair else vote.answer,
+        "choice": vote.answer if pair else fault and fault.kind,
+        "score": None if pair or fault else vote.answer,
     }
     for method_a in a.methods:
         for method_b in b.methods if pair else (None,):

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from hoi_assets.errors import HoiError
 from hoi_assets.rating.raters import read_raters
-from hoi_assets.rating.study import ANSWERS, Answer, Item, Side, Study
+from hoi_assets.rating.study import Answer, Item, Side, Study
 from hoi_assets.store.disk import sync, writing
 
 VOTES_FILE = "votes.jsonl"
@@ -35,7 +35,8 @@ class Vote:
     Args:
         at: UTC time in ISO 8601.
         repeat: whether the item was shown for the second time.
-        answer: 1..5, 0 or 1, or "a", "tie", "b", by the study's mode; None takes the vote back.
+        answer: 1..5, 0 or 1, or "a", "tie", "b", by the study's mode, or a fault as
+            "extra_finger@512,300"; None takes the vote back.
         on_left: which side was on the left.
         place: place in the rater's order, from 1.
     """
@@ -174,12 +175,12 @@ def _find_problem(
         return f"unknown rater {_quote(found['rater'])}"
     if found["item"] not in items:
         return f"unknown item {_quote(found['item'])}"
-    if found["question"] not in {question.key for question in study.questions}:
+    asked = {question.key: question for question in study.questions}.get(found["question"])
+    if asked is None:
         return f"unknown question {_quote(found['question'])}"
-    # type() and not isinstance(): JSON's true is not a score of 1.
-    answer, allowed = found["answer"], ANSWERS[study.mode]
-    if answer is not None and not any(type(answer) is type(a) and answer == a for a in allowed):
-        return f"answer {_quote(answer)} is not one of {', '.join(str(a) for a in allowed)}"
+    answer = found["answer"]
+    if answer is not None and not asked.allows(answer, study.mode):
+        return f"answer {_quote(answer)} is not {asked.answers(study.mode)}"
     if type(found["repeat"]) is not bool or type(found["place"]) is not int:
         return "repeat or place is of the wrong type"
     if not 1 <= found["place"] <= MAX_PLACE:

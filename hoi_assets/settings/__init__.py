@@ -5,7 +5,9 @@ modules below group the sections by who reads them. `docs/configuration.md` list
 """
 
 from hoi_assets.settings.base import (
+    AUTO,
     REPLY_OPTIONS,
+    BatchSize,
     Endpoint,
     ModelRef,
     Models,
@@ -51,7 +53,9 @@ from hoi_assets.settings.schedules import Schedules
 from hoi_assets.settings.training import FineTuning, LoraTraining
 
 __all__ = [
+    "AUTO",
     "Anatomy",
+    "BatchSize",
     "Candidates",
     "Critic",
     "Dataset",

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -12,6 +12,13 @@ from hoi_assets.settings.locations import resolve_path
 # `json_schema_extra` of fields that came later than published versions: what they mean to digests.
 UNLESS_DEFAULT: dict[str, Any] = {"digested": "unless_default"}
 NEVER: dict[str, Any] = {"digested": "never"}
+AUTO: Literal["auto"] = "auto"
+# Images per batch.
+BatchSize = Annotated[int, Field(ge=1, le=256)] | Literal["auto"]
+BATCH_SIZE_HELP = (
+    "Pictures per batch; another size changes the last bits. auto: as many as fit, 16 at most, "
+    "found at the first run and kept in the home."
+)
 # Options of an endpoint that a reply depends on, besides those that have always been in its key.
 REPLY_OPTIONS = ("max_reply_tokens", "reasoning_effort", "extra_body")
 # What a call sets itself.

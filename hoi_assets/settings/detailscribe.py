@@ -4,7 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hoi_assets.settings.base import UNLESS_DEFAULT, Endpoint, Section
+from hoi_assets.settings.base import (
+    BATCH_SIZE_HELP,
+    UNLESS_DEFAULT,
+    BatchSize,
+    Endpoint,
+    Section,
+)
 
 
 class Interacting(Section):
@@ -86,9 +92,7 @@ class Redenoising(Section):
     negative_prompt: str = Field("", description="Prompt to steer away from.")
     width: int = Field(128, ge=64, le=2048, multiple_of=16, description="Width in pixels.")
     height: int = Field(128, ge=64, le=2048, multiple_of=16, description="Height in pixels.")
-    batch_size: int = Field(
-        16, ge=1, le=256, description="Pictures per batch; another size changes the last bits."
-    )
+    batch_size: BatchSize = Field(16, description=BATCH_SIZE_HELP)
     switch_steps: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (0, 1, 2, 4),
         min_length=1,

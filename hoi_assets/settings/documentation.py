@@ -129,6 +129,8 @@ def _kind(field: dict[str, Any], schema: dict[str, Any]) -> str:
         return ", or ".join(_kind(option, schema) for option in field["anyOf"])
     if "$ref" in field:
         return "model"
+    if "const" in field:
+        return f"`{field['const']}`"
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if field["type"] == "array":

@@ -72,6 +72,14 @@ class Gates(Section):
     max_duplicate_share: float = Field(
         0.2, ge=0, le=1, description="Largest share of repeated pictures or prompts."
     )
+    min_labelled_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="A gate warns that the verifier is not calibrated on your pictures where a "
+        "smaller share of its pairs was labelled by people.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
     warn_cut_share: float = Field(
         0.0,
         ge=0,

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hoi_assets.settings.base import Endpoint, Section
+from hoi_assets.settings.base import BATCH_SIZE_HELP, BatchSize, Endpoint, Section
 
 LABELS_FILE = "labels.csv"  # inside the folder of `verifier.labels_folder`
 
@@ -52,9 +52,7 @@ class Sampling(Section):
     negative_prompt: str = Field("", description="Prompt to steer away from.")
     width: int = Field(128, ge=64, le=2048, multiple_of=8, description="Width in pixels.")
     height: int = Field(128, ge=64, le=2048, multiple_of=8, description="Height in pixels.")
-    batch_size: int = Field(
-        16, ge=1, le=256, description="Pictures per batch; another size changes the last bits."
-    )
+    batch_size: BatchSize = Field(16, description=BATCH_SIZE_HELP)
 
 
 class Proposer(Section):

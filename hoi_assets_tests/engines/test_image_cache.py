@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hoi_assets.engines.image_cache import ENVIRONMENT, KIND, NewImage, get_or_generate
+from hoi_assets.engines.image_cache import get_or_generate
+from hoi_assets.engines.image_writing import ENVIRONMENT, KIND, NewImage
 from hoi_assets.pictures import channel_deviation
 from hoi_assets.store.versions import Store
 

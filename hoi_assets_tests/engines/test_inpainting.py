@@ -1,5 +1,6 @@
 """Inpainting on the weights of a small SD3 and a small SDXL: its promises, not its quality."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from hoi_assets.engines.sdxl.loading import load_sdxl
 from hoi_assets.engines.seeds import generator
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
+from hoi_assets_tests.engines.short_memory import room_for
 from hoi_assets_tests.engines.small_sd3 import make_sd3
 from hoi_assets_tests.engines.small_sdxl import make_sdxl
 
@@ -117,6 +119,39 @@ def test_empty_mask_gives_the_picture_back(loaded: PromptedPipeline) -> None:
     (spec,) = specs(loaded, 1)
     (same,) = drawn(loaded, [replace(spec, mask="nothing")])
     assert (pixels(same) == np.asarray(picture())).all()
+
+
+def test_repairs_that_do_not_fit_together_are_drawn_in_smaller_batches(
+    loaded: PromptedPipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = specs(loaded, 3)
+    whole = drawn(loaded, wanted)
+    with caplog.at_level(logging.WARNING), room_for(loaded.denoiser, 1):
+        halved = drawn(loaded, wanted)
+    loaded.batch_limits.clear()
+    assert caplog.messages == [
+        "out of memory: a batch of 3 (repaired image of 64x64 px) does not fit; going on with "
+        "batches of 1"
+    ]
+    assert [one.batch_size for one in whole] == [3] * 3
+    for one, other in zip(halved, whole, strict=True):
+        assert (one.spec, one.batch_size) == (other.spec, 1)
+        assert np.abs(pixels(one).astype(int) - pixels(other)).max() <= 1
+    # Its slot in the smaller batch and the size give the very same picture again.
+    row = replace(wanted[2].row, slot=0)
+    (again,) = inpaint_images(loaded, [replace(wanted[2], row=row)], 1, IMAGES.__getitem__)
+    assert (pixels(again) == pixels(halved[2])).all()
+
+
+def test_a_repair_that_does_not_fit_alone_names_the_remedy(loaded: PromptedPipeline) -> None:
+    with (
+        room_for(loaded.denoiser, 0),
+        pytest.raises(HoiError, match="one repaired image of 64x64 px does not fit") as error,
+    ):
+        drawn(loaded, specs(loaded))
+    loaded.batch_limits.clear()
+    assert "offload" in str(error.value)
+    assert len(drawn(loaded, specs(loaded))) == 2  # the pipeline can be used again
 
 
 def test_key_follows_all_that_determines_the_image(loaded: PromptedPipeline) -> None:

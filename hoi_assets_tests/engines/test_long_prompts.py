@@ -105,10 +105,10 @@ def test_renoised_pictures_come_in_order_whatever_the_length_of_their_captions(
 ) -> None:
     images = [picture(colour) for colour in ("red", "green", "blue")]
     texts, seeds = [LONG, PIECES[0], LONG], [1, 2, 3]
-    together = [i.tobytes() for i in renoise(chunking, images, texts, seeds, 0.7, sampling)]
+    together = [i.tobytes() for i in renoise(chunking, images, texts, seeds, 0.7, sampling, BATCH)]
     for place in range(3):
         some = slice(place, place + 1)
-        (alone,) = renoise(chunking, images[some], texts[some], seeds[some], 0.7, sampling)
+        (alone,) = renoise(chunking, images[some], texts[some], seeds[some], 0.7, sampling, BATCH)
         assert alone.tobytes() == together[place]
 
 

@@ -1,11 +1,7 @@
-"""Promises about a device whose memory is full.
-
-A hook on the model asks for more memory than there is, so that torch's own allocator refuses.
-"""
+"""Promises about a device whose memory is full, see `short_memory`."""
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,27 +28,11 @@ from hoi_assets.engines.sdxl.sampling import generate_images, make_image_spec
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import LoraTraining, ModelRef, Sampling, load_settings
 from hoi_assets.store.versions import Store
+from hoi_assets_tests.engines.short_memory import MORE_THAN_THERE_IS, room_for
 from hoi_assets_tests.engines.small_sd3 import make_sd3
 from hoi_assets_tests.engines.small_sdxl import PROMPTS, picture
 
 BATCH = 4
-MORE_THAN_THERE_IS = 1 << 60
-
-
-@contextmanager
-def room_for(module: torch.nn.Module, images: int, guided: bool = True) -> Iterator[None]:
-    """Inside, a forward pass of more images (twice as many rows with guidance) needs too much."""
-
-    def hook(_: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        rows = (inputs[0] if inputs else named["hidden_states"]).shape[0]
-        if rows > images * (2 if guided else 1):
-            torch.empty(MORE_THAN_THERE_IS)
-
-    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @pytest.fixture
@@ -113,8 +93,8 @@ def test_a_picture_of_a_halved_batch_is_drawn_again_from_its_row(
 def test_views_of_the_generator_are_halved_too(fresh: LoadedSDXL, sampling: Sampling) -> None:
     images = [picture(colour) for colour in ("red", "blue", "green")]
     for view in (
-        lambda: list(renoise(fresh, images, PROMPTS, (1, 2, 3), 0.7, sampling)),
-        lambda: list(round_trip(fresh, images, sampling)),
+        lambda: list(renoise(fresh, images, PROMPTS, (1, 2, 3), 0.7, sampling, BATCH)),
+        lambda: list(round_trip(fresh, images, sampling, BATCH)),
     ):
         whole = view()
         with room_for(fresh.pipe.vae.encoder, 2, guided=False):

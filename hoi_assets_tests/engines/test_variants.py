@@ -18,6 +18,7 @@ from hoi_assets_tests.engines.small_judges import make_clip
 from hoi_assets_tests.engines.small_sdxl import PROMPTS, make_sdxl, picture
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
+BATCH = 4
 
 
 def _renamed(folder: Path, *parts: str) -> None:
@@ -78,12 +79,12 @@ def test_a_vae_that_overflows_in_float16_is_upcast_wherever_it_is_used(tmp_path:
         ModelRef(source=str(_overflowing(tmp_path / "plain", False)), dtype="float16")
     )
     with pytest.raises(HoiError, match="NaN or infinity"):
-        list(round_trip(plain, images, sampling))
+        list(round_trip(plain, images, sampling, BATCH))
     loaded = load_sdxl(
         ModelRef(source=str(_overflowing(tmp_path / "upcast", True)), dtype="float16")
     )
-    assert len(list(round_trip(loaded, images, sampling))) == 2
-    assert len(list(renoise(loaded, images, PROMPTS[:2], (1, 2), 0.6, sampling))) == 2
+    assert len(list(round_trip(loaded, images, sampling, BATCH))) == 2
+    assert len(list(renoise(loaded, images, PROMPTS[:2], (1, 2), 0.6, sampling, BATCH))) == 2
     pairs = [(image, "a ball") for image in images]
     assert encode(loaded, pairs, tmp_path / "encoded", "key").latents.isfinite().all()
     rows = [make_image_spec(sampling, PROMPTS[n], n, n) for n in range(2)]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from hoi_assets.detailscribe.benchmark import benchmark_folder, read_benchmark
+from hoi_assets.detailscribe.decomposers import RuleDecomposer
 from hoi_assets.ppv.verifier_pairs import count_views
 from hoi_assets.preflight.costs import Plan, make_plan
 from hoi_assets.preflight.plan import plan_work
@@ -18,6 +20,7 @@ from hoi_assets.store.versions import Store
 from hoi_assets.taxonomy import load_taxonomy
 
 CATEGORY = "index_press"
+SCENARIOS = ("functional",)
 CHAT = {"endpoint": "http://127.0.0.1:9/v1", "model": "a-model"}
 
 
@@ -82,7 +85,8 @@ def test_scenario_counts_variants_rounds_and_equal_compute(tmp_path: Path) -> No
     assert row(made, "initial_images").denoiser_evaluations == 5 * 56
     assert row(made, "refined_images").pictures == 5 * (4 + 3)
     assert row(made, "refined_images").denoiser_evaluations == 5 * (210 + 3 * 56)
-    assert row(made, "baseline_images").pictures == 5 * (3 + 4 + 3)
+    # Refine's first picture is the variant of switch step 0.
+    assert row(made, "baseline_images").pictures == 5 * (3 + 4 + 2)
     assert {one.asset for one in made.assets}.isdisjoint({"category_loras", "finetuned_model"})
 
 
@@ -103,7 +107,84 @@ def test_critic_is_called_for_every_picture_it_may_select(tmp_path: Path) -> Non
     settings = profile(critic=CHAT, judge=CHAT, interacting={"rows_per_scenario": 2})
     made = plan_of(settings, tmp_path, (), ("functional",))
     calls = {one.section: one.count for one in made.calls}
-    assert calls == {"critic": 2 * (1 + 7 + 10), "judge": 2 * 7}
+    assert calls == {"critic": 2 * (1 + 7 + 9), "judge": 2 * 7}
+    rated = settings.model_copy(
+        update={"judge": settings.judge.model_copy(update={"rates": "all"})}
+    )
+    made = plan_of(rated, tmp_path, (), ("functional",))
+    assert {one.section: one.count for one in made.calls}["judge"] == 2 * (1 + 7 + 9)
+
+
+def test_published_protocol_critiques_suggests_and_selects(tmp_path: Path) -> None:
+    published = {"seeds": [1, 2], "baseline_images": "one", "craft_rounds": 0}
+    settings = profile(
+        critic={**CHAT, "protocol": "published"},
+        redenoising=published,
+        interacting={"rows_per_scenario": 2},
+    )
+    made = plan_of(settings, tmp_path, (), ("functional",))
+    calls = {one.asset: one.calls // 2 for one in made.assets if one.calls}
+    # To select it judges the initial picture and four variants; then three pictures of baselines,
+    # of which one prompt was its suggestion.
+    assert calls == {"image_critiques": 1, "refined_images": 5, "baseline_images": 3 + 1}
+    assert row(made, "baseline_images").pictures == 2 * 3
+
+
+def test_repairs_and_edits_are_counted_with_the_model_that_draws_them(tmp_path: Path) -> None:
+    tiny, rows = load_settings("tiny").model_dump(), {"rows_per_scenario": 2}
+    models = tiny["models"] | {"editor": {"source": "an/editor", "revision": "0" * 40}}
+    settings = profile(critic=CHAT, interacting=rows)
+    own = {
+        "models": models,
+        "local_repair": {"strength": 0.5},
+        "image_editing": {"num_inference_steps": 10, "max_edits": 3},
+    }
+    both = Settings.model_validate(settings.model_dump() | own)
+    taxonomy = load_taxonomy(settings.taxonomy_folder)
+    work = [
+        one
+        for one in plan_work(both, taxonomy, (), ("functional",))
+        if one.asset == "refined_images" and one.pictures
+    ]
+    # 14 guided steps a repair: seven within the 210 evaluations of the variants.
+    assert [(one.model, one.pictures, one.evaluations) for one in work] == [
+        ("benchmark", 2 * 7, 2 * (210 + 3 * 56)),
+        ("benchmark", 2 * 7, 2 * 7 * 28),
+        ("editor", 2 * 3, 2 * 3 * 20),
+    ]
+    made = plan_of(both, tmp_path, (), ("functional",))
+    assert row(made, "refined_images").calls == 2 * (7 + 7 + 3)
+    assert row(made, "refined_images").hours is None, "nobody measured the editor"
+
+
+def test_probabilities_of_yes_are_asked_of_selected_pictures_and_their_components(
+    tmp_path: Path,
+) -> None:
+    settings = profile(interacting={"rows_per_scenario": 2})
+    own = {"vqa_score": {**CHAT, "image_tokens": 100}}
+    made = plan_of(Settings.model_validate(settings.model_dump() | own), tmp_path, (), SCENARIOS)
+    prompts = [row.prompt for row in read_benchmark(benchmark_folder(None), SCENARIOS, 2)]
+    found = RuleDecomposer().ask(
+        {prompt: prompt for prompt in prompts}, lambda *_: None, lambda _: None
+    )
+    components = sum(len(one.value or ()) for one in found.values())
+    (calls,) = made.calls
+    assert (calls.section, calls.count) == ("vqa_score", 7 * (len(prompts) + components))
+    assert calls.output_tokens == calls.count and (calls.input_tokens or 0) > 100 * calls.count
+
+
+def test_anatomy_is_asked_of_candidates_labelled_and_evaluation_pictures(tmp_path: Path) -> None:
+    settings = profile(
+        evaluation={"hoi_prompts_per_category": 3, "general_prompts": 4, "images_per_prompt": 2}
+    )
+    own = {"anatomy": {**CHAT, "calibration_images": 30, "image_tokens": 100}}
+    made = plan_of(Settings.model_validate(settings.model_dump() | own), tmp_path)
+    candidates = row(made, "candidate_images").pictures
+    assert row(made, "verified_pairs").calls == candidates + 2 * 30
+    assert row(made, "hoi_scorecards").calls == 3 * 2 * 3
+    (calls,) = made.calls
+    # A request shows the whole picture and four parts.
+    assert calls.section == "anatomy" and calls.input_tokens > calls.count * 5 * 100
 
 
 def test_disk_is_measured_on_pictures_of_the_same_size(tmp_path: Path) -> None:

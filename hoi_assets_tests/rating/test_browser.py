@@ -11,8 +11,10 @@ import pytest
 from hoi_assets.evaluation.human_agreement import measure_rater_agreement
 from hoi_assets.evaluation.human_ratings import estimate_win_rates
 from hoi_assets.rating.raters import make_links
+from hoi_assets.rating.study import read_fault, read_study
 from hoi_assets.rating.study_making import StudyImage, make_study
 from hoi_assets.rating.vote_tables import votes_table
+from hoi_assets.rating.votes import read_lines
 from hoi_assets_tests.chromium import running_chromium
 from hoi_assets_tests.rating.conftest import METHODS, offers
 from hoi_assets_tests.rating.server import Server
@@ -166,3 +168,30 @@ def test_unseen_pictures_cannot_be_voted_on_and_held_keys_vote_once(
 def test_unknown_link_shows_a_reason(folder: Path, server: Server, browser: Any) -> None:
     page = open_page(browser, f"{server.url}/r/guess/", [])
     assert "not known" in page.content()
+
+
+def test_a_fault_is_clicked_then_named(tmp_path: Path, browser: Any) -> None:
+    folder = tmp_path / "labels"
+    make_study(folder, "verify", offers(tmp_path / "drawn", 1, size=128), repeat_share=0)
+    server = Server(folder)
+    try:
+        (link,) = make_links(folder, ["anna"], server.url).values()
+        page = open_page(browser, link, [])
+        page.get_by_role("button", name="no").click()
+        named = page.get_by_role("button", name="too many fingers")
+        named.wait_for()
+        assert named.is_disabled()
+        page.keyboard.press("1")  # nothing was clicked yet
+        picture = page.locator("figure img")
+        box = picture.bounding_box()
+        picture.click(position={"x": 0.25 * box["width"], "y": 0.75 * box["height"]})
+        page.locator(".mark").wait_for()
+        page.keyboard.press("1")
+        page.get_by_role("button", name="yes").wait_for()
+        assert page.locator(".mark").count() == 0
+    finally:
+        server.kill()
+    (vote,) = [line.vote for line in read_lines(folder, read_study(folder)) if line.vote][1:]
+    fault = read_fault(vote.answer)
+    assert fault is not None and fault.kind == "extra_finger"
+    assert abs(fault.x - 0.25) < 0.01 and abs(fault.y - 0.75) < 0.01

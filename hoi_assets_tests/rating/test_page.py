@@ -17,8 +17,8 @@ from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.rating.page import Desk, build_app, serve
 from hoi_assets.rating.raters import make_links
-from hoi_assets.rating.study import read_study, showings
-from hoi_assets.rating.vote_tables import votes_table
+from hoi_assets.rating.study import FAULTS, read_study, showings
+from hoi_assets.rating.vote_tables import count_answers, votes_table
 from hoi_assets_tests.rating.conftest import METHODS, PROMPTS, study_of, tokens
 from hoi_assets_tests.store.conftest import file_size_limit
 
@@ -124,6 +124,30 @@ def test_undo_asks_again_and_can_go_back_further(tmp_path: Path) -> None:
         (1, "fidelity", 1),
         (1, "alignment", 1),
     ]
+
+
+def test_the_worst_fault_is_asked_of_pictures_that_are_not_whole_alone(tmp_path: Path) -> None:
+    folder = study_of(tmp_path, "verify", prompts=2)
+    (anna,) = tokens(folder, "anna")
+    with served(folder) as client:
+        first = client.get(f"{anna}state").json()["now"]
+        assert (first["question"], first["mark"], first["of"]) == ("fidelity", False, 2)
+        named = answer(client, anna, 0)["now"]
+        assert (named["question"], named["mark"], named["number"]) == ("fault", True, 2)
+        assert named["of"] == 3 and len(named["options"]) == len(FAULTS)
+        signs = [key for option in named["options"] for key in option["keys"]]
+        assert len(set(signs)) == len(signs) and "u" not in signs
+        for wrong in (1, "extra_finger", "extra_finger@1000,0", "x@1,1", "floating@1,1 ", ""):
+            body = {"place": named["place"], "question": "fault", "answer": wrong}
+            assert client.post(f"{anna}votes", json=body).status_code == 400
+        answer(client, anna, "extra_finger@512,30")
+        answer(client, anna, 1)
+        assert answer(client, anna, 1)["now"]["question"] == "alignment"
+        assert answer(client, anna, 1)["done"] == 2 * len(METHODS) - 2
+    (row,) = votes_table(folder).filter(question="fault").to_dicts()
+    assert (row["choice"], row["score"], row["status"]) == ("extra_finger", None, "accepted")
+    progress = count_answers(folder).row(0, named=True)
+    assert progress["of"] == 2 * len(METHODS) * 2 + 1
 
 
 def test_same_vote_sent_twice_counts_once(pairwise: Path) -> None:

@@ -11,6 +11,8 @@ from PIL import Image
 
 from hoi_assets.errors import HoiError
 from hoi_assets.rating.study import (
+    FAULTS,
+    OTHER_FAULT,
     REPEAT_GAP,
     Question,
     read_study,
@@ -190,7 +192,13 @@ def test_own_questions_are_asked_except_of_verifiers(tmp_path: Path) -> None:
     study = make_study(tmp_path / "rating", "rating", given, questions=asked)
     assert [question.key for question in study.questions] == ["grip"]
     study = make_study(tmp_path / "verify", "verify", given, questions=asked)
-    assert [question.key for question in study.questions] == ["fidelity", "alignment"]
+    assert [question.key for question in study.questions] == ["fidelity", "fault", "alignment"]
+
+
+def test_faults_are_those_that_the_verifiers_base_learns_and_another() -> None:
+    from hoi_assets.tinyworld.scenes.vocabulary import TWIN_DEFECTS
+
+    assert set(FAULTS) == {*TWIN_DEFECTS, OTHER_FAULT}
 
 
 KILLED = """

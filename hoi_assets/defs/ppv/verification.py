@@ -57,6 +57,12 @@ TRAINING_PAIRS_SUITE = suite(
             max_value=0,
         ),
         no_blank("prompt"),
+        measure(
+            "calibrated_on_your_pictures",
+            "avg(case when shown_as = 'labelled' then 1.0 else 0.0 end)",
+            "${gates.min_labelled_share}",
+            blocking=False,
+        ),
     ],
     contents=[STORED_PICTURES],
 )
@@ -154,7 +160,11 @@ def verifier(context: StageContext, staging: Staging) -> Result:
     stated precision, calibrated, measured on scenes it never saw."""
     from hoi_assets.charts import loss_curve, reliability_diagram
     from hoi_assets.engines.vilt.verifier_statement import target_met_on_test, verifier_statement
-    from hoi_assets.ppv.verifier_training import fresh_heads_note, train_calibrated_verifier
+    from hoi_assets.ppv.verifier_training import (
+        calibration_note,
+        fresh_heads_note,
+        train_calibrated_verifier,
+    )
 
     pairs = context.parent("verifier_training_pairs").table("rows")
     trained = train_calibrated_verifier(context.store, context.settings, pairs, context.log)
@@ -164,10 +174,13 @@ def verifier(context: StageContext, staging: Staging) -> Result:
     staging.write_table("reliability", trained.reliability)
     staging.write_table("summary", trained.summary)
     summary = trained.summary.row(0, named=True)
-    fresh_heads = fresh_heads_note(context.settings)
+    notes = {
+        "heads": fresh_heads_note(context.settings),
+        "calibration": calibration_note(context.settings),
+    }
     return Result(
         metadata={
-            **({} if fresh_heads is None else {"heads": fresh_heads}),
+            **{name: note for name, note in notes.items() if note is not None},
             "what_it_can_tell": Markdown(verifier_statement(summary, trained.quality)),
             **{name: value for name, value in summary.items() if name != "target_met"},
             # The target met on one split alone says little.
@@ -230,6 +243,7 @@ def verified_pairs(context: StageContext, staging: Staging) -> Result:
     from hoi_assets.ppv.chosen_signals import chosen_signals
     from hoi_assets.ppv.signals import apply_signals, describe_signals
     from hoi_assets.ppv.verdicts import summarise_verdicts, verify_candidates
+    from hoi_assets.ppv.verifier_training import calibration_note
 
     table = verify_candidates(
         context.store,
@@ -239,6 +253,8 @@ def verified_pairs(context: StageContext, staging: Staging) -> Result:
         context.log,
     )
     said: dict[str, Any] = {}
+    if note := calibration_note(context.settings):
+        said["calibration"] = note
     if signals := chosen_signals(context.store, context.settings, context.log):
         labelled = context.parent("verifier_training_pairs").table("rows")
         judged = apply_signals(signals, table, labelled, context.log)

@@ -7,8 +7,9 @@ transformer, so that a step under classifier-free guidance takes two.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hoi_assets.engines.image_spec import ImageSpec
+from hoi_assets.engines.image_spec import ImageSpec, slot_of
 from hoi_assets.engines.seeds import seed_of
+from hoi_assets.settings import BatchSize
 
 SCHEDULER = "flow_match_euler"
 SWITCH_STEPS = (0, 1, 2, 4)
@@ -36,7 +37,7 @@ def initial_image_spec(
     prompt: str,
     seed: int,
     position: int,
-    batch_size: int,
+    batch_size: BatchSize,
     steps: int = 28,
     guidance_scale: float = 4.5,
     width: int = 1024,
@@ -47,7 +48,7 @@ def initial_image_spec(
     return ImageSpec(
         prompt=prompt,
         seed=seed,
-        slot=position % batch_size,
+        slot=slot_of(position, batch_size),
         steps=steps,
         guidance_scale=guidance_scale,
         scheduler=SCHEDULER,

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from hoi_assets.engines.batch_sizes import DRAW
 from hoi_assets.engines.diffusion_pipeline import (
     prompt_embeddings,
     set_decode_slicing,
@@ -110,7 +111,7 @@ def denoise(
         [slot if slot in rows else None for slot in range(batch_size)],
         run,
         loaded.batch_limits,
-        (call.width, call.height),
+        (DRAW, call.width, call.height),
         f"image of {call.width}x{call.height} px",
     )
     images: dict[int, Image.Image | None] = {}

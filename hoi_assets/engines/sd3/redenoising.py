@@ -20,6 +20,7 @@ from typing import Any
 
 from PIL import Image
 
+from hoi_assets.engines.batch_sizes import TRIED_STEPS
 from hoi_assets.engines.image_spec import ImageSpec, batches_by_slot, image_key
 from hoi_assets.engines.long_prompts import grouped
 from hoi_assets.engines.sd3.compute import (
@@ -133,6 +134,13 @@ def generate_initial_images(
     for row in rows:
         check_spec(loaded, row, batch_size)
     return _generate_initial_images(loaded, rows, batch_size, switch_steps, s_reference)
+
+
+def try_batch(loaded: LoadedSD3, row: ImageSpec, size: int) -> None:
+    """Draw a full batch of images like `row`, to see whether it fits (`settle_batch_size`)."""
+    steps = min(row.steps, TRIED_STEPS)
+    rows = [replace(row, slot=slot, steps=steps) for slot in range(size)]
+    deque(generate_initial_images(loaded, rows, size), maxlen=0)
 
 
 def generate_variants(

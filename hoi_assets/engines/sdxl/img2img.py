@@ -24,9 +24,11 @@ from hoi_assets.engines.seeds import generator
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import Sampling
 
+IMAGE_TO_IMAGE = "image to image"  # kind of work, for `settle_batch_size`
+
 
 def round_trip(
-    loaded: LoadedSDXL, images: Sequence[Image.Image], sampling: Sampling
+    loaded: LoadedSDXL, images: Sequence[Image.Image], sampling: Sampling, batch_size: int
 ) -> Iterator[Image.Image]:
     """Each image encoded (mode of the posterior) and decoded by the VAE, at the sampling size.
 
@@ -44,9 +46,9 @@ def round_trip(
         return tensor_to_images((decoded / 2 + 0.5).clamp(0, 1))
 
     set_decode_slicing(loaded, sampling.width, sampling.height)
-    for start in range(0, len(images), sampling.batch_size):
-        batch = range(start, min(start + sampling.batch_size, len(images)))
-        yield from _in_batch(loaded, batch, run, sampling)
+    for start in range(0, len(images), batch_size):
+        batch = range(start, min(start + batch_size, len(images)))
+        yield from _in_batch(loaded, batch, run, sampling, batch_size)
 
 
 def renoise(
@@ -56,11 +58,12 @@ def renoise(
     seeds: Sequence[int],
     strength: float,
     sampling: Sampling,
+    batch_size: int,
 ) -> Iterator[Image.Image]:
     """Each image noised to `strength` and denoised by the base model under its caption.
 
     SDEdit (arXiv 2108.01073), by diffusers' image-to-image pipeline. Deterministic per image,
-    caption and seed; batches always hold `sampling.batch_size`.
+    caption and seed; batches always hold `batch_size`.
 
     Args:
         seeds: one per image, for its noise.
@@ -74,11 +77,10 @@ def renoise(
     if not len(images) == len(captions) == len(seeds):
         raise ValueError(f"{len(images)} images, {len(captions)} captions, {len(seeds)} seeds")
     if strength * sampling.num_inference_steps < 1:
-        yield from round_trip(loaded, images, sampling)
+        yield from round_trip(loaded, images, sampling, batch_size)
         return
     activate_lora(loaded, None)
     set_decode_slicing(loaded, sampling.width, sampling.height)
-    size = sampling.batch_size
     with temporary_scheduler(loaded, sampling.scheduler):
         pipe = StableDiffusionXLImg2ImgPipeline(**loaded.pipe.components, add_watermarker=False)
     pipe.set_progress_bar_config(disable=True)
@@ -106,8 +108,11 @@ def renoise(
             ).images
         return tensor_to_images(decoded)
 
-    for batch in (some[n : n + size] for some in places for n in range(0, len(some), size)):
-        pictures |= zip(batch, _in_batch(loaded, batch, run, sampling), strict=True)
+    for batch in (
+        some[n : n + batch_size] for some in places for n in range(0, len(some), batch_size)
+    ):
+        drawn = _in_batch(loaded, batch, run, sampling, batch_size)
+        pictures |= zip(batch, drawn, strict=True)
         if len(places) == 1:  # else the pictures of several groups are put in order first
             yield from (pictures.pop(one) for one in batch)
     yield from (pictures[one] for one in sorted(pictures))
@@ -118,6 +123,7 @@ def _in_batch(
     batch: Sequence[int],
     run: Callable[[list[int | None]], list[Image.Image | None]],
     sampling: Sampling,
+    batch_size: int,
 ) -> list[Image.Image]:
     """The pictures at the places of a batch, which is filled up to the batch size.
 
@@ -125,10 +131,10 @@ def _in_batch(
         HoiError: one is not finite, or not even one fits into memory.
     """
     _, parts = in_fitting_parts(
-        [*batch, *[None] * (sampling.batch_size - len(batch))],
+        [*batch, *[None] * (batch_size - len(batch))],
         run,
         loaded.batch_limits,
-        (sampling.width, sampling.height),
+        (IMAGE_TO_IMAGE, sampling.width, sampling.height),
         f"image of {sampling.width}x{sampling.height} px",
     )
     pictures = [picture for _, part in parts for picture in part][: len(batch)]

@@ -2,18 +2,27 @@
 specification alone (see `image_spec`); empty slots hold a filler."""
 
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hoi_assets.engines.batch_sizes import DRAW, TRIED_STEPS
 from hoi_assets.engines.diffusion_pipeline import (
     keeping_vae_dtype,
     prompt_embeddings,
     set_decode_slicing,
     tensor_to_images,
 )
-from hoi_assets.engines.image_spec import GeneratedImage, ImageSpec, Lora, batches_by_slot
+from hoi_assets.engines.image_spec import (
+    GeneratedImage,
+    ImageSpec,
+    Lora,
+    batches_by_slot,
+    slot_of,
+)
 from hoi_assets.engines.long_prompts import grouped
 from hoi_assets.engines.out_of_memory import in_fitting_parts
 from hoi_assets.engines.sdxl.loading import TEXT_ENCODERS, LoadedSDXL
@@ -45,7 +54,7 @@ def make_image_spec(
     return ImageSpec(
         prompt=prompt,
         seed=seed,
-        slot=position % sampling.batch_size,
+        slot=slot_of(position, sampling.batch_size),
         steps=sampling.num_inference_steps,
         guidance_scale=sampling.guidance_scale,
         scheduler=sampling.scheduler,
@@ -83,6 +92,13 @@ def generate_images(
     for row in rows:
         _check(loaded, row, batch_size)
     return _generate_all(loaded, rows, batch_size)
+
+
+def try_batch(loaded: LoadedSDXL, row: ImageSpec, size: int) -> None:
+    """Draw a full batch of images like `row`, to see whether it fits (`settle_batch_size`)."""
+    steps = min(row.steps, TRIED_STEPS)
+    rows = [replace(row, slot=slot, steps=steps) for slot in range(size)]
+    deque(generate_images(loaded, rows, size), maxlen=0)
 
 
 def make_scheduler(loaded: LoadedSDXL, name: str) -> Any:
@@ -209,7 +225,7 @@ def _generate_batch(
             [batch.get(slot) for slot in range(batch_size)],
             lambda places: tensor_to_images(_denoise(loaded, call, places)),
             loaded.batch_limits,
-            (call.width, call.height),
+            (DRAW, call.width, call.height),
             f"image of {call.width}x{call.height} px",
         )
     for start, images in parts:

@@ -14,6 +14,8 @@ const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseco
 let state = null;
 // False while an answer is on its way or a picture is not there yet: nobody votes on what is unseen.
 let ready = false;
+// Where the fault is that is to be named: per mille of the picture's width and height.
+let mark = null;
 
 function say(trouble) {
   element("trouble").textContent = trouble;
@@ -51,12 +53,13 @@ async function send(place, question, answer) {
 }
 
 async function choose(option) {
-  if (!ready) return;
+  if (!ready || (state.now.mark && !mark)) return;
   ready = false;
   const { place, question, options } = state.now;
+  const answer = state.now.mark ? `${option.answer}@${mark.join(",")}` : option.answer;
   element("options").children[options.indexOf(option)].classList.add("chosen");
   await pause(SHOW_CHOICE_MS);
-  await send(place, question, option.answer);
+  await send(place, question, answer);
 }
 
 async function undo() {
@@ -94,6 +97,9 @@ function showPrompt(prompt) {
 }
 
 function showQuestion(now) {
+  setMark(null);
+  element("pictures").classList.toggle("marking", now.mark);
+  element("options").classList.toggle("many", now.mark);
   element("question").textContent = now.text;
   if (now.of > 1) {
     const part = document.createElement("small");
@@ -103,6 +109,7 @@ function showQuestion(now) {
   element("low").textContent = now.low;
   element("high").textContent = now.high;
   element("options").replaceChildren(...now.options.map(button));
+  for (const made of element("options").children) made.disabled = now.mark;
 }
 
 function button(option) {
@@ -115,6 +122,25 @@ function button(option) {
   else made.classList.add("bare");
   made.addEventListener("click", () => choose(option));
   return made;
+}
+
+function setMark(place) {
+  mark = place;
+  for (const dot of document.querySelectorAll(".mark")) dot.remove();
+  for (const made of element("options").children) made.disabled = state.now.mark && !mark;
+  if (!mark) return;
+  const dot = document.createElement("span");
+  dot.className = "mark";
+  dot.style.left = `${mark[0] / 10}%`;
+  dot.style.top = `${mark[1] / 10}%`;
+  element("pictures").querySelector("figure").append(dot);
+}
+
+function markAt(event) {
+  if (!ready || !state.now || !state.now.mark) return;
+  const box = event.currentTarget.getBoundingClientRect();
+  const share = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  setMark(share.map((value) => Math.max(0, Math.min(999, Math.floor(1000 * value)))));
 }
 
 async function showPictures(paths) {
@@ -147,6 +173,7 @@ async function figure(path) {
   say("");
   picture.alt = "";
   picture.style.setProperty("--ratio", picture.naturalWidth / picture.naturalHeight);
+  picture.addEventListener("click", markAt);
   const made = document.createElement("figure");
   made.append(picture);
   return made;

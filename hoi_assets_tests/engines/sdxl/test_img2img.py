@@ -10,6 +10,8 @@ from hoi_assets_tests.engines.small_sdxl import PROMPTS, picture
 
 COLOURS = ("red", "blue", "green")
 
+BATCH = 4
+
 
 @pytest.fixture
 def images() -> list[Image.Image]:
@@ -19,10 +21,10 @@ def images() -> list[Image.Image]:
 def test_renoised_picture_depends_on_itself_alone(
     loaded: LoadedSDXL, sampling: Sampling, images: list[Image.Image]
 ) -> None:
-    together = list(renoise(loaded, images, PROMPTS, (1, 2, 3), 0.7, sampling))
-    alone = next(renoise(loaded, images[:1], PROMPTS[:1], (1,), 0.7, sampling))
+    together = list(renoise(loaded, images, PROMPTS, (1, 2, 3), 0.7, sampling, BATCH))
+    alone = next(renoise(loaded, images[:1], PROMPTS[:1], (1,), 0.7, sampling, BATCH))
     assert together[0].tobytes() == alone.tobytes()
-    other = next(renoise(loaded, images[:1], PROMPTS[:1], (4,), 0.7, sampling))
+    other = next(renoise(loaded, images[:1], PROMPTS[:1], (4,), 0.7, sampling, BATCH))
     assert other.tobytes() != alone.tobytes()
 
 
@@ -33,7 +35,7 @@ def test_renoising_uses_the_share_of_steps_asked_for(
     hook = loaded.pipe.unet.register_forward_hook(lambda *_: calls.append(1))
     try:
         ten = sampling.model_copy(update={"num_inference_steps": 10})
-        list(renoise(loaded, images, PROMPTS, (1, 2, 3), 0.3, ten))
+        list(renoise(loaded, images, PROMPTS, (1, 2, 3), 0.3, ten, BATCH))
     finally:
         hook.remove()
     assert len(calls) == 3
@@ -42,8 +44,10 @@ def test_renoising_uses_the_share_of_steps_asked_for(
 def test_strength_zero_is_the_round_trip_through_the_vae(
     loaded: LoadedSDXL, sampling: Sampling, images: list[Image.Image]
 ) -> None:
-    plain = [image.tobytes() for image in round_trip(loaded, images, sampling)]
-    none = [image.tobytes() for image in renoise(loaded, images, PROMPTS, (1, 2, 3), 0, sampling)]
+    plain = [image.tobytes() for image in round_trip(loaded, images, sampling, BATCH)]
+    none = [
+        image.tobytes() for image in renoise(loaded, images, PROMPTS, (1, 2, 3), 0, sampling, BATCH)
+    ]
     assert plain == none
     latents = loaded.pipe.vae.encode(
         torch.tensor(np.array(images[0])).permute(2, 0, 1)[None] / 127.5 - 1
@@ -56,4 +60,4 @@ def test_strength_zero_is_the_round_trip_through_the_vae(
 def test_pictures_of_another_size_come_back_at_the_sampling_size(
     loaded: LoadedSDXL, sampling: Sampling
 ) -> None:
-    assert next(round_trip(loaded, [picture("red", 96)], sampling)).size == (64, 64)
+    assert next(round_trip(loaded, [picture("red", 96)], sampling, BATCH)).size == (64, 64)
