@@ -3,8 +3,20 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hoi_assets.ppv.validation_images import ValidationImage
 from hoi_assets.publishing.metadata import Image
 from hoi_assets.store.versions import Store
+
+
+def validation_sheet(
+    store: Store, images: Sequence[ValidationImage], per_step: int
+) -> dict[str, Image]:
+    """Metadata of a training: a row of pictures per step; empty where none were drawn."""
+    if not images:
+        return {}
+    captions = [f"step {one.step}" if one.step else "base" for one in images]
+    sheet = image_sheet(store, [one.pixels for one in images], captions, columns=per_step)
+    return {"validation_images": sheet}
 
 
 def image_sheet(

@@ -8,6 +8,11 @@ import polars as pl
 from hoi_assets.engines.sdxl.sampling import lora_digest
 from hoi_assets.errors import HoiError
 from hoi_assets.ppv.cut_captions import find_cut_captions
+from hoi_assets.ppv.validation_images import (
+    ValidationImage,
+    draw_validation_images,
+    keep_snapshots,
+)
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
@@ -51,12 +56,14 @@ class FinetunedLora:
         log: table `FINETUNING_LOG`.
         summary: table `FINETUNING_SUMMARY`, one row.
         cut_captions: table `CUT_CAPTIONS`; usually empty.
+        validation_images: of every snapshot; none without `finetuning.validation_prompt`.
     """
 
     folder: Path
     log: pl.DataFrame
     summary: pl.DataFrame
     cut_captions: pl.DataFrame
+    validation_images: list[ValidationImage]
 
 
 def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) -> FinetunedLora:
@@ -108,11 +115,17 @@ def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) 
             store.home / TRACKED / f"finetuned-{key[:8]}",
         )
         FINETUNING_LOG.frame(done.log).write_parquet(result / "log.parquet")
+        keep_snapshots(done.snapshots, result / "snapshots")
 
     folder = trained(store, "finetuned", key, train)
     training_log = pl.read_parquet(folder / "log.parquet")
     measured = training_log.filter(pl.col("validation_loss").is_not_null())
     best = measured.sort("validation_loss", "step").row(0, named=True)
+    validation = []
+    if config.validation_prompt:
+        validation = draw_validation_images(
+            store, settings, config, config.validation_prompt, folder / "snapshots", log
+        )
     summary = {
         "lora_digest": lora_digest(folder / "lora"),
         "base_digest": base,
@@ -128,4 +141,5 @@ def finetune(store: Store, settings: Settings, dataset: pl.DataFrame, log: Log) 
         log=training_log,
         summary=FINETUNING_SUMMARY.frame([summary]),
         cut_captions=cut,
+        validation_images=validation,
     )

@@ -12,6 +12,11 @@ from hoi_assets.engines.sdxl.sampling import lora_digest, make_image_spec
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.ppv.cut_captions import find_cut_captions
+from hoi_assets.ppv.validation_images import (
+    ValidationImage,
+    draw_validation_images,
+    keep_snapshots,
+)
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
@@ -75,6 +80,7 @@ class Proposer:
         samples: table `LORA_SAMPLES`.
         identifier: what its prompts begin with.
         cut_captions: table `CUT_CAPTIONS`; usually empty.
+        validation_images: of every snapshot; none without `lora.validation_prompt`.
     """
 
     folder: Path
@@ -83,6 +89,7 @@ class Proposer:
     samples: pl.DataFrame
     identifier: str
     cut_captions: pl.DataFrame
+    validation_images: list[ValidationImage]
 
 
 def prompt_with_identifier(category: Category, prompt: str) -> str:
@@ -138,10 +145,17 @@ def train_proposer(
             store.home / TRACKED / f"{category.key}-{key[:8]}",
         )
         LORA_LOG.frame(done.log).write_parquet(result / "log.parquet")
+        keep_snapshots(done.snapshots, result / "snapshots")
 
     folder = trained(store, "lora", key, train)
     training_log = pl.read_parquet(folder / "log.parquet")
     lora = Lora(folder=str(folder / "lora"), digest=lora_digest(folder / "lora"))
+    validation = []
+    if settings.lora.validation_prompt:
+        prompt = prompt_with_identifier(category, settings.lora.validation_prompt)
+        validation = draw_validation_images(
+            store, settings, settings.lora, prompt, folder / "snapshots", log
+        )
     summary = {
         "category": category.key,
         "lora_digest": lora.digest,
@@ -162,6 +176,7 @@ def train_proposer(
         samples=_samples(store, settings, category, lora, captions, log),
         identifier=category.identifier,
         cut_captions=cut,
+        validation_images=validation,
     )
 
 

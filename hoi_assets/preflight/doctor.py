@@ -1,5 +1,5 @@
-"""Everything that can be known before a run, in order: home, models, device, endpoints, photos,
-prompts, and what the run will cost."""
+"""Everything that can be known before a run, in order: home, models, device, trainings, endpoints,
+photos, prompts, and what the run will cost."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from hoi_assets.preflight.endpoints import check_endpoints
 from hoi_assets.preflight.findings import Finding, guarded, ok, problem, warning
 from hoi_assets.preflight.machine import check_device, check_disk, check_home
 from hoi_assets.preflight.photos import check_photos
+from hoi_assets.preflight.training import check_training
 from hoi_assets.settings import ModelRef, Settings
 from hoi_assets.taxonomy import Taxonomy, load_taxonomy
 from hoi_assets.text import shown_bytes
@@ -70,6 +71,7 @@ def diagnose(
         *_of_models(states),
         *(() if offline else _licences(missing)),
         *guarded("device", settings.device, lambda: check_device(settings, states)),
+        *(check_training(settings) if categories else ()),
     ]
     if not offline:
         sections = [name for name in (*CHAT_SECTIONS, "image_endpoint") if needed(name)]

@@ -14,7 +14,7 @@ class Finding:
     """One thing that was checked.
 
     Attributes:
-        area: device, disk, home, models, licences, endpoints, photos or prompts.
+        area: device, disk, home, models, licences, trainings, endpoints, photos or prompts.
         subject: what was looked at, e.g. a model's entry or a category.
         state: a problem stops the run or a part of it; a warning does not.
         what: what was found.

@@ -45,7 +45,8 @@ def check_device(settings: Settings, states: Sequence[ModelState]) -> Iterator[F
                     "device",
                     state.entry,
                     f"{name} does not compute in bfloat16 itself",
-                    f"set models.{state.entry}.dtype to float16 (drawing only) or float32",
+                    f"set models.{state.entry}.dtype to float16 (with mixed_precision fp16 where "
+                    "it is trained) or float32",
                 )
     for state in states:
         if state.memory_bytes is None:

@@ -23,6 +23,7 @@ FILE = "measured_speed.json"
 FILE_MODE = 0o644
 FEW_STEPS, MORE_STEPS = 2, 4
 TRAINED_FEW, TRAINED_MORE = 1, 3
+UNMEASURED = {"report_to": None, "validation_prompt": None}
 # Further options that the time of a step depends on; they enter its key where they are set.
 ADDED = ("optimizer", "train_text_encoder", "lora_dropout", "aspect_ratio_buckets")
 PROMPT = "a photo of a right hand that holds a red cup"
@@ -255,7 +256,7 @@ def _measure_training(settings: Settings, options: LoraTraining, device: str) ->
 
     def train(steps: int) -> float:
         config = LoraTraining(
-            **{**fields, "max_train_steps": steps, "lr_warmup_steps": 0, "report_to": None}
+            **{**fields, "max_train_steps": steps, "lr_warmup_steps": 0, **UNMEASURED}
         )
         with tempfile.TemporaryDirectory() as folder:
             work, out = Path(folder) / "work", Path(folder) / "lora"

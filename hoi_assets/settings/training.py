@@ -48,8 +48,8 @@ class LoraTraining(Section):
     )
     optimizer: Literal["adamw", "adamw_8bit", "prodigy"] = Field(
         "adamw",
-        description="adamw; adamw_8bit (bitsandbytes, needs a GPU), whose moments take a quarter "
-        "of the memory; or prodigy (prodigyopt), which finds its step size itself: set "
+        description="adamw; adamw_8bit (bitsandbytes), whose moments take a quarter of the memory; "
+        "or prodigy (prodigyopt), which finds its step size itself: set "
         "`learning_rate` to 1.",
         json_schema_extra=UNLESS_DEFAULT,
     )
@@ -99,8 +99,8 @@ class LoraTraining(Section):
         0.0,
         ge=0,
         le=1,
-        description="Share of captions replaced by an empty one, so that classifier-free guidance "
-        "keeps its unconditional side; class images keep theirs.",
+        description="Share of captions replaced by an empty one, drawn anew at every step, so that "
+        "classifier-free guidance keeps its unconditional side; class images keep theirs.",
         json_schema_extra=UNLESS_DEFAULT,
     )
     center_crop: bool = Field(
@@ -147,6 +147,27 @@ class LoraTraining(Section):
         description="Autocast of the training; bf16 needs a GPU or a CPU with AMX, fp16 (with a "
         "gradient scaler) a GPU. The VAE encodes in float32 whatever this says.",
     )
+    validation_prompt: str | None = Field(
+        None,
+        min_length=1,
+        description="Prompt that is drawn, from fixed noise, with the base model and with the LoRA "
+        "of every `validation_steps` steps, as a sheet in the asset's metadata; of a category, its "
+        "identifier is put first. The LoRA of each such step is kept. null: no pictures.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    num_validation_images: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Validation pictures of every such step.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    validation_steps: int = Field(
+        20,
+        ge=1,
+        description="Optimiser steps between validation pictures.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
     report_to: Literal["tensorboard", "wandb"] | None = Field(
         None,
         description="Tracker that losses are sent to: TensorBoard (files in `training/logs` of the "
@@ -175,7 +196,10 @@ class FineTuning(LoraTraining):
         False, description="Train on pictures of the base model too, so that its prior stays."
     )
     validation_steps: int = Field(
-        20, ge=1, description="Optimiser steps between measurements of the validation loss."
+        20,
+        ge=1,
+        description="Optimiser steps between measurements of the validation loss, and between "
+        "validation pictures.",
     )
     early_stopping_patience: int = Field(
         3, ge=1, description="Measurements without improvement after which the training stops."

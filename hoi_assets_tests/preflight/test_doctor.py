@@ -128,11 +128,14 @@ def wrong_files(good: Profile, folder: Path, serve, models: Path) -> Expected:
     (broken / "config.json").write_text(json.dumps(facts | {"projection_dim": 17}), "utf-8")
     good["models"]["clip"] = {"source": str(broken)}
     good["critic"] = {"endpoint": serve(blind).url, "model": "text-only"}
+    good["models"]["base"]["dtype"] = "float16"
     photos = folder / "photos" / CATEGORY
     for number in range(3):
         (photos / f"{number}.png").unlink()
     (photos / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
     return {
+        ("trainings", "lora"): ("as float16, in which training overflows", "set mixed_precision"),
+        ("trainings", "finetuning"): ("as float16", "or the model's dtype to float32"),
         ("models", "verifier"): ("does not load as ViltForQuestionAnswering", ""),
         ("models", "clip"): ("text_projection.weight is (16, 32), wanted (17, 32)", ""),
         ("endpoints", "critic"): ("was shown a red picture", "takes pictures"),

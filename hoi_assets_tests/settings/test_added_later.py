@@ -35,6 +35,7 @@ TRAINING = {
     "random_flip": True,
     "aspect_ratio_buckets": "64,64;64,96",
 }
+VALIDATION = {"validation_prompt": "a hand", "num_validation_images": 2}
 # Entered a key when `LoraTraining` had its first release; `checkpointing_steps` never did.
 FIRST_OPTIONS = {
     "rank": 8,
@@ -57,8 +58,8 @@ FIRST_OPTIONS = {
 # One value other than the default of each field.
 CHANGED: dict[str, dict[str, Any]] = {
     "prompter": {"max_reply_tokens": 2048, "reasoning_effort": "low", "extra_body": {"a": 1}},
-    "lora": TRAINING,
-    "finetuning": TRAINING,
+    "lora": {**TRAINING, **VALIDATION, "validation_steps": 7},
+    "finetuning": {**TRAINING, **VALIDATION},
     "critic": {"protocol": "published"},
     "redenoising": {
         "seeds": (1, 2),
@@ -91,7 +92,11 @@ def test_a_loras_key_is_that_of_loras_trained_before() -> None:
     before = {"training": "1", "base": "b", "kind": "LoraTraining", "options": FIRST_OPTIONS}
     wanted = digest({**before, "train": [], "other": []})
     assert lora_key([], [], LoraTraining(), "b") == wanted
-    assert lora_key([], [], LoraTraining(report_to="tensorboard"), "b") == wanted
+    for same in ({"report_to": "tensorboard"}, {"num_validation_images": 2}):
+        assert lora_key([], [], LoraTraining(**same), "b") == wanted
+    drawn = [LoraTraining(validation_prompt=text) for text in ("a hand", "a cup")]
+    # Another prompt is drawn with the LoRAs that are kept already.
+    assert len({lora_key([], [], one, "b") for one in drawn} | {wanted}) == 2
     for field, value in TRAINING.items():
         assert lora_key([], [], LoraTraining(**{field: value}), "b") != wanted, field
 

@@ -4,7 +4,7 @@ import polars as pl
 
 from hoi_assets.defs.automation import follow_changed_parents, follow_in_one_run
 from hoi_assets.defs.groups import OWNERS, PPV
-from hoi_assets.defs.sheets import image_sheet
+from hoi_assets.defs.sheets import image_sheet, validation_sheet
 from hoi_assets.defs.suites import ACCEPTED, READABLE_FILES, SOUND_WEIGHTS, STORED_PICTURES
 from hoi_assets.ppv.cut_captions import CUT_CAPTIONS
 from hoi_assets.ppv.finetuning import FINETUNING_LOG, FINETUNING_SUMMARY
@@ -173,6 +173,11 @@ def finetuned_model(context: StageContext, staging: Staging) -> Result:
             **tuned.summary.row(0, named=True),
             "images_with_cut_captions": int(tuned.cut_captions["images"].sum()),
             "loss_curve": Image(loss_curve(tuned.log), "image/png"),
+            **validation_sheet(
+                context.store,
+                tuned.validation_images,
+                context.settings.finetuning.num_validation_images,
+            ),
             "use": Markdown("```python\npipe.load_lora_weights('<path>/lora')\n```"),
         }
     )

@@ -5,7 +5,7 @@ from pydantic import Field
 
 from hoi_assets.defs.groups import OWNERS, PPV
 from hoi_assets.defs.partitions import hand_pose
-from hoi_assets.defs.sheets import image_sheet
+from hoi_assets.defs.sheets import image_sheet, validation_sheet
 from hoi_assets.defs.suites import (
     ACCEPTED_WITHOUT_PIXELS,
     CUT_PROMPTS,
@@ -160,6 +160,11 @@ def category_loras(context: StageContext, staging: Staging) -> Result:
             "images_with_cut_captions": int(proposer.cut_captions["images"].sum()),
             "loss_curve": Image(loss_curve(proposer.log), "image/png"),
             "samples_before_and_after": sheet,
+            **validation_sheet(
+                context.store,
+                proposer.validation_images,
+                context.settings.lora.num_validation_images,
+            ),
             "use": Markdown(
                 f"```python\npipe.load_lora_weights('<path>/lora')\n```\n"
                 f"Prompts begin with `{proposer.identifier}`."

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def _split_state(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
     tensors: dict[str, Any] = {}
     plain: dict[str, dict[str, Any]] = {}
     for place, values in state["state"].items():
-        for name, value in values.items():
+        for name, value in _unnested(values):
             if torch.is_tensor(value):
                 # Parameters may share one, such as bitsandbytes' code book; a file may not.
                 tensors[f"{place}.{name}"] = value.detach().clone()
@@ -144,6 +145,15 @@ def _split_state(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
         for group in state["param_groups"]
     ]
     return tensors, {"state": plain, "groups": groups}
+
+
+def _unnested(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A parameter's state; bitsandbytes nests its quantised part, and reads it without too."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from value.items()
+        else:
+            yield name, value
 
 
 def _joined_state(

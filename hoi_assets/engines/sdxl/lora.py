@@ -9,6 +9,7 @@ checkpoint therefore holds weights, optimiser and step only (and the gradient sc
 resumed run ends bit-identical to an uninterrupted one (same machine, same number of threads).
 """
 
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from hoi_assets.engines.sdxl.training_loop import (
     make_accelerator,
     run_training,
 )
+from hoi_assets.engines.sdxl.training_requirements import check_requirements
 from hoi_assets.engines.seeds import seed_of
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
@@ -40,7 +42,8 @@ from hoi_assets.settings import FineTuning, LoraTraining, digested
 TRAINING_VERSION = "1"  # part of every LoRA key: raise it when the weights change
 ENCODED = "encoded"  # folder of a training's encoded images and captions
 # Options that change how training runs, not its result.
-UNHASHED_OPTIONS = {"checkpointing_steps"}
+UNHASHED_OPTIONS = {"checkpointing_steps", "validation_prompt", "num_validation_images"}
+SNAPSHOTS = "snapshots"  # folder of the LoRAs that validation pictures are drawn with
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class LoraResult:
         stopped_early: whether validation loss ended the training before its last step.
         steps_run: steps done by this call; fewer than the log's when resumed.
         seconds: wall time of this call's steps.
+        snapshots: folders of the LoRA after every `validation_steps` steps and the last, by step;
+            with a `validation_prompt` only.
     """
 
     folder: Path
@@ -65,6 +70,7 @@ class LoraResult:
     stopped_early: bool
     steps_run: int
     seconds: float
+    snapshots: dict[int, Path]
 
 
 def lora_key(
@@ -87,6 +93,7 @@ def lora_key(
         {
             "training": TRAINING_VERSION,
             **vae,
+            **({"snapshots": True} if config.validation_prompt else {}),
             "base": base_digest,
             "kind": type(config).__name__,
             "options": {
@@ -182,7 +189,7 @@ def _train(
 ) -> LoraResult:
     if not train:
         raise HoiError("no images to train on", "give at least one image with its caption")
-    _check_precision(loaded, config)
+    check_requirements(config, loaded.ref, loaded.device)
     if config.random_flip:
         log("random_flip: captions are not mirrored with the pictures; a left hand becomes a right")
     other = pair_digests(class_images or validation)
@@ -190,7 +197,7 @@ def _train(
     with new_adapter(loaded, config) as adapter:
         logs = logs or work_dir / "logs"
         accelerator, parameters = make_accelerator(loaded, config, logs), adapter.parameters
-        optimizer = make_optimizer(adapter, config, loaded.device, log)
+        optimizer = make_optimizer(adapter, config, log)
         best = {name: value.detach().clone() for name, value in parameters.items()}
         with _prepared(accelerator, loaded.denoiser, optimizer) as (denoiser, stepper):
             checkpoints = Checkpoints(
@@ -199,6 +206,9 @@ def _train(
             with accelerator.main_process_first():
                 state = checkpoints.load()
             first_step, started = state.step, time.monotonic()
+            snapshots = work_dir / SNAPSHOTS
+            if accelerator.is_main_process and state.step == 0:
+                shutil.rmtree(snapshots, ignore_errors=True)  # of other inputs
             if state.step < config.max_train_steps and not state.stopped:
                 pairs = {"train": train, "class": class_images, "validation": validation}
                 with accelerator.main_process_first():
@@ -208,7 +218,7 @@ def _train(
                     ]
                 loss = DenoisingLoss(loaded, denoiser, config, *encoded)
                 training = Training(
-                    accelerator, denoiser, loss, config, stepper, adapter, best, state
+                    accelerator, denoiser, loss, config, stepper, adapter, best, state, snapshots
                 )
                 with tracked(accelerator, config, logs):
                     run_training(training, checkpoints, log)
@@ -226,6 +236,7 @@ def _train(
         stopped_early=state.stopped,
         steps_run=state.step - first_step,
         seconds=seconds,
+        snapshots={int(path.name): path for path in snapshots.glob("*")},
     )
 
 
@@ -241,19 +252,6 @@ def _prepared(accelerator: Any, denoiser: Any, optimizer: Any) -> Iterator[tuple
         # `unwrap_model` leaves these, and a marked model is not wrapped again.
         for name in ("forward", "_is_accelerate_prepared"):
             vars(denoiser).pop(name, None)
-
-
-def _check_precision(loaded: LoadedSDXL, config: LoraTraining) -> None:
-    if config.mixed_precision == "fp16" and not loaded.device.startswith("cuda"):
-        raise HoiError(
-            f"mixed_precision fp16 needs a GPU, and the device is {loaded.device}",
-            "set mixed_precision to no, or to bf16 on a CPU with AMX",
-        )
-    if loaded.ref.dtype == "float16" and config.mixed_precision != "fp16":
-        raise HoiError(
-            f"model {loaded.ref.source!r} is loaded as float16, in which training overflows",
-            "set mixed_precision to fp16 (on a GPU), or the model's dtype to float32 or bfloat16",
-        )
 
 
 def _encode(

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.errors import HoiError
 from hoi_assets.settings import LoraTraining, digested
 
 PROJECT = "hoi-assets"  # of Weights & Biases
@@ -17,17 +15,9 @@ def tracker_options(config: LoraTraining, logs: Path) -> dict[str, Any]:
 
     Args:
         logs: folder of this training's logs.
-
-    Raises:
-        HoiError: the tracker's package is not installed.
     """
     if config.report_to is None:
         return {}
-    if find_spec(config.report_to) is None:
-        raise HoiError(
-            f"report_to {config.report_to} needs the package {config.report_to}",
-            f"pip install {config.report_to}, or set report_to: null",
-        )
     return {"log_with": config.report_to, "project_dir": str(logs.parent)}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hoi_assets.engines.out_of_memory import naming_out_of_memory
-from hoi_assets.engines.sdxl.adapters import Adapter
+from hoi_assets.engines.sdxl.adapters import Adapter, save_adapter
 from hoi_assets.engines.sdxl.checkpoints import Checkpoints, TrainingState, copy_into
 from hoi_assets.engines.sdxl.denoising import DenoisingLoss
 from hoi_assets.engines.sdxl.loading import LoadedSDXL
@@ -37,8 +37,8 @@ def make_accelerator(loaded: LoadedSDXL, config: LoraTraining, logs: Path) -> An
         logs: folder of this training's logs, where there is a tracker.
 
     Raises:
-        HoiError: the processes cannot share the micro-batches evenly, the device cannot compute in
-            the mixed precision, or the tracker is not installed.
+        HoiError: the processes cannot share the micro-batches evenly, or the device cannot compute
+            in the mixed precision.
     """
     import torch
     from accelerate import Accelerator, PartialState
@@ -58,10 +58,9 @@ def make_accelerator(loaded: LoadedSDXL, config: LoraTraining, logs: Path) -> An
     precision: str = config.mixed_precision
     if precision == "no" and loaded.denoiser.dtype != torch.float32:
         precision = "bf16"  # a LoRA has float32 weights
-    tracking = tracker_options(config, logs)
     try:
         return Accelerator(
-            **tracking,
+            **tracker_options(config, logs),
             cpu=cpu,
             mixed_precision=precision,
             # The plain argument could be overridden by an environment variable.
@@ -85,6 +84,7 @@ class Training:
         optimizer: as the accelerator prepared it.
         adapter: what is trained.
         best: values of its tensors at the lowest validation loss.
+        snapshots: folder of the LoRAs that validation pictures are drawn with.
     """
 
     accelerator: Any
@@ -95,6 +95,7 @@ class Training:
     adapter: Adapter
     best: dict[str, Any]
     state: TrainingState
+    snapshots: Path
 
 
 def run_training(training: Training, checkpoints: Checkpoints, log: Log) -> None:
@@ -125,11 +126,13 @@ def run_training(training: Training, checkpoints: Checkpoints, log: Log) -> None
         done = state.step >= config.max_train_steps
         if not validated:
             state.best_step = state.step
-        elif done or state.step % config.validation_steps == 0:  # type: ignore[attr-defined]
+        elif done or state.step % config.validation_steps == 0:
             _validate(training)
             done = done or state.stopped
         track_step(training.accelerator, state.log[-1])
         if training.accelerator.is_main_process:
+            if config.validation_prompt and (done or state.step % config.validation_steps == 0):
+                save_adapter(training.adapter, training.snapshots / str(state.step))
             if done or state.step % config.checkpointing_steps == 0:
                 checkpoints.save(state)
             if done or time.monotonic() - logged >= LOG_EVERY_S:

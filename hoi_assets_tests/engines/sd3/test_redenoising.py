@@ -276,7 +276,7 @@ def test_key_of_a_variant_that_is_a_plain_picture_is_that_pictures(loaded: Loade
 def test_picture_of_nan_fails_its_row_with_a_reason(loaded: LoadedSD3) -> None:
     broken = load_sd3(loaded.ref)
     embeds, pooled = broken.encode("broken")
-    broken._embeddings["broken"] = (embeds * float("nan"), pooled)
+    broken._embeddings["", "broken"] = (embeds * float("nan"), pooled)
     drawn = rows()
     wanted = [Redenoising(drawn[0], "broken"), Redenoising(drawn[1], "a red ball")]
     first, second = generate_variants(broken, wanted, BATCH, (1,))

@@ -190,7 +190,7 @@ def test_picture_of_nan_fails_its_row_with_a_reason(sampling: Sampling, tmp_path
     make_sdxl(tmp_path, seed=1)
     broken = load_sdxl(ModelRef(source=str(tmp_path)))
     embeds, pooled = broken.encode("broken")
-    broken._embeddings["broken"] = (embeds * float("nan"), pooled)
+    broken._embeddings["", "broken"] = (embeds * float("nan"), pooled)
     rows = [
         make_image_spec(sampling, prompt, seed=i, position=i)
         for i, prompt in enumerate(["a red ball", "broken", "a pen"])
