@@ -11,6 +11,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from filelock import FileLock
+
 from hoi_assets.engines.diffusion_pipeline import LoadedPipeline
 from hoi_assets.engines.model_cache import free_bytes
 from hoi_assets.engines.out_of_memory import release
@@ -22,6 +24,7 @@ from hoi_assets.store.disk import replace_bytes, writing
 
 FILE = "batch_sizes.json"
 FILE_MODE = 0o644
+LOCK_TIMEOUT_S = 60.0
 # Larger batches are hardly faster, and the empty places of one that is not full cost as much.
 MOST = 16
 # Denoising steps of a batch that is tried: more of them need no more memory.
@@ -116,13 +119,15 @@ class KeptBatchSizes(dict[Work, int]):
 
     def _write(self, work: Work, sizes: dict[str, int]) -> None:
         own = {**self._facts, "work": work[0], "width": work[1], "height": work[2]}
-        key = digest(own)[:16]
-        entries = self._read()
-        entries[key] = {**entries.get(key, {}), **own, **sizes}
-        data = (json.dumps(entries, indent=2, sort_keys=True) + "\n").encode()
+        key, home = digest(own)[:16], self.path.parent
+        lock = home / "locks" / f"{FILE}.lock"
         with writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        replace_bytes(self.path, data, self.path.parent, durable=False, mode=FILE_MODE)
+            lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=LOCK_TIMEOUT_S):
+            entries = self._read()
+            entries[key] = {**entries.get(key, {}), **own, **sizes}
+            data = (json.dumps(entries, indent=2, sort_keys=True) + "\n").encode()
+            replace_bytes(self.path, data, home, durable=False, mode=FILE_MODE)
 
 
 def recorded_at_once(wanted: BatchSize) -> int:

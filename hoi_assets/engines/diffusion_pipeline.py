@@ -29,6 +29,8 @@ from hoi_assets.store.weights import local_folder, model_digest, model_fingerpri
 MAX_CACHED_PROMPTS = 1024
 # On the device; a prompt with T5's part takes about 5 MB.
 MAX_CACHED_BYTES = 512 << 20
+# Batches, sizes and lengths of prompts that one process compiles a denoiser for.
+MOST_SHAPES = 64
 # From this size on the VAE decodes one image at a time, to bound memory.
 SLICED_DECODE_PIXELS = 512 * 512
 
@@ -126,11 +128,9 @@ class PromptedPipeline(LoadedPipeline):
 
         A prompt is encoded alone, so that its embeddings do not depend on a batch's other prompts.
         """
-        import torch
-
         key = (self.text_adapter, text)
         if key not in self._embeddings:
-            with torch.no_grad():
+            with inference(self):
                 self._embeddings[key] = self._encode(text)
             held = sum(part.nbytes for pair in self._embeddings.values() for part in pair)
             while len(self._embeddings) > 1 and (
@@ -224,6 +224,21 @@ def set_decode_slicing(loaded: LoadedPipeline, width: int, height: int) -> None:
 
 
 @contextmanager
+def inference(loaded: LoadedPipeline) -> Iterator[None]:
+    """Compute without gradients, with the matrix products that `tf32` says, and restore the VAE's
+    dtype."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if loaded.ref.tf32 else "highest")
+    try:
+        with keeping_vae_dtype(loaded), torch.no_grad():
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
 def upcast_vae(loaded: LoadedPipeline) -> Iterator[None]:
     """Compute with the VAE in float32 where it overflows in float16 (`force_upcast`), as SDXL's
     does; the pipelines do the same when they decode."""
@@ -257,6 +272,16 @@ def tensor_to_images(images: Any) -> list[Image.Image | None]:
     ]
 
 
+def _compile(denoiser: Any) -> None:
+    """Have a network compiled when it is first called, once for each shape of its inputs."""
+    from torch._dynamo import config
+
+    # Beyond its limit torch goes on without compiling, and says nothing: other bits.
+    config.recompile_limit = max(config.recompile_limit, MOST_SHAPES)
+    # A kernel of all shapes would replace those of one shape: bits would depend on what came first.
+    denoiser.compile(dynamic=False)
+
+
 Pipeline = TypeVar("Pipeline", bound=LoadedPipeline)
 
 
@@ -285,6 +310,8 @@ def load_pipeline(
             pipe.vae.enable_tiling()
         with naming_out_of_memory(f"model {ref.source}", SMALLER_MODEL):
             loaded.place()
+        if ref.torch_compile and not loads_shapes_only():
+            _compile(loaded.denoiser)
         return loaded
 
     # Where the parts wait is no part of the digest, since it changes no picture.

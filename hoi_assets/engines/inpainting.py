@@ -18,7 +18,7 @@ from PIL import Image
 from hoi_assets.engines.batch_sizes import TRIED_STEPS
 from hoi_assets.engines.diffusion_pipeline import (
     PromptedPipeline,
-    keeping_vae_dtype,
+    inference,
     prompt_embeddings,
     set_decode_slicing,
     tensor_to_images,
@@ -198,8 +198,6 @@ def _draw(
     open_image: OpenImage,
 ) -> list[Image.Image | None]:
     """The picture at each place with its masked part drawn again; None: empty, or not finite."""
-    import torch
-
     first = next(one for one in places if one is not None)
     call, size = first.row, (first.row.width, first.row.height)
     pictures = [
@@ -208,7 +206,7 @@ def _draw(
     masks = [
         mask_of_size(open_image(one.mask), size) if one else Image.new("L", size) for one in places
     ]
-    with keeping_vae_dtype(loaded), torch.no_grad():
+    with inference(loaded):
         found = pipe(
             **prompt_embeddings(
                 loaded,

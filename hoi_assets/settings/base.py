@@ -109,12 +109,30 @@ class ModelRef(Section):
         "bitsandbytes; other pictures than without.",
         json_schema_extra=UNLESS_DEFAULT,
     )
+    tf32: bool = Field(
+        False,
+        description="Draw with TensorFloat-32 matrix products where the weights are float32: "
+        "faster on GPUs from Ampere on, and other last bits.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
+    torch_compile: bool = Field(
+        False,
+        description="Compile the denoiser of Stable Diffusion 3 by `torch.compile`: a minute or "
+        "more at the first batch of each shape, faster steps, other last bits.",
+        json_schema_extra=UNLESS_DEFAULT,
+    )
     vae_tiling: bool = Field(
         False,
         description="Decode large images in overlapping tiles, which takes less memory and changes "
         "the pictures a little.",
         json_schema_extra=UNLESS_DEFAULT,
     )
+
+    @model_validator(mode="after")
+    def _compiles_whole(self) -> "ModelRef":
+        if self.torch_compile and self.given("offload", "quantization"):
+            raise ValueError("torch_compile goes with neither offload nor quantization")
+        return self
 
     @property
     def folder(self) -> Path | None:
@@ -124,12 +142,14 @@ class ModelRef(Section):
 
 # Of a ModelRef, and what they are for.
 DIFFUSION_OPTIONS = {
-    "base": ("long_prompts", "vae_tiling"),
+    "base": ("long_prompts", "tf32", "vae_tiling"),
     "benchmark": (
         "long_prompts",
         "max_sequence_length",
         "offload",
         "quantization",
+        "tf32",
+        "torch_compile",
         "vae_tiling",
     ),
 }

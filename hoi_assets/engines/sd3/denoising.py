@@ -9,6 +9,7 @@ from PIL import Image
 
 from hoi_assets.engines.batch_sizes import DRAW
 from hoi_assets.engines.diffusion_pipeline import (
+    inference,
     prompt_embeddings,
     set_decode_slicing,
     tensor_to_images,
@@ -93,7 +94,7 @@ def denoise(
             return {}
 
         dtype = pipe.transformer.dtype
-        with _schedule(loaded, call.steps, start) as times, torch.no_grad():
+        with _schedule(loaded, call.steps, start) as times, inference(loaded):
             decoded = pipe(
                 **embeds,
                 **times,

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from hoi_assets.engines.diffusion_pipeline import (
-    keeping_vae_dtype,
+    inference,
     prompt_embeddings,
     set_decode_slicing,
     tensor_to_images,
@@ -35,12 +35,11 @@ def round_trip(
     Raises:
         HoiError: the VAE gives NaN or infinity.
     """
-    import torch
 
     vae = loaded.pipe.vae
 
     def run(places: list[int | None]) -> list[Image.Image | None]:
-        with upcast_vae(loaded), torch.no_grad():
+        with inference(loaded), upcast_vae(loaded):
             pixels = _pixels(loaded, [images[one] for one in _filled(places)], sampling)
             decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
         return tensor_to_images((decoded / 2 + 0.5).clamp(0, 1))
@@ -91,7 +90,7 @@ def renoise(
 
     def run(batch: list[int | None]) -> list[Image.Image | None]:
         padded = _filled(batch)
-        with keeping_vae_dtype(loaded):
+        with inference(loaded):
             decoded = pipe(
                 **prompt_embeddings(
                     loaded,

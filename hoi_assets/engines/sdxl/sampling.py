@@ -11,7 +11,7 @@ from typing import Any
 
 from hoi_assets.engines.batch_sizes import DRAW, TRIED_STEPS
 from hoi_assets.engines.diffusion_pipeline import (
-    keeping_vae_dtype,
+    inference,
     prompt_embeddings,
     set_decode_slicing,
     tensor_to_images,
@@ -259,7 +259,7 @@ def _denoise(loaded: LoadedSDXL, call: ImageSpec, places: list[ImageSpec | None]
         [row.negative_prompt if row else None for row in places],
         guided=call.guidance_scale > 1,
     )
-    with keeping_vae_dtype(loaded), torch.no_grad():
+    with inference(loaded):
         return pipe(
             **embeds,
             latents=latents.to(pipe.unet.dtype),

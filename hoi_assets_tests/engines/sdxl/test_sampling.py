@@ -202,5 +202,27 @@ def test_picture_of_nan_fails_its_row_with_a_reason(sampling: Sampling, tmp_path
     assert isinstance(drawn["a pen"].image, Image.Image)
 
 
+def test_a_prompt_is_encoded_once_and_not_with_every_batch(
+    loaded: LoadedSDXL, sampling: Sampling
+) -> None:
+    dark = sampling.model_copy(update={"negative_prompt": "dark"})
+    rows = [make_image_spec(dark, PROMPTS[n % 2], n, n) for n in range(10)]
+    loaded._embeddings.clear()
+    calls: list[str] = []
+    hooks = [
+        encoder.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
+        for name, encoder in (
+            ("first", loaded.pipe.text_encoder),
+            ("second", loaded.pipe.text_encoder_2),
+        )
+    ]
+    try:
+        assert len(list(generate_images(loaded, rows, 4))) == 10
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert sorted(calls) == ["first"] * 3 + ["second"] * 3  # two prompts and the negative one
+
+
 def test_no_rows_draw_nothing(loaded: LoadedSDXL) -> None:
     assert list(generate_images(loaded, [], BATCH)) == []
