@@ -51,6 +51,8 @@ def get() -> Iterator[Callable[[bytes, str], bytes]]:
         (gzip.compress(gzip.compress(b"plain")), "gzip, gzip"),
         (zlib.compress(b"plain"), "deflate"),
     ],
+    # Gzip's header holds the time.
+    ids=["none", "identity", "gzip", "twice", "deflate"],
 )
 def test_a_compressed_answer_is_read(
     get: Callable[[bytes, str], bytes], body: bytes, encoding: str
@@ -86,6 +88,7 @@ def test_a_bomb_ends_at_the_limit_before_it_is_unpacked(
         (gzip.compress(bytes(10_000))[:-9], "gzip"),
         (b"plain", "br"),
     ],
+    ids=["not compressed", "cut", "unknown"],
 )
 def test_what_cannot_be_decoded_is_an_error_of_the_transfer(
     get: Callable[[bytes, str], bytes], body: bytes, encoding: str
