@@ -317,6 +317,18 @@ def test_random_flip_warns(loaded: LoadedSDXL, tmp_path: Path) -> None:
     assert any("left hand becomes a right" in line for line in said)
 
 
+def test_validation_pictures_need_the_loras_on_the_way_and_change_nothing(
+    loaded: LoadedSDXL, tmp_path: Path, plain_lora: bytes
+) -> None:
+    options = config(validation_prompt="a red ball", validation_steps=3)
+    work, folder = tmp_path / "work", tmp_path / "lora"
+    done = train_dreambooth_lora(loaded, INSTANCE, PRIOR, options, work, folder)
+    assert sorted(done.snapshots) == [3, 4]
+    assert (folder / LORA_FILE).read_bytes() == plain_lora
+    assert (done.snapshots[4] / LORA_FILE).read_bytes() == plain_lora
+    assert (done.snapshots[3] / LORA_FILE).read_bytes() != plain_lora
+
+
 @pytest.mark.skipif(find_spec("tensorboard") is None, reason="needs tensorboard")
 def test_tensorboard_gets_every_step_and_changes_nothing(
     loaded: LoadedSDXL, tmp_path: Path, plain_lora: bytes
