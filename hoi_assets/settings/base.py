@@ -31,7 +31,7 @@ def _in_one_message(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
         return read(value)
     except ValidationError:
         wanted = f"Input should be an integer from 1 to {MOST_PER_BATCH}, or {AUTO}"
-        raise PydanticCustomError("batch_size", wanted) from None  # type: ignore[arg-type]
+        raise PydanticCustomError("batch_size", wanted) from None
 
 
 # Images per batch.
