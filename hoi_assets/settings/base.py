@@ -4,7 +4,17 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from hoi_assets.settings.endpoint_address import EndpointAddress
 from hoi_assets.settings.locations import resolve_path
@@ -13,8 +23,21 @@ from hoi_assets.settings.locations import resolve_path
 UNLESS_DEFAULT: dict[str, Any] = {"digested": "unless_default"}
 NEVER: dict[str, Any] = {"digested": "never"}
 AUTO: Literal["auto"] = "auto"
+MOST_PER_BATCH = 256
+
+
+def _in_one_message(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return read(value)
+    except ValidationError:
+        wanted = f"Input should be an integer from 1 to {MOST_PER_BATCH}, or {AUTO}"
+        raise PydanticCustomError("batch_size", wanted) from None
+
+
 # Images per batch.
-BatchSize = Annotated[int, Field(ge=1, le=256)] | Literal["auto"]
+BatchSize = Annotated[
+    Annotated[int, Field(ge=1, le=MOST_PER_BATCH)] | Literal["auto"], WrapValidator(_in_one_message)
+]
 BATCH_SIZE_HELP = (
     "Pictures per batch; another size changes the last bits. auto: as many as fit, 16 at most, "
     "found at the first run and kept in the home."

@@ -163,7 +163,8 @@ def _plain(value: Any) -> Any:
 def _value(value: Any) -> str:
     value = _plain(value)
     if isinstance(value, dict):  # a model: its defaults say nothing
-        value = {k: v for k, v in value.items() if v is not None and (k, v) != ("dtype", "float32")}
+        fields = ModelRef.model_fields
+        value = {k: v for k, v in value.items() if k not in fields or v != fields[k].get_default()}
         return "<br>".join(f"{k}: `{v}`" for k, v in value.items())
     return f"`{json.dumps(value) if not isinstance(value, str) or not value else value}`"
 

@@ -193,5 +193,6 @@ def test_auto_is_in_no_key_and_nonsense_is_refused(settings: Settings) -> None:
     assert (automatic.slot, given.slot) == (21, 1)
     assert image_key(automatic, "base") == image_key(given, "base")
     for wrong in (0, 257, "all"):
-        with pytest.raises(ValidationError):
+        with pytest.raises(ValidationError, match="1 validation error") as error:
             Sampling(batch_size=wrong)  # type: ignore[arg-type]
+        assert "an integer from 1 to 256, or auto" in str(error.value)

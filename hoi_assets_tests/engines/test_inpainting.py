@@ -10,13 +10,16 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from hoi_assets.engines.batch_sizes import settle_batch_size
 from hoi_assets.engines.diffusion_pipeline import PromptedPipeline
 from hoi_assets.engines.image_spec import ImageSpec
 from hoi_assets.engines.inpainting import (
+    INPAINT,
     InpaintedImage,
     InpaintSpec,
     inpaint_images,
     inpaint_key,
+    try_repair_batch,
 )
 from hoi_assets.engines.sd3.loading import load_sd3
 from hoi_assets.engines.sdxl.loading import load_sdxl
@@ -141,6 +144,21 @@ def test_repairs_that_do_not_fit_together_are_drawn_in_smaller_batches(
     row = replace(wanted[2].row, slot=0)
     (again,) = inpaint_images(loaded, [replace(wanted[2], row=row)], 1, IMAGES.__getitem__)
     assert (pixels(again) == pixels(halved[2])).all()
+
+
+def test_auto_finds_the_batch_of_repairs_by_trying(
+    loaded: PromptedPipeline, tmp_path: Path
+) -> None:
+    (spec,) = specs(loaded, 1)
+    work = (INPAINT, SIDE, SIDE)
+
+    def attempt(size: int) -> None:
+        try_repair_batch(loaded, spec, size, IMAGES.__getitem__)
+
+    with room_for(loaded.denoiser, 2):
+        size = settle_batch_size(loaded, tmp_path, "auto", work, attempt, lambda line: None)
+    assert (size, dict(loaded.batch_limits)) == (2, {work: 2})
+    loaded.batch_limits = {}
 
 
 def test_a_repair_that_does_not_fit_alone_names_the_remedy(loaded: PromptedPipeline) -> None:
