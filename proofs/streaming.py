@@ -60,6 +60,8 @@ def _compare(home: Path, count: int) -> None:
 
 
 def _package(home: Path, count: int) -> None:
+    import polars as pl
+
     from hoi_assets.ppv.dataset_files import write_dataset_files
     from hoi_assets.store.versions import Store
 
@@ -70,7 +72,9 @@ def _package(home: Path, count: int) -> None:
     ]
     with store.stage("hoi_dataset") as staging:
         write_dataset_files(
-            staging.path / "dataset", rows, lambda name: store.images.path(name).read_bytes()
+            staging.path / "dataset",
+            pl.DataFrame(rows),
+            lambda name: store.images.path(name).read_bytes(),
         )
         store.publish(staging, {}, None)
 
