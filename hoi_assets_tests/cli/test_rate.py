@@ -165,12 +165,13 @@ def test_labels_given_on_the_page_are_what_the_verifier_learns_from(
     state = client.get(f"{link}state").json()
     while state["now"]:
         now = state["now"]
-        good = (
-            int(now["prompt"].split()[-1]) % 2
-            if now["question"] == "fidelity"
-            else now["place"] % 2
-        )
-        body = {"place": now["place"], "question": now["question"], "answer": good}
+        said = {
+            "fidelity": int(now["prompt"].split()[-1]) % 2,
+            "fault": "floating@500,250",
+            "alignment": now["place"] % 2,
+        }
+        question = now["question"]
+        body = {"place": now["place"], "question": question, "answer": said[question]}
         state = client.post(f"{link}votes", json=body).json()
     desk.close()
     out = tmp_path / "people's labels"
@@ -188,6 +189,7 @@ def test_labels_given_on_the_page_are_what_the_verifier_learns_from(
     for row in rows.iter_rows(named=True):
         assert row["pixels"] == drawn[row["prompt"]]
         assert row["fidelity"] == bool(int(row["prompt"].split()[-1]) % 2)
+        assert row["defects"] == ([] if row["fidelity"] else ["floating"])
 
 
 @pytest.mark.parametrize(

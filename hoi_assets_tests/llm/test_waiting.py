@@ -158,7 +158,7 @@ def test_concurrency_adapts_to_what_the_endpoint_takes(serve: Serve) -> None:
 def test_an_endpoint_that_stays_busy_ends_the_batch_and_keeps_what_is_done(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(throttle, "PACE", Pace(0.01, 0.05, 0.1, patience_s=0.4))
+    monkeypatch.setattr(throttle, "PACE", Pace(0.04, 0.2, 0.4, patience_s=1.6))
     server = serve(lambda request, number: busy() if number >= 3 else good(request, number))
     asked = ask(server.url, 10)
     assert asked.codes == ["ok"] * 3 + ["endpoint"] * 7
