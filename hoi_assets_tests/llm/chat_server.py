@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from hoi_assets.llm import client, throttle
+
 KEY = "sk-very-secret-0123456789"
 PRICES = {"usd_per_million_input_tokens": 1.0, "usd_per_million_output_tokens": 10.0}
 USAGE = {"prompt_tokens": 300, "completion_tokens": 100, "total_tokens": 400}
@@ -105,8 +107,18 @@ class Server:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        if not port:
+            self._forget_predecessors()
         self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True)
         self.thread.start()
+
+    def _forget_predecessors(self) -> None:
+        """What this process learnt of a server that had the same port: its pauses, its bills."""
+        place = self.url.removesuffix("/v1")
+        for endpoint in [one for one in throttle._throttles if place in one]:
+            del throttle._throttles[endpoint]
+        for shared in [one for one in client._budgets if place in str(one)]:
+            del client._budgets[shared]
 
     @staticmethod
     def completion(request: Request, answer: Answer) -> str:
