@@ -7,6 +7,7 @@ to the content that an untroubled home has.
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -35,6 +36,8 @@ LARGE_KIB = 256 * 1024
 PATIENCE_S = 300.0
 # A stage that streams holds a batch, whatever the number of pictures.
 FEW_PICTURES, MANY_TIMES, MOST_RATIO = 100, 10, 1.2
+# What a native library may die of where its allocation fails; nobody can say anything then.
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
 MEMORY_WORDS = ("memory", "alloc", "Resource temporarily unavailable", "can't start new thread")
 
 
@@ -60,7 +63,8 @@ class Setting:
 
 def _trouble(child: Child, words: tuple[str, ...]) -> str:
     """Why the end of a troubled process is not clear; empty where it is."""
-    if child.wait(PATIENCE_S) == 0:
+    code = child.wait(PATIENCE_S)
+    if code == 0 or (words is MEMORY_WORDS and -code in CRASHES):
         return ""
     printed = child.printed
     if "Traceback" in printed and words is not MEMORY_WORDS:
