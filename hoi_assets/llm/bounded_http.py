@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MIB = 2**20
 # How often a waiting call looks whether the run has ended, in seconds.
 POLL_S = 0.5
-# What the server is told that it may send.
+# Sent as `Accept-Encoding`.
 ACCEPTED_ENCODING = "gzip"
 # `wbits` of zlib by Content-Encoding.
 WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}

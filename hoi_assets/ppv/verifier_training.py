@@ -74,6 +74,18 @@ VERIFIER_SUMMARY = Table(
 TABLES = (VERIFIER_LOG, VERIFIER_QUALITY, VERIFIER_RELIABILITY, VERIFIER_SUMMARY)
 
 
+NOT_CALIBRATED = (
+    "not calibrated on your pictures: the verifier learns from renders of the tiny world, and "
+    "prompts use any words"
+)
+CALIBRATE = (
+    "Label some 300 candidates (`hoi rate make first --suite labels --prompts 300`, "
+    "`hoi rate links`, `hoi rate serve`), write them with `hoi rate labels first --out FOLDER`, "
+    "and set verifier.labels_folder to it: it is then trained and measured on people's labels. "
+    "See docs/full-size.md."
+)
+
+
 @dataclass(frozen=True)
 class TrainedVerifier:
     """A verifier's folder (`load_verifier` opens it) and its tables, one per `TABLES`.
@@ -90,17 +102,14 @@ class TrainedVerifier:
     summary: pl.DataFrame
 
 
+def is_uncalibrated(settings: Settings) -> bool:
+    """Whether the verifier has seen nothing like the pictures and captions that it judges."""
+    return settings.prompter.vocabulary == "open" and settings.verifier.labels_folder is None
+
+
 def calibration_note(settings: Settings) -> str | None:
-    """That, and what to do where, the verifier has seen nothing of what it judges; else None."""
-    if settings.prompter.vocabulary != "open" or settings.verifier.labels_folder is not None:
-        return None
-    return (
-        "not calibrated on your pictures: the verifier learns from renders of the tiny world, and "
-        "prompts use any words. Label some 300 candidates (`hoi rate make first --suite labels "
-        "--prompts 300`, `hoi rate links`, `hoi rate serve`), write them with `hoi rate labels "
-        "first --out FOLDER`, and set verifier.labels_folder to it: it is then trained and "
-        "measured on people's labels. See docs/full-size.md."
-    )
+    """That the verifier is not calibrated, and what to do; None where it is."""
+    return f"{NOT_CALIBRATED}. {CALIBRATE}" if is_uncalibrated(settings) else None
 
 
 def train_calibrated_verifier(

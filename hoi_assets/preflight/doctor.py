@@ -9,7 +9,7 @@ from pathlib import Path
 from hoi_assets.engines.model_check import ModelState, check_models
 from hoi_assets.engines.model_kinds import named_models
 from hoi_assets.errors import HoiError
-from hoi_assets.ppv.verifier_training import calibration_note
+from hoi_assets.ppv.verifier_training import CALIBRATE, NOT_CALIBRATED, is_uncalibrated
 from hoi_assets.preflight.calls import CHAT_SECTIONS
 from hoi_assets.preflight.costs import Plan, make_plan
 from hoi_assets.preflight.endpoints import check_endpoints
@@ -134,9 +134,8 @@ def _of_categories(
                 "(gates.min_prompts)",
                 "raise prompter.per_base_prompt, or add base prompts",
             )
-    if categories and (note := calibration_note(settings)):
-        what, _, remedy = note.partition(". ")
-        yield warning("prompts", "verifier", what, remedy)
+    if categories and is_uncalibrated(settings):
+        yield warning("prompts", "verifier", NOT_CALIBRATED, CALIBRATE)
 
 
 def _planned(plan: Plan) -> str:

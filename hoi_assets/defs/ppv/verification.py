@@ -18,6 +18,7 @@ from hoi_assets.defs.suites import (
 )
 from hoi_assets.engines.vilt.calibration import VERIFIER_QUALITY, VERIFIER_RELIABILITY
 from hoi_assets.engines.vilt.decision import blames_fidelity, verdict_label
+from hoi_assets.ppv.manual_labels import LABELLED
 from hoi_assets.ppv.signals import SIGNAL_QUALITY, SIGNAL_VALUES
 from hoi_assets.ppv.verdicts import VERDICT_ROWS, VERDICT_SUMMARY
 from hoi_assets.ppv.verifier_pairs import VERIFIER_PAIR_ROWS
@@ -59,7 +60,7 @@ TRAINING_PAIRS_SUITE = suite(
         no_blank("prompt"),
         measure(
             "calibrated_on_your_pictures",
-            "avg(case when shown_as = 'labelled' then 1.0 else 0.0 end)",
+            f"avg(case when shown_as = '{LABELLED}' then 1.0 else 0.0 end)",
             "${gates.min_labelled_share}",
             blocking=False,
         ),
