@@ -122,6 +122,14 @@ def doctor(
     offline: Annotated[
         bool, typer.Option("--offline", help="Make no call to the hub or to an endpoint.")
     ] = False,
+    draw: Annotated[
+        bool,
+        typer.Option(
+            "--draw",
+            help="Have image_endpoint draw one picture, at its price; else it is asked "
+            "for its list of models.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool,
         json_option(
@@ -141,7 +149,7 @@ def doctor(
 
     settings = load_settings()
     categories, scenarios = chosen_by_kind(names or (), settings)
-    found = diagnose(settings, home_folder(), categories, scenarios, offline)
+    found = diagnose(settings, home_folder(), categories, scenarios, offline, draw)
     if as_json:
         findings = [asdict(one) for one in found.findings]
         plan = None if found.plan is None else asdict(found.plan)

@@ -10,9 +10,8 @@ from hoi_assets.engines.model_check import ModelState, check_models
 from hoi_assets.engines.model_kinds import named_models
 from hoi_assets.errors import HoiError
 from hoi_assets.ppv.verifier_training import CALIBRATE, NOT_CALIBRATED, is_uncalibrated
-from hoi_assets.preflight.calls import CHAT_SECTIONS
 from hoi_assets.preflight.costs import Plan, make_plan
-from hoi_assets.preflight.endpoints import check_endpoints
+from hoi_assets.preflight.endpoints import ENDPOINT_SECTIONS, check_endpoints
 from hoi_assets.preflight.findings import Finding, guarded, ok, problem, warning
 from hoi_assets.preflight.machine import check_device, check_disk, check_home
 from hoi_assets.preflight.photos import check_photos
@@ -26,7 +25,7 @@ OF_CATEGORIES = frozenset({"base", "verifier", "examiner", "prompter", "anatomy"
 OF_SCENARIOS = frozenset(
     {
         *("benchmark", "critic", "component_examiner", "blip_vqa"),
-        *("decomposer", "rewriter", "judge", "image_endpoint"),
+        *("decomposer", "rewriter", "judge", "vqa_score", "image_endpoint"),
     }
 )
 
@@ -50,12 +49,14 @@ def diagnose(
     categories: Sequence[str],
     scenarios: Sequence[str],
     offline: bool = False,
+    draw: bool = False,
 ) -> Diagnosis:
-    """Check a profile against this machine; nothing is drawn, trained or stored.
+    """Check a profile against this machine; nothing is trained or stored here.
 
     Args:
         categories, scenarios: those that will be run.
         offline: make no call to the hub or to an endpoint.
+        draw: let the image endpoint draw one picture, which costs its price.
     """
 
     def needed(name: str) -> bool:
@@ -74,8 +75,8 @@ def diagnose(
         *(check_training(settings) if categories else ()),
     ]
     if not offline:
-        sections = [name for name in (*CHAT_SECTIONS, "image_endpoint") if needed(name)]
-        findings += check_endpoints(settings, sections)
+        sections = [name for name in ENDPOINT_SECTIONS if needed(name)]
+        findings += check_endpoints(settings, sections, draw)
     plan: Plan | None = None
     try:
         taxonomy = load_taxonomy(settings.taxonomy_folder)
