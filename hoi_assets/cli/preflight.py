@@ -85,6 +85,9 @@ def print_plan(made: "Plan") -> None:
         )
     if made.total.hours is None:
         print("hours unknown: run `hoi plan --measure` on the machine that will draw")
+    unpriced = [call.section for call in made.calls if call.usd is None]
+    if unpriced:
+        print(f"USD unknown: set the prices of {', '.join(unpriced)} (0 for your own server)")
     for call in made.calls:
         usd = "price unknown" if call.usd is None else f"{call.usd:.2f} USD"
         cap = "" if call.cap_usd is None else f", stops at {call.cap_usd:.2f} USD (budget_usd)"

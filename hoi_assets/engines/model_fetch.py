@@ -79,13 +79,40 @@ def fetch_models(named: Mapping[str, ModelRef], log: Log) -> list[FetchedModel]:
     return done
 
 
+class HubUnreachable(HoiError):
+    """No answer from the hub; `why` is the network's word for it."""
+
+    def __init__(self, where: str, why: str) -> None:
+        remedy = (
+            "connect to the network and run `hoi models fetch` again: what was downloaded is kept"
+        )
+        super().__init__(f"{where} cannot be fetched: {why}", remedy)
+        self.why = why
+
+
+def download_bytes(entry: str, ref: ModelRef) -> int:
+    """What fetching a hub repository would download, in bytes; asks the hub once.
+
+    Raises:
+        HoiError: as `fetch_models`.
+    """
+    place = fetched_folder(ref)
+    with naming_hub_errors(ref):
+        return _left(place, _wanted_files(ALL_KINDS[entry], ref))
+
+
+def _left(place: Path, files: Iterable[_HubFile]) -> int:
+    todo = [file for file in files if not _is_there(place / file.name, file)]
+    return sum(max(0, file.size - _partial_size(place / file.name)) for file in todo)
+
+
 def _fetch(entry: str, kind: ModelKind, ref: ModelRef, place: Path, log: Log) -> FetchedModel:
     assert ref.revision is not None
     with naming_hub_errors(ref):
         files = _wanted_files(kind, ref)
         size = sum(file.size for file in files)
         todo = [file for file in files if not _is_there(place / file.name, file)]
-        left = sum(file.size - _partial_size(place / file.name) for file in todo)
+        left = _left(place, files)
         log(f"{entry}: {ref.source}, {shown_bytes(size)}, {shown_bytes(left)} of it to download")
         _require_room(place, left)
         for file in todo:
@@ -93,7 +120,7 @@ def _fetch(entry: str, kind: ModelKind, ref: ModelRef, place: Path, log: Log) ->
     if kind.weights:
         _add_safetensors(kind, place, log)
     _write_fetched(ref, kind, place)
-    return FetchedModel(entry, ref.source, ref.revision, place, size, max(0, left))
+    return FetchedModel(entry, ref.source, ref.revision, place, size, left)
 
 
 def _wanted_files(kind: ModelKind, ref: ModelRef) -> list[_HubFile]:
@@ -284,10 +311,7 @@ def naming_hub_errors(ref: ModelRef) -> Iterator[None]:
             else "try again later: what was downloaded is kept",
         ) from error
     except (httpx2.HTTPError, OSError) as error:
-        raise HoiError(
-            f"{where} cannot be fetched: {str(error).strip() or type(error).__name__}",
-            "connect to the network and run `hoi models fetch` again: what was downloaded is kept",
-        ) from error
+        raise HubUnreachable(where, str(error).strip() or type(error).__name__) from error
 
 
 def _hub() -> str:

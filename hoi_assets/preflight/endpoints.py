@@ -86,7 +86,13 @@ def _shared(section: str, other: str, found: Finding) -> Finding:
     if found.state == "ok":
         return ok(found.area, section, found.what)
     remedy = f"see {other} above"
-    return Finding(found.area, section, found.state, f"the endpoint and model of {other}", remedy)
+    return Finding(
+        found.area,
+        section,
+        found.state,
+        f"same endpoint and model as {other}, same finding",
+        remedy,
+    )
 
 
 def _key(section: str, options: Endpoint) -> Iterator[Finding]:

@@ -115,7 +115,7 @@ def bare_machine(good: Profile, folder: Path, serve, models: Path) -> Expected:
         ("licences", "base"): ("is gated", "accept the licence on"),
         ("device", "cuda"): ("torch sees no GPU", "device: cpu"),
         ("endpoints", "prompter"): ("no_connection", "start the server"),
-        ("photos", CATEGORY): ("does not exist", "make it"),
+        ("photos", "instance_images.folder"): ("no folder for 1 of 1", "make a folder"),
     }
 
 

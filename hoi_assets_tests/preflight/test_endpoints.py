@@ -174,10 +174,8 @@ def test_fault_of_a_shared_endpoint_is_told_once(chat_server: Any) -> None:
         data[section] |= {"endpoint": dead.url, "model": "m"}
     first, second = check_endpoints(Settings.model_validate(data), ["prompter", "decomposer"])
     assert first.state == second.state == "problem"
-    assert (second.what, second.remedy) == (
-        "the endpoint and model of prompter",
-        "see prompter above",
-    )
+    said = ("same endpoint and model as prompter, same finding", "see prompter above")
+    assert (second.what, second.remedy) == said
 
 
 @pytest.mark.slow
