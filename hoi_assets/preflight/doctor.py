@@ -123,6 +123,6 @@ def _of_categories(
 
 def _planned(plan: Plan) -> str:
     return (
-        f"{len(plan.categories)} categories and {len(plan.scenarios)} scenarios: at most "
-        f"{plan.total.pictures} pictures, {plan.total.calls} calls"
+        f"categories: {len(plan.categories)}, scenarios: {len(plan.scenarios)}; at most "
+        f"{plan.total.pictures} pictures and {plan.total.calls} calls"
     )
