@@ -39,7 +39,7 @@ def main() -> None:
     in_turn: list[float] = []
     at_once: list[float] = []
     for _ in range(ROUNDS):
-        drawing.append(_seconds(lambda store: list(_drawn(loaded, rows)) and None))
+        drawing.append(_seconds(lambda store: list(_drawn(loaded, rows))))
         in_turn.append(_seconds(lambda store: _write_in_turn(store, loaded, rows)))
         at_once.append(_seconds(lambda store: _write_at_once(store, loaded, rows)))
     alone, turn, once = fmean(drawing), fmean(in_turn), fmean(at_once)
@@ -70,7 +70,7 @@ def _write_at_once(store: Store, loaded: LoadedSDXL, rows: list[ImageSpec]) -> N
             writer.add(one)
 
 
-def _seconds(work: Callable[[Store], None]) -> float:
+def _seconds(work: Callable[[Store], object]) -> float:
     home = Path(tempfile.mkdtemp())
     try:
         store = Store(home)

@@ -34,13 +34,13 @@ def main() -> None:
     arguments = [one for one in sys.argv[1:] if not one.startswith("--")]
     sizes = [int(float(one)) for one in arguments] or list(SIZES)
     out = next((Path(one[6:]) for one in sys.argv[1:] if one.startswith("--out=")), None)
-    found = []
+    found: list[dict[str, Any]] = []
     for size in sizes:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             home = Path(folder) / "home"
             _alone(make_home, home, size)
             for operation in OPERATIONS:
-                one = {
+                one: dict[str, Any] = {
                     "operation": operation.__name__,
                     "rows": size,
                     **_alone(operation, home, size),
@@ -78,11 +78,12 @@ def slopes(found: list[dict[str, Any]]) -> dict[str, float]:
         ]
         for name in names
     }
-    return {
-        name: round(float(np.polyfit(*zip(*own, strict=True), 1)[0]), 3)
-        for name, own in points.items()
-        if len(own) > 1
-    }
+    return {name: _slope(own) for name, own in points.items() if len(own) > 1}
+
+
+def _slope(points: list[tuple[float, float]]) -> float:
+    x, y = np.transpose(points)
+    return round(float(np.polyfit(x, y, 1)[0]), 3)
 
 
 def plot(found: list[dict[str, Any]], path: Path) -> None:

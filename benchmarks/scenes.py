@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from benchmarks.common import report
@@ -32,7 +33,7 @@ def main() -> None:
         _measure(f"hand poses, {name}", poses, "at least 2, fast 4")
         # Other items each time: solved grasps are kept for the process.
         part = items[:ITEMS] if quality is STANDARD else items[ITEMS : 2 * ITEMS]
-        scenes = [_later(lambda item=item, q=quality: render_item(world, item, q)) for item in part]
+        scenes = [_later(partial(render_item, world, item, quality)) for item in part]
         _measure(f"interactions, {name}", scenes, "fast twice the standard")
     pairs = plan_twins(world.taxonomy, "twins", 0, PAIRS)
     _measure("pairs of twins", [render_twins(world, group) for group in pairs], "1 pair")

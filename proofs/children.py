@@ -202,7 +202,7 @@ def watch(instant: Instant | None) -> list[str]:
 
     connect = sqlite3.connect
 
-    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+    def traced(*arguments: Any, **options: Any) -> Any:
         connection = connect(*arguments, **options)
         connection.set_trace_callback(statement)
         return connection

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -48,15 +49,21 @@ def copy_in_force(context: StageContext, staging: Staging) -> Result:
 @contextmanager
 def doctored() -> Iterator[None]:
     """Inside, `load_project` binds every asset to `copy_in_force`."""
-    functions = [asset.op.compute_fn.decorated_fn for asset in published_below("hoi_assets.defs")]
+    functions = [_declared(asset) for asset in published_below("hoi_assets.defs")]
     stages = [stage_of(asset) for asset in published_below("hoi_assets.defs")]
     try:
         for function, stage in zip(functions, stages, strict=True):
-            function.stage = replace(stage, function=copy_in_force)  # type: ignore[attr-defined]
+            function.stage = replace(stage, function=copy_in_force)
         yield
     finally:
         for function, stage in zip(functions, stages, strict=True):
-            function.stage = stage  # type: ignore[attr-defined]
+            function.stage = stage
+
+
+def _declared(asset: dg.AssetsDefinition) -> Any:
+    """The function whose attribute `stage` `stage_of` reads."""
+    compute: Any = asset.op.compute_fn
+    return compute.decorated_fn
 
 
 def doctored_project(profile: Path | None = None, home: Path | None = None) -> Project:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hoi_assets.detailscribe.benchmark import benchmark_digest, read_benchmark
 from hoi_assets.errors import HoiError
@@ -119,7 +120,7 @@ def _refused(read: Callable[[Path], object]) -> Callable[[Path], str]:
     return run
 
 
-def _all_failed(read: Callable[[Path], list]) -> Callable[[Path], str]:  # type: ignore[type-arg]
+def _all_failed(read: Callable[[Path], list[Any]]) -> Callable[[Path], str]:
     def run(folder: Path) -> str:
         rows = read(folder)
         usable = [row for row in rows if row.reason is None]
@@ -138,7 +139,7 @@ def _scored(name: str, start: bytes) -> Callable[[Path], object]:
     return read
 
 
-def _benchmark(folder: Path) -> list:  # type: ignore[type-arg]
+def _benchmark(folder: Path) -> list[Any]:
     sparse(folder / "functional.jsonl", start=b'{"topic": "a", "prompt": "b"}\n')
     benchmark_digest(folder, "functional")
     return read_benchmark(folder, ["functional"])

@@ -100,7 +100,7 @@ def weights(pattern: str, change: Callable[..., object]) -> Spoil:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             changed = {name: change(tensor) for name, tensor in tensors.items()}
             path.unlink()
-            save_file(changed, path, metadata)  # type: ignore[arg-type]
+            save_file(changed, path, metadata)
 
     return spoil
 

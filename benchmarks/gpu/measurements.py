@@ -3,7 +3,7 @@
 import gc
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -84,7 +84,7 @@ class Bench:
     budget_gib: float
 
     def ref(self, name: str) -> ModelRef:
-        return ModelRef(source=str(self.folder / name), dtype=self.size.dtype)  # type: ignore[arg-type]
+        return ModelRef(source=str(self.folder / name), dtype=self.size.dtype)
 
 
 def sampling(bench: Bench) -> Figure:
@@ -262,7 +262,7 @@ def eviction(bench: Bench) -> Figure:
 MEASUREMENTS = {one.__name__: one for one in (sampling, training, refinement, eviction)}
 
 
-def _seconds_each(calls: list[Callable[[], None]]) -> float:
+def _seconds_each(calls: Sequence[Callable[[], None]]) -> float:
     start = time.perf_counter()
     for call in calls:
         call()

@@ -85,6 +85,9 @@ def print_plan(made: "Plan") -> None:
         )
     if made.total.hours is None:
         print("hours unknown: run `hoi plan --measure` on the machine that will draw")
+    unpriced = [call.section for call in made.calls if call.usd is None]
+    if unpriced:
+        print(f"USD unknown: set the prices of {', '.join(unpriced)} (0 for your own server)")
     for call in made.calls:
         usd = "price unknown" if call.usd is None else f"{call.usd:.2f} USD"
         cap = "" if call.cap_usd is None else f", stops at {call.cap_usd:.2f} USD (budget_usd)"
@@ -122,6 +125,14 @@ def doctor(
     offline: Annotated[
         bool, typer.Option("--offline", help="Make no call to the hub or to an endpoint.")
     ] = False,
+    draw: Annotated[
+        bool,
+        typer.Option(
+            "--draw",
+            help="Have image_endpoint draw one picture, at its price; else it is asked "
+            "for its list of models.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool,
         json_option(
@@ -141,7 +152,7 @@ def doctor(
 
     settings = load_settings()
     categories, scenarios = chosen_by_kind(names or (), settings)
-    found = diagnose(settings, home_folder(), categories, scenarios, offline)
+    found = diagnose(settings, home_folder(), categories, scenarios, offline, draw)
     if as_json:
         findings = [asdict(one) for one in found.findings]
         plan = None if found.plan is None else asdict(found.plan)

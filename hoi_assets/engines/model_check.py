@@ -84,7 +84,7 @@ def _check(entry: str, kind: ModelKind, ref: ModelRef, hashes: bool) -> ModelSta
             raise HoiError(
                 f"{ref.source} at revision {ref.revision} is not on this machine", FETCH_REMEDY
             )
-        files = kind.wanted(_names_in(place))
+        files = kind.wanted(_names_in(place), ref.variant)
         facts["file_bytes"] = sum((place / name).stat().st_size for name in files)
         if origin == "fetched":
             _check_fetched(place, hashes)

@@ -7,7 +7,7 @@ whole; an interrupted file goes on where it stopped.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,17 @@ from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_file
 from hoi_assets.settings import ModelRef
 from hoi_assets.store.disk import replace_bytes, writing
-from hoi_assets.store.weights import FETCHED_FILE, fetched_folder, weights_folder
+from hoi_assets.store.weights import (
+    FETCHED_FILE,
+    fetched_folder,
+    fetched_variants,
+    weights_folder,
+)
 from hoi_assets.text import shown_bytes
 
 PARTIAL_SUFFIX = ".part"
 FILE_MODE = 0o644
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
 
 Log = Callable[[str], None]
 
@@ -61,16 +67,43 @@ def fetch_models(named: Mapping[str, ModelRef], log: Log) -> list[FetchedModel]:
         HoiError: no access, no such repository, revision or file, no network, no room.
     """
     done = []
-    seen: set[Path] = set()
+    seen: set[tuple[Path, str | None]] = set()
     for entry, ref in named.items():
         if weights_folder(ref) is not None:
             log(f"{entry}: {ref.source} is a folder of yours, nothing to fetch")
             continue
         place = fetched_folder(ref)
-        if place not in seen:
+        if (place, ref.variant) not in seen:
             done.append(_fetch(entry, ALL_KINDS[entry], ref, place, log))
-        seen.add(place)
+        seen.add((place, ref.variant))
     return done
+
+
+class HubUnreachable(HoiError):
+    """No answer from the hub; `why` is the network's word for it."""
+
+    def __init__(self, where: str, why: str) -> None:
+        remedy = (
+            "connect to the network and run `hoi models fetch` again: what was downloaded is kept"
+        )
+        super().__init__(f"{where} cannot be fetched: {why}", remedy)
+        self.why = why
+
+
+def download_bytes(entry: str, ref: ModelRef) -> int:
+    """What fetching a hub repository would download, in bytes; asks the hub once.
+
+    Raises:
+        HoiError: as `fetch_models`.
+    """
+    place = fetched_folder(ref)
+    with naming_hub_errors(ref):
+        return _left(place, _wanted_files(ALL_KINDS[entry], ref))
+
+
+def _left(place: Path, files: Iterable[_HubFile]) -> int:
+    todo = [file for file in files if not _is_there(place / file.name, file)]
+    return sum(max(0, file.size - _partial_size(place / file.name)) for file in todo)
 
 
 def _fetch(entry: str, kind: ModelKind, ref: ModelRef, place: Path, log: Log) -> FetchedModel:
@@ -79,7 +112,7 @@ def _fetch(entry: str, kind: ModelKind, ref: ModelRef, place: Path, log: Log) ->
         files = _wanted_files(kind, ref)
         size = sum(file.size for file in files)
         todo = [file for file in files if not _is_there(place / file.name, file)]
-        left = sum(file.size - _partial_size(place / file.name) for file in todo)
+        left = _left(place, files)
         log(f"{entry}: {ref.source}, {shown_bytes(size)}, {shown_bytes(left)} of it to download")
         _require_room(place, left)
         for file in todo:
@@ -87,7 +120,7 @@ def _fetch(entry: str, kind: ModelKind, ref: ModelRef, place: Path, log: Log) ->
     if kind.weights:
         _add_safetensors(kind, place, log)
     _write_fetched(ref, kind, place)
-    return FetchedModel(entry, ref.source, ref.revision, place, size, max(0, left))
+    return FetchedModel(entry, ref.source, ref.revision, place, size, left)
 
 
 def _wanted_files(kind: ModelKind, ref: ModelRef) -> list[_HubFile]:
@@ -100,12 +133,13 @@ def _wanted_files(kind: ModelKind, ref: ModelRef) -> list[_HubFile]:
             "pin `revision` to a commit of that repository",
         )
     siblings = {one.rfilename: one for one in info.siblings or ()}
-    names = kind.wanted(siblings)
+    names = kind.wanted(siblings, ref.variant)
     if not names:
         raise HoiError(
             f"{ref.source} at revision {ref.revision} holds no files of {kind.title}",
             "name the repository of such a model; it needs weights under their plain names",
         )
+    _require_weights(kind, ref, names, siblings)
     found = []
     for name in names:
         one = siblings[name]
@@ -113,6 +147,28 @@ def _wanted_files(kind: ModelKind, ref: ModelRef) -> list[_HubFile]:
         known = one.lfs.sha256 if one.lfs is not None else one.blob_id
         found.append(_HubFile(name, one.size or 0, known or "", large))
     return found
+
+
+def _require_weights(
+    kind: ModelKind, ref: ModelRef, names: Sequence[str], siblings: Iterable[str]
+) -> None:
+    """Refuse a repository of which a part has weights, but none under names that are read."""
+    if not kind.weights or kind.any_parts or set(kind.extra) & set(names):
+        return
+    read = {_folder_of(name) for name in names if name.endswith(WEIGHT_SUFFIXES)}
+    for name in sorted(siblings):
+        inside = _folder_of(name) in (kind.parts or ("",))
+        if inside and name.endswith(WEIGHT_SUFFIXES) and _folder_of(name) not in read:
+            wanted = "plain names" if ref.variant is None else f"the variant {ref.variant!r}"
+            raise HoiError(
+                f"{ref.source} at revision {ref.revision} has {name}, and no weights of {wanted} "
+                "beside it",
+                "set the model's `variant` in the profile, e.g. fp16, or name another repository",
+            )
+
+
+def _folder_of(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _is_there(path: Path, file: _HubFile) -> bool:
@@ -192,10 +248,13 @@ def _add_safetensors(kind: ModelKind, place: Path, log: Log) -> None:
 
 def _write_fetched(ref: ModelRef, kind: ModelKind, place: Path) -> None:
     paths = [path for path in place.rglob("*") if path.is_file() and path.name != FETCHED_FILE]
-    names = kind.wanted(path.relative_to(place).as_posix() for path in paths)
+    there = [path.relative_to(place).as_posix() for path in paths]
+    variants = sorted({*fetched_variants(place), ref.variant}, key=lambda one: one or "")
+    names = sorted({name for variant in variants for name in kind.wanted(there, variant)})
     facts: dict[str, Any] = {
         "source": ref.source,
         "revision": ref.revision,
+        "variants": variants,
         "files": {
             name: {
                 "bytes": (place / name).stat().st_size,
@@ -252,10 +311,7 @@ def naming_hub_errors(ref: ModelRef) -> Iterator[None]:
             else "try again later: what was downloaded is kept",
         ) from error
     except (httpx2.HTTPError, OSError) as error:
-        raise HoiError(
-            f"{where} cannot be fetched: {str(error).strip() or type(error).__name__}",
-            "connect to the network and run `hoi models fetch` again: what was downloaded is kept",
-        ) from error
+        raise HubUnreachable(where, str(error).strip() or type(error).__name__) from error
 
 
 def _hub() -> str:

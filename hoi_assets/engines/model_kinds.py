@@ -2,7 +2,7 @@
 needs."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -19,6 +19,12 @@ CONFIGURATION = re.compile(r"[\w-]+\.(?:json|txt|model)")
 WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|pytorch_model|model)(?:-\d+-of-\d+)?\.(safetensors|bin)"
     r"(?:\.index\.json)?"
+)
+# Names of a variant's weights, as the libraries write them and as they did before.
+VARIANT_WEIGHTS = (
+    r"(?:diffusion_pytorch_model|pytorch_model|model)"
+    r"(?:\.{0}(?:-\d+-of-\d+)?|-\d+-of-\d+\.{0}|(?=\.\w+\.index\.{0}\.json))"
+    r"\.(safetensors|bin)(?:\.index\.{0}\.json)?"
 )
 
 
@@ -48,10 +54,11 @@ class ModelKind:
         function: Callable[[ModelRef], Any] = getattr(import_module(module), name)
         return function(ref)
 
-    def wanted(self, names: Iterable[str]) -> list[str]:
+    def wanted(self, names: Iterable[str], variant: str | None = None) -> list[str]:
         """Those of a repository's files that the loader reads, sorted.
 
-        Of weights in several forms safetensors are taken, else `.bin`.
+        Of weights in several forms safetensors are taken, else `.bin`; of a part that has the
+        `variant` its files, else those of plain names.
         """
         by_folder: dict[str, list[str]] = {}
         for name in sorted(names):
@@ -62,19 +69,24 @@ class ModelKind:
             folders = [folder for folder in by_folder if folder and "/" not in folder]
         found = [name for name in (PIPELINE_INDEX, *self.extra) if name in by_folder.get("", ())]
         for folder in folders:
-            found += self._of_folder(by_folder.get(folder, []))
+            found += self._of_folder(by_folder.get(folder, []), variant)
         return sorted(set(found))
 
-    def _of_folder(self, paths: list[str]) -> Iterator[str]:
+    def _of_folder(self, paths: list[str], variant: str | None) -> Iterator[str]:
         named = {path: PurePosixPath(path).name for path in paths}
-        weights = {
-            path: match for path, name in named.items() if (match := WEIGHTS.fullmatch(name))
-        }
+        weights = _matching(named, WEIGHTS)
+        if variant is not None:
+            own = re.compile(VARIANT_WEIGHTS.replace("{0}", re.escape(variant)))
+            weights = _matching(named, own) or weights
         forms = {match[1] for match in weights.values()}
         form = "safetensors" if "safetensors" in forms else "bin"
         if self.weights:
             yield from (path for path, match in weights.items() if match[1] == form)
         yield from (path for path, name in named.items() if CONFIGURATION.fullmatch(name))
+
+
+def _matching(named: Mapping[str, str], pattern: re.Pattern[str]) -> dict[str, re.Match[str]]:
+    return {path: found for path, name in named.items() if (found := pattern.fullmatch(name))}
 
 
 _ENGINES = "hoi_assets.engines"

@@ -87,6 +87,11 @@ class Exchange:
         self._refused_options: set[str] = set()
         self._lock = threading.Lock()
 
+    @property
+    def has_credentials(self) -> bool:
+        """Whether calls carry a key, a login or another credential."""
+        return bool(self._key or self.address.secrets)
+
     @cached_property
     def openai(self) -> "OpenAI":
         """The OpenAI client; its methods with a raw response are what `ask` takes."""
@@ -211,6 +216,7 @@ class Exchange:
         return EndpointError(
             f"{place} for model {self.options.model!r}: {message}",
             f"correct {self.section}.model, or {self.section}.endpoint (most end in /v1)",
+            status,
         )
 
 

@@ -13,7 +13,15 @@ LONGEST_PAUSE_S = 30.0
 
 
 class EndpointError(HoiError):
-    """The endpoint as a whole cannot be used: no answer, no permission, no such model."""
+    """The endpoint as a whole cannot be used: no answer, no permission, no such model.
+
+    Args:
+        status: HTTP status of the answer; None where there was none, or it does not matter.
+    """
+
+    def __init__(self, what: str, remedy: str, status: int | None = None) -> None:
+        super().__init__(what, remedy)
+        self.status = status
 
 
 class TransientError(Exception):

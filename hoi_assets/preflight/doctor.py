@@ -3,21 +3,20 @@ photos, prompts, and what the run will cost."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from hoi_assets.engines.model_check import ModelState, check_models
 from hoi_assets.engines.model_kinds import named_models
 from hoi_assets.errors import HoiError
 from hoi_assets.ppv.verifier_training import CALIBRATE, NOT_CALIBRATED, is_uncalibrated
-from hoi_assets.preflight.calls import CHAT_SECTIONS
 from hoi_assets.preflight.costs import Plan, make_plan
-from hoi_assets.preflight.endpoints import check_endpoints
+from hoi_assets.preflight.endpoints import ENDPOINT_SECTIONS, check_endpoints
 from hoi_assets.preflight.findings import Finding, guarded, ok, problem, warning
+from hoi_assets.preflight.hub import check_hub
 from hoi_assets.preflight.machine import check_device, check_disk, check_home
 from hoi_assets.preflight.photos import check_photos
 from hoi_assets.preflight.training import check_training
-from hoi_assets.settings import ModelRef, Settings
+from hoi_assets.settings import Settings
 from hoi_assets.taxonomy import Taxonomy, load_taxonomy
 from hoi_assets.text import shown_bytes
 
@@ -26,7 +25,7 @@ OF_CATEGORIES = frozenset({"base", "verifier", "examiner", "prompter", "anatomy"
 OF_SCENARIOS = frozenset(
     {
         *("benchmark", "critic", "component_examiner", "blip_vqa"),
-        *("decomposer", "rewriter", "judge", "image_endpoint"),
+        *("decomposer", "rewriter", "judge", "vqa_score", "image_endpoint"),
     }
 )
 
@@ -50,12 +49,14 @@ def diagnose(
     categories: Sequence[str],
     scenarios: Sequence[str],
     offline: bool = False,
+    draw: bool = False,
 ) -> Diagnosis:
-    """Check a profile against this machine; nothing is drawn, trained or stored.
+    """Check a profile against this machine; nothing is trained or stored here.
 
     Args:
         categories, scenarios: those that will be run.
         offline: make no call to the hub or to an endpoint.
+        draw: let the image endpoint draw one picture, which costs its price.
     """
 
     def needed(name: str) -> bool:
@@ -69,13 +70,13 @@ def diagnose(
     findings = [
         *guarded("home", str(home), lambda: check_home(home, settings.profile)),
         *_of_models(states),
-        *(() if offline else _licences(missing)),
+        *check_hub(missing, offline),
         *guarded("device", settings.device, lambda: check_device(settings, states)),
         *(check_training(settings) if categories else ()),
     ]
     if not offline:
-        sections = [name for name in (*CHAT_SECTIONS, "image_endpoint") if needed(name)]
-        findings += check_endpoints(settings, sections)
+        sections = [name for name in ENDPOINT_SECTIONS if needed(name)]
+        findings += check_endpoints(settings, sections, draw)
     plan: Plan | None = None
     try:
         taxonomy = load_taxonomy(settings.taxonomy_folder)
@@ -84,7 +85,7 @@ def diagnose(
         findings.append(ok("prompts", "plan", _planned(plan)))
     except HoiError as error:
         findings.append(problem("prompts", "plan", error.what, error.remedy))
-    findings += check_disk(home, plan, bool(missing))
+    findings += check_disk(home, plan)
     return Diagnosis(tuple(findings), plan)
 
 
@@ -100,36 +101,18 @@ def _of_models(states: Sequence[ModelState]) -> Iterator[Finding]:
         yield ok("models", state.entry, "; ".join(facts))
 
 
-def _licences(missing: dict[str, ModelRef]) -> Iterator[Finding]:
-    """Whether the hub would give the models that are not here; one call each."""
-    for entry, ref in missing.items():
-        if ref.revision is not None:
-            yield from guarded("licences", entry, partial(_access, entry, ref))
-
-
-def _access(entry: str, ref: ModelRef) -> Iterator[Finding]:
-    from huggingface_hub import HfApi, get_token
-
-    from hoi_assets.engines.model_fetch import naming_hub_errors
-
-    with naming_hub_errors(ref):
-        HfApi().auth_check(ref.source)
-    token = "with your token" if get_token() else "without a token"
-    yield ok("licences", entry, f"the hub gives {ref.source} {token}")
-
-
 def _of_categories(
     settings: Settings, taxonomy: Taxonomy, categories: Sequence[str]
 ) -> Iterator[Finding]:
-    for key in categories:
-        category = taxonomy.categories[key]
-        yield from guarded("photos", key, partial(check_photos, settings, category))
+    chosen = [taxonomy.categories[key] for key in categories]
+    yield from check_photos(settings, chosen)
+    for category in chosen:
         asked = len(category.base_prompts) * settings.prompter.per_base_prompt
         wanted = settings.gates.min_prompts
         if asked < wanted:
             yield problem(
                 "prompts",
-                key,
+                category.key,
                 f"{asked} detailed prompts are asked for, the gate wants {wanted} "
                 "(gates.min_prompts)",
                 "raise prompter.per_base_prompt, or add base prompts",
@@ -140,6 +123,6 @@ def _of_categories(
 
 def _planned(plan: Plan) -> str:
     return (
-        f"{len(plan.categories)} categories and {len(plan.scenarios)} scenarios: at most "
-        f"{plan.total.pictures} pictures, {plan.total.calls} calls"
+        f"categories: {len(plan.categories)}, scenarios: {len(plan.scenarios)}; at most "
+        f"{plan.total.pictures} pictures and {plan.total.calls} calls"
     )

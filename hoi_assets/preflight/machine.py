@@ -7,7 +7,7 @@ from pathlib import Path
 from hoi_assets.engines.model_check import ModelState
 from hoi_assets.preflight.costs import BYTES_PER_GB, Plan
 from hoi_assets.preflight.findings import Finding, ok, problem, warning
-from hoi_assets.settings import Settings, models_folder
+from hoi_assets.settings import Settings
 from hoi_assets.store.home import check_path, check_profile
 from hoi_assets.text import shown_bytes
 
@@ -62,19 +62,26 @@ def check_device(settings: Settings, states: Sequence[ModelState]) -> Iterator[F
 
 def _budget(settings: Settings, states: Sequence[ModelState], free: int) -> Finding:
     """Whether all models stay in memory together."""
-    total = sum(state.memory_bytes or 0 for state in states)
+    known = [state.memory_bytes for state in states if state.memory_bytes is not None]
+    unknown = len(states) - len(known)
+    total = sum(known)
     limit = settings.model_budget_gb
     most = free * 0.5 if limit is None else limit * BYTES_PER_GB
     where = "half of the free memory" if limit is None else "model_budget_gb"
-    what = f"all models together have {shown_bytes(total)}, {where} is {shown_bytes(most)}"
+    models = f"{shown_bytes(total)} of weights in all"
+    if unknown:
+        models = (
+            f"{models} without {unknown} models that do not load" if known else "unknown weights"
+        )
+    what = f"{models}, {where} is {shown_bytes(most)}"
     if total <= most:
         return ok("device", "model budget", what)
     return ok("device", "model budget", f"{what}: they are loaded in turn")
 
 
-def check_disk(home: Path, plan: Plan | None, missing_models: bool) -> Iterator[Finding]:
-    """Free space for the plan's pictures, and where models would be fetched to."""
-    free = shutil.disk_usage(_existing(home)).free
+def check_disk(home: Path, plan: Plan | None) -> Iterator[Finding]:
+    """Free space for the plan's pictures."""
+    free = shutil.disk_usage(existing_folder(home)).free
     gb = None if plan is None else plan.total.gb[plan.picture_format]
     room = f"{shown_bytes(free)} are free at {home}"
     if gb is None:
@@ -88,10 +95,6 @@ def check_disk(home: Path, plan: Plan | None, missing_models: bool) -> Iterator[
         )
     else:
         yield ok("disk", "home", f"{room}, up to {shown_bytes(gb * BYTES_PER_GB)} are needed")
-    if missing_models:
-        folder = models_folder()
-        free = shutil.disk_usage(_existing(folder)).free
-        yield ok("disk", "models", f"{shown_bytes(free)} are free at {folder}, for fetched models")
 
 
 def check_home(home: Path, profile: str) -> Iterator[Finding]:
@@ -105,5 +108,6 @@ def check_home(home: Path, profile: str) -> Iterator[Finding]:
     yield ok("home", str(home), f"outputs of the profile {profile!r} go there")
 
 
-def _existing(folder: Path) -> Path:
+def existing_folder(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
     return next(one for one in (folder, *folder.parents) if one.is_dir())

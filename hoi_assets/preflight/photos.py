@@ -1,6 +1,7 @@
 """Whether the instance pictures can be trained on: format, size, captions, rotation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -8,7 +9,7 @@ import polars as pl
 from hoi_assets.hashing import digest_pixels
 from hoi_assets.picture_files import picture_rotated
 from hoi_assets.ppv.instance_images import instance_images_digest, read_instance_images
-from hoi_assets.preflight.findings import Finding, ok, problem, warning
+from hoi_assets.preflight.findings import Finding, guarded, ok, problem, warning
 from hoi_assets.settings import Settings, resolve_path
 from hoi_assets.store.images import ImageStore
 from hoi_assets.taxonomy import Category
@@ -28,7 +29,28 @@ class _Unstored(ImageStore):
         return digest_pixels(image)
 
 
-def check_photos(settings: Settings, category: Category) -> Iterator[Finding]:
+def check_photos(settings: Settings, categories: Sequence[Category]) -> Iterator[Finding]:
+    """The pictures of each category; folders that are missing are named together."""
+    root, missing = settings.instance_images.folder, set()
+    if root is not None:
+        folders = {one.key: resolve_path(root) / one.key for one in categories}
+        missing = {key for key, folder in folders.items() if not folder.is_dir()}
+    if missing:
+        yield problem(
+            "photos",
+            "instance_images.folder",
+            f"{resolve_path(root or '')} has no folder for {len(missing)} of {len(categories)} "
+            f"categories: {', '.join(sorted(missing))}",
+            "make a folder of that name for each and put reference pictures into it, or name the "
+            "categories that you have in run_categories",
+        )
+    for category in categories:
+        if category.key not in missing:
+            own = partial(_check_category, settings, category)
+            yield from guarded("photos", category.key, own)
+
+
+def _check_category(settings: Settings, category: Category) -> Iterator[Finding]:
     """The pictures of one category, as `instance_images` will read them.
 
     Raises:

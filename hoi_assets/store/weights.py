@@ -1,6 +1,7 @@
 """The hash of the weights that a profile names, without loading them."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -65,9 +66,21 @@ def local_folder(ref: ModelRef) -> Path | None:
         HoiError: as `weights_folder`.
     """
     folder = weights_folder(ref)
-    if folder is None and (fetched_folder(ref) / FETCHED_FILE).is_file():
+    if folder is None and ref.variant in fetched_variants(fetched_folder(ref)):
         folder = fetched_folder(ref)
     return folder
+
+
+def fetched_variants(folder: Path) -> tuple[str | None, ...]:
+    """The variants of the weights in a fetched folder, None for plain names; () before it is whole.
+
+    The libraries would read the plain files where those of a variant are missing.
+    """
+    try:
+        facts = json.loads((folder / FETCHED_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    return tuple(facts.get("variants", (None,)))
 
 
 def model_digest(ref: ModelRef) -> str:

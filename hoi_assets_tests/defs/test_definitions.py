@@ -12,6 +12,7 @@ import pytest
 from hoi_assets.defs.all_definitions import all_definitions
 from hoi_assets.defs.jobs import PIPELINE_JOBS
 from hoi_assets.defs.project import Project, load_project, published_below
+from hoi_assets.defs.resources import prepare_dagster_home
 from hoi_assets.settings import ROOT
 
 # Group and partitions of every asset: names are a contract.
@@ -119,6 +120,11 @@ def test_what_loads_a_model_asks_for_the_gpu_pool():
     }
     assert {name for name, pool in pools.items() if pool == "gpu"} == loads_models
     assert "hoi_scorecards" in loads_models and "category_loras" in loads_models
+
+
+def test_pool_of_the_gpu_has_one_slot_in_a_new_home(tmp_path: Path):
+    with dg.DagsterInstance.from_config(str(prepare_dagster_home(tmp_path))) as instance:
+        assert instance.get_concurrency_config().pool_config.default_pool_limit == 1
 
 
 def test_jobs_have_fixed_names_and_schedule_and_sensor_are_shipped_stopped(repository):

@@ -98,6 +98,27 @@ def test_of_a_released_repository_only_what_is_read_is_wanted(entry, files, left
     assert set(ALL_KINDS[entry].wanted(files | left_out)) == files
 
 
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"text_encoder_3/model.fp16.safetensors"},
+        {
+            *(f"text_encoder_3/model.fp16-0000{n}-of-00002.safetensors" for n in (1, 2)),
+            "text_encoder_3/model.safetensors.index.fp16.json",
+        },
+        {
+            *(f"text_encoder_3/model-0000{n}-of-00002.fp16.safetensors" for n in (1, 2)),
+            "text_encoder_3/model.safetensors.index.fp16.json",
+        },
+    ],
+)
+def test_of_a_variant_its_weights_are_wanted_and_plain_ones_where_it_has_none(weights) -> None:
+    read = {"text_encoder_3/config.json", "vae/diffusion_pytorch_model.safetensors"}
+    others = {"text_encoder_3/model.safetensors", "text_encoder_3/model.bf16.safetensors"}
+    found = ALL_KINDS["benchmark"].wanted(read | others | weights, "fp16")
+    assert set(found) == read | weights
+
+
 def test_tokenizer_of_the_published_image_reward_is_fetched_and_checked_too() -> None:
     models = load_settings("full").models
     named = named_models(models)

@@ -1,6 +1,7 @@
 """Models come from a hub on loopback into folders that work without it."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -96,6 +97,33 @@ def test_fetched_models_are_whole_and_load_with_the_hub_gone(hub: Hub) -> None:
     assert states["base"].memory_bytes == pytest.approx(weights, rel=0.01)
     assert load_clip(named["clip"]).model.config.projection_dim == 16
     assert load_verifier(named["verifier"]).model.config.num_labels == 2
+
+
+def test_a_variant_is_fetched_with_its_own_weights(hub: Hub, tmp_path: Path) -> None:
+    unet, vae = (f"{part}/diffusion_pytorch_model" for part in ("unet", "vae"))
+    folder = tmp_path / "halves"
+    make_sdxl(folder)
+    (folder / f"{unet}.safetensors").rename(folder / f"{unet}.fp16.safetensors")
+    shutil.copy(folder / f"{vae}.safetensors", folder / f"{vae}.fp16.safetensors")
+    hub.repositories["stable/halves"] = Repository(folder, REVISION)
+    plain, variant = ref("stable/halves"), ref("stable/halves")
+    variant = variant.model_copy(update={"variant": "fp16"})
+    with pytest.raises(HoiError, match=r"unet/.*fp16\.safetensors, and no weights.*\n.*`variant`"):
+        fetch_models({"base": plain}, quiet)
+    fetch_models({"base": variant}, quiet)
+    names = {path.name for path in (fetched_folder(variant) / "vae").glob("*")}
+    assert names == {"config.json", "diffusion_pytorch_model.fp16.safetensors"}
+    assert [one.origin for one in check_models({"base": plain})] == ["missing"]
+    hub.close()
+    (state,) = check_models({"base": variant}, hashes=True)
+    assert (state.origin, state.problem) == ("fetched", None) and load_sdxl(variant).modules
+
+
+def test_plain_weights_that_were_fetched_do_not_pass_for_a_variant(hub: Hub) -> None:
+    variant = ref(CLIP).model_copy(update={"variant": "fp16"})
+    fetch_models({"clip": ref(CLIP)}, quiet)
+    states = [next(check_models({"clip": one})) for one in (ref(CLIP), variant)]
+    assert [state.origin for state in states] == ["fetched", "missing"]
 
 
 def test_where_a_repository_lies_is_not_part_of_its_digest(hub: Hub) -> None:

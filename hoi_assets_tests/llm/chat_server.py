@@ -39,8 +39,9 @@ class Server:
     """A chat and image endpoint on loopback; `behaviour(request, number)` decides each answer.
 
     `requests` and `keys` are the bodies and Authorization headers received, `times` when, and
-    `most_busy` the most requests handled at once. `files` are served to GET by their path, and
-    `fetched` and `hosts` are the paths that were asked for, with their Host headers.
+    `most_busy` the most requests handled at once. `files` are served to GET by their path (a
+    function is given the Authorization header), and `fetched` and `hosts` are the paths that were
+    asked for, with their Host headers.
     """
 
     def __init__(self, behaviour: Behaviour, port: int = 0) -> None:
@@ -48,7 +49,7 @@ class Server:
         self.requests: list[Request] = []
         self.keys: list[str | None] = []
         self.times: list[float] = []
-        self.files: dict[str, Answer | bytes] = {}
+        self.files: dict[str, Answer | bytes | Callable[[str | None], Answer]] = {}
         self.fetched: list[str] = []
         self.hosts: list[str | None] = []
         self.busy = self.most_busy = 0
@@ -83,6 +84,8 @@ class Server:
                     server.fetched.append(self.path)
                     server.hosts.append(self.headers.get("Host"))
                 found = server.files.get(self.path, Answer(status=404))
+                if callable(found):
+                    found = found(self.headers.get("Authorization"))
                 if isinstance(found, bytes):
                     self.send(Answer(), found)
                 else:
