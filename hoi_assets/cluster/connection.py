@@ -24,7 +24,7 @@ def ray_address() -> str:
     """
     address = os.environ.get(VARIABLE, "").strip()
     if not address:
-        raise HoiError(f"HOI_EXECUTOR is ray, and {VARIABLE} is not set", REMEDY)
+        raise HoiError(f"{VARIABLE} is not set, and HOI_EXECUTOR is ray", REMEDY)
     if address not in FOUND_BY_RAY:
         _host_and_port(address)
     return address

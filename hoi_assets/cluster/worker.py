@@ -5,6 +5,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,19 +85,9 @@ def _local_folder(digest: str, fetch: Callable[[], Files]) -> Path:
         root.mkdir(mode=0o700, exist_ok=True)
         if folder.is_dir():
             os.utime(folder)  # used now: not the one to be removed
-            return folder
-        written = Path(tempfile.mkdtemp(dir=root))
-        for name, data in fetch().items():
-            path = written / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        try:
-            written.rename(folder)
-        except OSError:
-            shutil.rmtree(written)
-            if not folder.is_dir():  # else another worker was quicker
-                raise
-        _remove_oldest(root)
+        else:
+            _write(folder, fetch())
+            _remove_oldest(root)
     except OSError as error:
         raise HoiError(
             f"{platform.node()} cannot write {folder}: {error.strerror or error}",
@@ -105,7 +96,25 @@ def _local_folder(digest: str, fetch: Callable[[], Files]) -> Path:
     return folder
 
 
+def _write(folder: Path, files: Files) -> None:
+    """Write the folder as a whole or not at all; another worker may do the same."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as work:
+        whole = Path(work) / folder.name
+        for name, data in files.items():
+            path = whole / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        try:
+            whole.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+
+
 def _remove_oldest(root: Path) -> None:
-    folders = sorted(root.iterdir(), key=lambda one: one.stat().st_mtime, reverse=True)
-    for folder in folders[KEPT_FOLDERS:]:
+    used = []
+    for folder in root.iterdir():
+        with suppress(FileNotFoundError):  # removed by another worker
+            used.append((folder.stat().st_mtime, folder))
+    for _, folder in sorted(used, reverse=True)[KEPT_FOLDERS:]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ batches out over its workers. The assets do not know.
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -16,16 +17,13 @@ from hoi_assets.cluster.resources import resources_of
 from hoi_assets.engines.batch_map import BatchMap, in_use, use
 from hoi_assets.publishing.asset import GPU_POOL
 from hoi_assets.publishing.stage import Stage
-from hoi_assets.settings import Settings, chosen_executor
+from hoi_assets.settings import Settings, chosen_executor, home_folder
 
 RAY = "ray"
 # Of dagster-ray, for the resources of a step.
 RAY_TAG = "dagster-ray/config"
 # What a step's process needs to know and a node cannot; secrets are set on the nodes.
-PASSED_ON = (
-    *("HOI_PROFILE", "HOI_HOME", "HOI_DATA", "HOI_MODELS", "HOI_EXECUTOR", "HOI_PAGES_URL"),
-    "DAGSTER_HOME",
-)
+PASSED_ON = ("HOI_DATA", "HOI_MODELS", "HOI_EXECUTOR", "HOI_PAGES_URL", "DAGSTER_HOME")
 # Assets whose step stores and records only, with the settings under which it computes as well.
 SHARED_OUT: Mapping[str, Callable[[Settings], bool]] = {
     "candidate_images": lambda settings: settings.models.proposer is not None,
@@ -60,11 +58,20 @@ def executor() -> dg.ExecutorDefinition:
     require_installed()
     from dagster_ray import ray_executor
 
-    passed = [name for name in PASSED_ON if name in os.environ]
     configured: dg.ExecutorDefinition = ray_executor.configured(
-        {"ray": {"address": ray_address(), "env_vars": passed}}, name=RAY
+        {"ray": {"address": ray_address(), "env_vars": _passed_on()}}, name=RAY
     )
     return configured
+
+
+def _passed_on() -> list[str]:
+    """Variables of a step's process; paths are whole, as its working folder is another."""
+    found = [f"{name}={os.environ[name]}" for name in PASSED_ON if os.environ.get(name)]
+    profile = os.environ.get("HOI_PROFILE")
+    if profile:
+        is_file = profile.endswith((".yaml", ".yml"))
+        found.append(f"HOI_PROFILE={Path(profile).resolve() if is_file else profile}")
+    return [*found, f"HOI_HOME={home_folder()}"]
 
 
 def op_tags(settings: Settings) -> Callable[[Stage], Mapping[str, Any]]:

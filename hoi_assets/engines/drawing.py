@@ -116,9 +116,10 @@ def work_of(row: ImageSpec) -> Work:
     return (DRAW, row.width, row.height)
 
 
-def with_batch_size(
-    drawing: DrawingTask[Item, Drawn], home: Path, wanted: BatchSize, row: ImageSpec, log: Log
-) -> DrawingTask[Item, Drawn]:
+Task = TypeVar("Task", bound=DrawingTask[Any, Any])
+
+
+def with_batch_size(drawing: Task, home: Path, wanted: BatchSize, row: ImageSpec, log: Log) -> Task:
     """The task with the size of its batches: what `settle_batch_size` says of the device that it
     is computed on.
 

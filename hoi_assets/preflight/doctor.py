@@ -14,7 +14,7 @@ from hoi_assets.preflight.calls import CHAT_SECTIONS
 from hoi_assets.preflight.costs import Plan, make_plan
 from hoi_assets.preflight.endpoints import check_endpoints
 from hoi_assets.preflight.findings import Finding, guarded, ok, problem, warning
-from hoi_assets.preflight.machine import check_device, check_disk, check_home
+from hoi_assets.preflight.machine import check_cluster, check_device, check_disk, check_home
 from hoi_assets.preflight.photos import check_photos
 from hoi_assets.preflight.training import check_training
 from hoi_assets.settings import ModelRef, Settings
@@ -71,6 +71,7 @@ def diagnose(
         *_of_models(states),
         *(() if offline else _licences(missing)),
         *guarded("device", settings.device, lambda: check_device(settings, states)),
+        *guarded("device", "ray", check_cluster),
         *(check_training(settings) if categories else ()),
     ]
     if not offline:

@@ -67,7 +67,7 @@ def chosen_executor() -> Executor:
     name = os.environ.get(VARIABLE) or "in_process"
     for known in get_args(Executor):
         if name == known:
-            return known  # type: ignore[no-any-return]
+            return known
     raise HoiError(
         f"{VARIABLE} is {name!r}", f"set it to one of: {', '.join(get_args(Executor))}; or unset it"
     )

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ def ray_address() -> Iterator[str]:
 
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)
+    # As in an activated environment: jobs call `dagster`.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     head = {**NODE, "include_dashboard": True, "dashboard_port": 0}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(NODES - 1):
@@ -47,15 +50,23 @@ def ray_address() -> Iterator[str]:
     os.environ.update(before)
 
 
+@pytest.fixture(scope="session")
+def warm() -> list[batch_map.BatchMap]:
+    """The map that a test leaves behind, for the next one: its workers keep their models."""
+    return []
+
+
 @pytest.fixture
-def on_ray(ray_address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def on_ray(
+    ray_address: str, warm: list[batch_map.BatchMap], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """What this process computes is shared out over the cluster."""
     monkeypatch.setenv("HOI_EXECUTOR", "ray")
     monkeypatch.setenv("RAY_ADDRESS", ray_address)
+    if warm:
+        batch_map.use(warm.pop())
     yield ray_address
-    current = batch_map.in_use()
-    if hasattr(current, "close"):
-        current.close()
+    warm.append(batch_map.in_use())
     batch_map.use(batch_map.BatchMap())
 
 
@@ -81,10 +92,12 @@ class Ready:
 @pytest.fixture(scope="session")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Ready:
     """Candidates made in this process, after the state before was copied."""
+    start = {"max_train_steps": 1, "num_class_images": 2, "checkpointing_steps": 1}
     folder = tmp_path_factory.mktemp("ready")
     profile = write_profile(
         folder,
-        candidates={"per_prompt": 4},
+        lora=start,
+        candidates={"per_prompt": 3},
         sampling={"num_inference_steps": 3, "batch_size": 4},
     )
     made(profile, folder / "home", BEFORE)

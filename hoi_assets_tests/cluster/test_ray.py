@@ -2,42 +2,98 @@
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
+import polars as pl
 import psutil
-import pytest
 
-from hoi_assets.cluster import connection
-from hoi_assets.defs.project import load_project
-from hoi_assets_tests.cluster.conftest import CATEGORY, Ready, candidates, made
-from hoi_assets_tests.pipeline_fixture import hoi, materialize
+from hoi_assets.cluster.batch_map import RayBatchMap
+from hoi_assets.engines import batch_map
+from hoi_assets.store.versions import Store
+from hoi_assets_tests.cluster.conftest import CATEGORY, NODES, Ready, made
+from hoi_assets_tests.pipeline_fixture import materialize
 
-BATCH = 4
-RUNNING = "ray::_RayWorker.run_batch"
-
-
-def batch_tasks() -> Counter[str]:
-    """Batches that were given to workers since the cluster began, by state."""
-    from ray.util.state import list_tasks
-
-    found = list_tasks(filters=[("name", "=", "_RayWorker.run_batch")], limit=1000, detail=False)
-    return Counter(one.state for one in found)
+CANDIDATES = ("candidate_images",)
+# Title of a worker's process while it computes a batch.
+COMPUTING = "ray::_RayWorker.run_batch"
+SHOWN_WITHIN_S = 20
 
 
 def test_candidates_over_the_cluster_have_the_version_of_one_process(
     on_ray: str, ready: Ready, tmp_path: Path
 ) -> None:
     home = ready.copy(tmp_path / "home")
-    made(ready.profile, home, ("candidate_images",))
-    assert candidates(home).table("rows").equals(ready.drawn)
-    assert candidates(home).version == ready.version
-    nodes = nodes_of_workers()
-    assert len(nodes) == 3, "one worker on each node"
+    before = batches()
+    made(ready.profile, home, CANDIDATES)
+    published = Store(home).require("candidate_images", CATEGORY)
+    assert published.table("rows").equals(ready.drawn)
+    assert published.version == ready.version
+    assert settled(before) == {"FINISHED": batches_of(ready.drawn)}
+    assert len(nodes_of_workers()) == NODES
+
+
+def test_a_killed_worker_is_replaced_and_its_batch_alone_is_drawn_again(
+    on_ray: str, ready: Ready, tmp_path: Path
+) -> None:
+    home = ready.copy(tmp_path / "home")
+    before, killed = batches(), list[int]()
+    killer = threading.Thread(target=kill_a_computing_worker, args=(killed,))
+    killer.start()
+    made(ready.profile, home, CANDIDATES)
+    killer.join()
+    assert len(killed) == 1
+    assert Store(home).require("candidate_images", CATEGORY).version == ready.version
+    assert settled(before) == {"FINISHED": batches_of(ready.drawn), "FAILED": 1}
+
+
+def test_a_run_on_the_ray_executor_ends_green_with_the_same_version(
+    on_ray: str, ready: Ready, tmp_path: Path
+) -> None:
+    """The step is a job of the cluster, and shares its batches out from there."""
+    from ray.job_submission import JobSubmissionClient
+
+    home = ready.copy(tmp_path / "home")
+    current = batch_map.in_use()
+    if isinstance(current, RayBatchMap):
+        current.close()  # its workers take all CPUs
+    before = batches()
+    materialize(home, ready.profile, "candidate_images", CATEGORY)
+    assert Store(home).require("candidate_images", CATEGORY).version == ready.version
+    client = JobSubmissionClient(on_ray)
+    (job,) = client.list_jobs()
+    assert (job.metadata or {})["dagster/op"] == "candidate_images"
+    until = time.monotonic() + SHOWN_WITHIN_S
+    while client.get_job_status(job.submission_id) == "RUNNING" and time.monotonic() < until:
+        time.sleep(0.5)
+    assert client.get_job_status(job.submission_id) == "SUCCEEDED"
+    assert settled(before) == {"FINISHED": batches_of(ready.drawn)}
+
+
+def batches_of(drawn: pl.DataFrame) -> int:
+    """In how many batches the rows are drawn: round by round, a slot once in each."""
+    by_round = drawn.group_by("round", "slot").len().group_by("round").agg(pl.max("len"))
+    return int(by_round["len"].sum())
+
+
+def batches() -> Counter[str]:
+    """Batches that workers were given since the cluster began, by state."""
+    from ray.util.state import list_tasks
+
+    found = list_tasks(filters=[("name", "=", "_RayWorker.run_batch")], limit=1000)
+    return Counter(one.state for one in found)
+
+
+def settled(before: Counter[str]) -> Counter[str]:
+    """Batches since then, once Ray has noted how all of them ended."""
+    until = time.monotonic() + SHOWN_WITHIN_S
+    while True:
+        found = batches() - before
+        if set(found) <= {"FINISHED", "FAILED"} or time.monotonic() > until:
+            return found
+        time.sleep(0.5)
 
 
 def nodes_of_workers() -> set[str]:
@@ -45,3 +101,18 @@ def nodes_of_workers() -> set[str]:
 
     actors = list_actors(filters=[("class_name", "=", "_RayWorker"), ("state", "=", "ALIVE")])
     return {one.node_id for one in actors}
+
+
+def kill_a_computing_worker(killed: list[int]) -> None:
+    """Kill -9 the first worker of our cluster that is seen at a batch."""
+    until = time.monotonic() + 240
+    while time.monotonic() < until:
+        for process in psutil.Process(os.getpid()).children(recursive=True):
+            try:
+                if COMPUTING in " ".join(process.cmdline()):
+                    process.send_signal(signal.SIGKILL)
+                    killed.append(process.pid)
+                    return
+            except psutil.NoSuchProcess:
+                continue
+        time.sleep(0.05)
