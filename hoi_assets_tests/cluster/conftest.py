@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
 ENVIRONMENT = {"RAY_memory_monitor_refresh_ms": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
+def free_port() -> int:
+    """A port where nothing listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
     """Address of the head; its nodes end with the session."""
@@ -38,10 +45,12 @@ def ray_address() -> Iterator[str]:
     os.environ.update(ENVIRONMENT)
     # As in an activated environment: jobs call `dagster`.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    head = {**NODE, "include_dashboard": True, "dashboard_port": 0}
+    # Ports of their own, as nodes of one machine, and another cluster on it, have the same defaults.
+    ports = [{"dashboard_agent_listen_port": free_port()} for _ in range(NODES)]
+    head = {**NODE, **ports[0], "include_dashboard": True, "dashboard_port": free_port()}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(NODES - 1):
-        cluster.add_node(wait=False, **NODE)
+    for own in ports[1:]:
+        cluster.add_node(wait=False, **NODE, **own)
     cluster.wait_for_nodes()
     yield cluster.address
     ray.shutdown()
