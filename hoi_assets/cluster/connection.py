@@ -77,8 +77,10 @@ def connect() -> None:
         # Workers report by what they return; their output stays in the logs of their nodes.
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise HoiError(f"no connection to the Ray cluster {address}: {first}", REMEDY) from error
+        # A server's error comes with its traceback.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = " ".join(dict.fromkeys((*lines[:1], *lines[-1:])))
+        raise HoiError(f"no connection to the Ray cluster {address}: {said}", REMEDY) from error
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

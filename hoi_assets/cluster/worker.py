@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hoi_assets.hashing import files_below
 
 # Folders that a node keeps of those that were sent to it.
 KEPT_FOLDERS = 32
+LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 Files = Mapping[str, bytes]  # by path below the folder
 
 
@@ -37,9 +39,7 @@ class Worker:
         Raises:
             HoiError: no such device.
         """
-        import diffusers
         import torch
-        import transformers
 
         from hoi_assets.engines.device import resolve_device
 
@@ -47,7 +47,7 @@ class Worker:
         return {
             "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            **{one.__name__: one.__version__ for one in (torch, diffusers, transformers)},
+            **{name: version(name) for name in LIBRARIES},
         }
 
     def process(self) -> tuple[str, int]:

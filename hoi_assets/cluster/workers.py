@@ -70,7 +70,7 @@ class Workers:
             HoiError: as the task; no worker can be started; or too many died with one batch.
         """
         import ray
-        from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+        from ray.exceptions import RayError, RayTaskError
 
         files = self._put_folders(task.folders)
         pending = deque((batch, 0) for batch in batches)
@@ -100,12 +100,12 @@ class Workers:
                     try:
                         finished += ray.get(reference)
                         self._idle.append(worker)
-                    except (RayActorError, ObjectLostError) as error:
-                        _end(worker)
-                        pending.appendleft((batch, self._count_death(deaths, error)))
                     except RayTaskError as error:
                         self._idle.append(worker)
                         raise _cause(error) from None
+                    except RayError as error:  # it died, or its node, or what it returned is lost
+                        _end(worker)
+                        pending.appendleft((batch, self._count_death(deaths, error)))
             yield from finished
         finally:
             for worker, *_ in running.values():
@@ -154,14 +154,14 @@ class Workers:
             alone: no other worker computes now.
         """
         import ray
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import RayError, RayTaskError
 
         worker = self._starting.pop(reference)
         try:
             kind = ray.get(reference)
         except RayTaskError as error:
             raise _cause(error) from None
-        except RayActorError as error:
+        except RayError as error:
             self._failed_starts += 1
             if self._failed_starts > self._options.batch_retries:
                 raise HoiError(f"no worker can be started: {_first_line(error)}", LOGS) from error

@@ -150,7 +150,7 @@ def bind(
 
     Conditional dependencies are settled. The code version that Dagster sees covers the settings,
     weights and expectations that determine the output, so that the UI marks stale what `hoi stale`
-    marks stale. On a CPU assets are in no pool.
+    marks stale. On a CPU, or where Ray counts the GPUs, assets are in no pool.
 
     Args:
         op_tags: further tags of a stage's step, for the executor.

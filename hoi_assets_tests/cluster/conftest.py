@@ -45,7 +45,7 @@ def ray_address() -> Iterator[str]:
     os.environ.update(ENVIRONMENT)
     # As in an activated environment: jobs call `dagster`.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    # Ports of their own, as nodes of one machine, and another cluster on it, have the same defaults.
+    # Ports of their own: nodes and clusters of one machine have the same defaults.
     ports = [{"dashboard_agent_listen_port": free_port()} for _ in range(NODES)]
     head = {**NODE, **ports[0], "include_dashboard": True, "dashboard_port": free_port()}
     cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -106,8 +106,8 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Ready:
     profile = write_profile(
         folder,
         lora=start,
-        candidates={"per_prompt": 3},
-        sampling={"num_inference_steps": 3, "batch_size": 4},
+        candidates={"per_prompt": 2},
+        sampling={"num_inference_steps": 2, "batch_size": 4},
     )
     made(profile, folder / "home", BEFORE)
     shutil.copytree(folder / "home", folder / "alone")
