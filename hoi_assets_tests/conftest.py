@@ -22,6 +22,8 @@ SLOW_FILES = (
     "ppv/test_instance_folder.py",
     "store/test_catalogue.py",
     "cli/test_homes.py",
+    "cluster/test_head.py",
+    "cluster/test_ray.py",
     "cli/test_taxonomy_changes.py",
     "llm/test_waiting.py",
     "llm/test_credentials.py",

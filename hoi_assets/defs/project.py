@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from hoi_assets.defs.executors import executor, op_tags
 from hoi_assets.defs.jobs import PIPELINE_JOBS
 from hoi_assets.defs.resources import Platform, PlatformResource
 from hoi_assets.errors import HoiError
@@ -43,7 +44,7 @@ class Project:
             assets=[*self.assets, *self.plain_assets],
             jobs=self.pipeline_jobs,
             resources={PLATFORM: PlatformResource(profile=platform.profile, home=home)},
-            executor=dg.in_process_executor,
+            executor=executor(),
         )
 
     def assets_of(self, job: Any) -> tuple[str, ...]:
@@ -134,7 +135,8 @@ def load_project(
         raise HoiError("there are no assets", "define one with published_asset")
     plain = tuple(asset for asset in found if not is_published_asset(asset))
     published = (asset for asset in found if is_published_asset(asset))
-    graph, bound = bind(published, platform.settings)
+    settings = platform.settings
+    graph, bound = bind(published, settings, op_tags(settings))
     return Project(platform, graph, tuple(bound), tuple(pipeline_jobs), plain)
 
 

@@ -51,11 +51,13 @@ class PlatformResource(dg.ConfigurableResource):
     _platform: Platform | None = PrivateAttr(default=None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Give the model cache the profile's budget."""
+        """Give the model cache the profile's budget, and batches their place."""
+        from hoi_assets.defs.executors import use_batch_map
         from hoi_assets.engines.model_cache import configure
 
         budget_gb = self.settings.model_budget_gb
         configure(None if budget_gb is None else int(budget_gb * BYTES_PER_GB))
+        use_batch_map(self.settings)
 
     @property
     def platform(self) -> Platform:

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import dagster as dg
 
 from hoi_assets.defs.dagster_private import execute_under, repository_of, was_interrupted
+from hoi_assets.defs.executors import require_executor
 from hoi_assets.defs.project import Project
 from hoi_assets.defs.runs import DRIVER_TAG, process_tags, report_dead_runs
 from hoi_assets.progress import Log
@@ -125,7 +126,11 @@ def run_pipelines(
 
     Returns:
         What was done; `report.blocked` is empty when all went well.
+
+    Raises:
+        HoiError: the cluster of `HOI_EXECUTOR` does not answer.
     """
+    require_executor()
     report_dead_runs(instance, log)
     tags = {**process_tags(), DRIVER_TAG: parent_run_id or str(uuid.uuid4())}
     if force:

@@ -4,22 +4,24 @@ Latents at the switch steps are stored beside the images, so that `refined_image
 `initial_images` left off. They are a cache: missing and damaged ones are computed again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.engines.batch_sizes import DRAW, recorded_at_once, settle_batch_size
+from hoi_assets.engines.batch_map import Compute, map_batches
+from hoi_assets.engines.batch_sizes import recorded_at_once
+from hoi_assets.engines.drawing import noting_limits, with_batch_size, work_of
 from hoi_assets.engines.image_cache import CachedImage, get_or_generate
-from hoi_assets.engines.image_spec import ImageSpec, image_key, in_batches_of
+from hoi_assets.engines.image_spec import ImageSpec, batches_of_rows, image_key, in_batches_of
 from hoi_assets.engines.image_writing import NewImage
+from hoi_assets.engines.pipeline_files import chunk_counter
 from hoi_assets.engines.pretrained import content_digest
 from hoi_assets.engines.sd3.compute import initial_image_spec, variant_evaluations
+from hoi_assets.engines.sd3.drawing import DrawnWithLatents, SD3Drawing, SD3Redenoising
 from hoi_assets.engines.sd3.redenoising import (
     Redenoising,
-    generate_initial_images,
-    generate_variants,
-    try_batch,
+    batches_of_redenoisings,
     variant_key,
 )
 from hoi_assets.engines.seeds import seed_of
@@ -100,18 +102,23 @@ def draw_benchmark_images(
     switch_steps = options.switch_steps if keep_latents else ()
 
     def draw(missing: Sequence[ImageSpec]) -> Iterator[NewImage]:
-        loaded, size = _load_model(store, settings, missing[0], log)
-        environment = loaded.environment(size)
-        in_slots = [in_batches_of(row, size) for row in missing]
-        for one in generate_initial_images(
-            loaded, in_slots, size, switch_steps, options.s_reference
-        ):
-            key = image_key(one.row, base)
-            if one.image is not None:
-                _store_latents(store, key, one.latents, one.batch_size)
-            slot, used = one.row.slot % one.batch_size, {"batch_size": one.batch_size}
-            seconds = one.compute.seconds
-            yield NewImage(key, slot, one.image, one.reason, environment | used, seconds)
+        drawing = with_batch_size(
+            SD3Drawing(
+                compute=Compute.of(settings),
+                ref=ref,
+                digest=base,
+                switch_steps=switch_steps,
+                s_reference=options.s_reference,
+            ),
+            store.home,
+            options.batch_size,
+            missing[0],
+            log,
+        )
+        batches = batches_of_rows(missing, drawing.batch_size, chunk_counter(ref))
+        drawn = map_batches(drawing, list(batches), lambda batch: batch)
+        images = _storing_latents(store, drawn)
+        yield from noting_limits(images, drawing, store.home, work_of(missing[0]))
 
     found = get_or_generate(
         store,
@@ -146,22 +153,30 @@ def draw_variants(
     }
 
     def draw(missing: Sequence[tuple[Redenoising, int]]) -> Iterator[NewImage]:
-        loaded, size = _load_model(store, settings, missing[0][0].row, log)
-        environment = loaded.environment(size)
+        row = missing[0][0].row
+        drawing = with_batch_size(
+            SD3Redenoising(
+                compute=Compute.of(settings),
+                ref=ref,
+                digest=base,
+                switch_steps=switch_steps,
+                s_reference=s_reference,
+            ),
+            store.home,
+            options.batch_size,
+            row,
+            log,
+        )
+        size = drawing.batch_size
         for steps, group in _by_missing_steps(missing).items():
-            with_latents = [
-                _load_latents(store, replace(one, row=in_batches_of(one.row, size)), base, size)
-                for one in group
-            ]
-            for variant in generate_variants(loaded, with_latents, size, steps, s_reference):
-                yield NewImage(
-                    variant_key(variant.redenoising, variant.switch_step, s_reference, base),
-                    variant.redenoising.row.slot % variant.batch_size,
-                    variant.image,
-                    variant.reason,
-                    environment | {"batch_size": variant.batch_size},
-                    variant.compute.seconds,
-                )
+            in_slots = [replace(one, row=in_batches_of(one.row, size)) for one in group]
+            batches = batches_of_redenoisings(in_slots, size, chunk_counter(ref))
+            images = map_batches(
+                replace(drawing, switch_steps=steps),
+                list(batches),
+                lambda batch: [_load_latents(store, one, base, size) for one in batch],
+            )
+            yield from noting_limits(images, drawing, store.home, work_of(row))
 
     found = get_or_generate(store, wanted, draw, recorded_at_once(options.batch_size), label, log)
     return [
@@ -188,21 +203,12 @@ def _by_missing_steps(
     return groups
 
 
-def _load_model(store: Store, settings: Settings, row: ImageSpec, log: Log) -> tuple[Any, int]:
-    """The benchmark model, and the size of its batches of images like `row`."""
-    from hoi_assets.engines.device import configure_torch
-    from hoi_assets.engines.sd3.loading import load_sd3
-
-    loaded = load_sd3(benchmark_model(settings), configure_torch(settings))
-    size = settle_batch_size(
-        loaded,
-        store.home,
-        settings.redenoising.batch_size,
-        (DRAW, row.width, row.height),
-        lambda count: try_batch(loaded, row, count),
-        log,
-    )
-    return loaded, size
+def _storing_latents(store: Store, drawn: Iterable[DrawnWithLatents]) -> Iterator[NewImage]:
+    for one in drawn:
+        if one.image.image is not None:
+            size = one.image.environment["batch_size"]
+            _store_latents(store, one.image.key, one.latents, size)
+        yield one.image
 
 
 def _latents_path(store: Store, key: str, batch_size: int) -> Path:

@@ -5,7 +5,7 @@ drawn with. The next run begins with it, so that the same home gives the same bi
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -19,7 +19,7 @@ from hoi_assets.engines.out_of_memory import release
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
-from hoi_assets.settings import AUTO, BatchSize
+from hoi_assets.settings import AUTO, BatchSize, ModelRef
 from hoi_assets.store.disk import replace_bytes, writing
 
 FILE = "batch_sizes.json"
@@ -36,6 +36,7 @@ MEASURED_EVERY_S = 0.01
 # Kind of work, width and height in pixels.
 DRAW = "draw"
 Work = tuple[str, int, int]
+Entry = Mapping[str, Any]
 
 
 def settle_batch_size(
@@ -60,38 +61,78 @@ def settle_batch_size(
         HoiError: not even one image fits, or the file of the home cannot be read.
     """
     kept = KeptBatchSizes(home, loaded)
+    known = work in kept.found
     loaded.batch_limits = kept
-    if wanted == AUTO and work not in kept.found:
-        size = _largest_that_fits(kept, work, loaded.device, attempt)
-        kept.keep(work, size)
-        log(f"{loaded.ref.source}: batches of {size} ({_words(work)}), kept in {kept.path}")
-    size = kept.found[work] if wanted == AUTO else wanted
-    return min(size, kept.get(work, size))
+    size = kept.settle(wanted, work, loaded.device, attempt)
+    if wanted == AUTO and not known:
+        log(found_line(loaded.ref, work, kept.found[work], home))
+    return size
 
 
-class KeptBatchSizes(dict[Work, int]):
-    """By work the largest batch where a larger one did not fit; each change is written.
+def found_line(ref: ModelRef, work: Work, size: int, home: Path) -> str:
+    """What is logged when `auto` found a size."""
+    return f"{ref.source}: batches of {size} ({_words(work)}), kept in {home / FILE}"
+
+
+def facts_of(loaded: LoadedPipeline) -> dict[str, Any]:
+    """What a size holds for: the model, and the device."""
+    device = loaded.environment(0)["device"]
+    return model_facts(loaded.ref, loaded.digest) | {"device": device}
+
+
+def model_facts(ref: ModelRef, digest: str) -> dict[str, Any]:
+    """What a size holds for, except the device."""
+    return {"model": ref.source, "digest": digest, "offload": ref.offload}
+
+
+class BatchSizes(dict[Work, int]):
+    """By work the largest batch where a larger one did not fit.
+
+    Attributes:
+        found: by work the size that `auto` found.
+
+    Args:
+        entries: of the file in a home; those of other models and devices are left aside.
+        facts: see `facts_of`.
+    """
+
+    def __init__(self, entries: Iterable[Entry], facts: Entry) -> None:
+        own = [one for one in entries if facts.items() <= one.items()]
+        works = {(one["work"], one["width"], one["height"]): one for one in own}
+        super().__init__({work: one["limit"] for work, one in works.items() if "limit" in one})
+        self.found = {work: one["found"] for work, one in works.items() if "found" in one}
+
+    def keep(self, work: Work, size: int) -> None:
+        """Keep the size that `auto` found."""
+        self.found[work] = size
+
+    def settle(
+        self, wanted: BatchSize, work: Work, device: str, attempt: Callable[[int], Any]
+    ) -> int:
+        """As `settle_batch_size`; this must be the model's `batch_limits`."""
+        if wanted == AUTO and work not in self.found:
+            self.keep(work, _largest_that_fits(self, work, device, attempt))
+        size = self.found[work] if wanted == AUTO else wanted
+        return min(size, self.get(work, size))
+
+
+class KeptBatchSizes(BatchSizes):
+    """Those of a home; each change is written.
+
+    Args:
+        of: the model, or its facts.
 
     Attributes:
         path: of the file in the home.
-        found: by work the size that `auto` found.
 
     Raises:
         HoiError: the file cannot be read.
     """
 
-    def __init__(self, home: Path, loaded: LoadedPipeline) -> None:
+    def __init__(self, home: Path, of: LoadedPipeline | Entry) -> None:
         self.path = home / FILE
-        self._facts = {
-            "model": loaded.ref.source,
-            "digest": loaded.digest,
-            "offload": loaded.ref.offload,
-            "device": loaded.environment(0)["device"],
-        }
-        entries = [one for one in self._read().values() if self._facts.items() <= one.items()]
-        works = {(one["work"], one["width"], one["height"]): one for one in entries}
-        super().__init__({work: one["limit"] for work, one in works.items() if "limit" in one})
-        self.found = {work: one["found"] for work, one in works.items() if "found" in one}
+        self._facts = dict(of) if isinstance(of, Mapping) else facts_of(of)
+        super().__init__(read_entries(home), self._facts)
 
     def __setitem__(self, work: Work, limit: int) -> None:
         super().__setitem__(work, limit)
@@ -99,23 +140,8 @@ class KeptBatchSizes(dict[Work, int]):
 
     def keep(self, work: Work, size: int) -> None:
         """Keep the size that `auto` found."""
-        self.found[work] = size
+        super().keep(work, size)
         self._write(work, {"found": size})
-
-    def _read(self) -> dict[str, dict[str, Any]]:
-        if not self.path.exists():
-            return {}
-        try:
-            entries: dict[str, dict[str, Any]] = json.loads(self.path.read_text(encoding="utf-8"))
-            for one in entries.values():
-                sizes = [int(one[name]) for name in ("found", "limit") if name in one]
-                if min(sizes) < 1 or not {"work", "width", "height"} <= one.keys():
-                    raise ValueError("an entry lacks something")
-        except (ValueError, TypeError, AttributeError) as error:
-            raise HoiError(
-                f"{self.path} cannot be read: {error}", "remove it; the sizes are found again"
-            ) from error
-        return entries
 
     def _write(self, work: Work, sizes: dict[str, int]) -> None:
         own = {**self._facts, "work": work[0], "width": work[1], "height": work[2]}
@@ -124,10 +150,35 @@ class KeptBatchSizes(dict[Work, int]):
         with writing(self.path):
             lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=LOCK_TIMEOUT_S):
-            entries = self._read()
+            entries = _read(self.path)
             entries[key] = {**entries.get(key, {}), **own, **sizes}
             data = (json.dumps(entries, indent=2, sort_keys=True) + "\n").encode()
             replace_bytes(self.path, data, home, durable=False, mode=FILE_MODE)
+
+
+def read_entries(home: Path) -> list[dict[str, Any]]:
+    """What a home keeps of all models and devices.
+
+    Raises:
+        HoiError: the file cannot be read.
+    """
+    return list(_read(home / FILE).values())
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    try:
+        entries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        for one in entries.values():
+            sizes = [int(one[name]) for name in ("found", "limit") if name in one]
+            if min(sizes) < 1 or not {"work", "width", "height"} <= one.keys():
+                raise ValueError("an entry lacks something")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise HoiError(
+            f"{path} cannot be read: {error}", "remove it; the sizes are found again"
+        ) from error
+    return entries
 
 
 def recorded_at_once(wanted: BatchSize) -> int:
@@ -136,7 +187,7 @@ def recorded_at_once(wanted: BatchSize) -> int:
 
 
 def _largest_that_fits(
-    kept: KeptBatchSizes, work: Work, device: str, attempt: Callable[[int], Any]
+    kept: BatchSizes, work: Work, device: str, attempt: Callable[[int], Any]
 ) -> int:
     size, free = 1, free_bytes(device)
     with _taken_bytes(device) as taken:

@@ -1,10 +1,21 @@
 """Which device models run on, and how torch is set up for a run."""
 
+from typing import Protocol
+
 from hoi_assets.errors import HoiError
-from hoi_assets.settings import Settings
 
 
-def configure_torch(settings: Settings) -> str:
+class TorchOptions(Protocol):
+    """The part of `Settings` that torch is set up by."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def threads(self) -> int: ...
+
+
+def configure_torch(settings: TorchOptions) -> str:
     """Set the number of threads, silence the libraries' progress bars, and return the device.
 
     Raises:

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hoi_assets.engines.batch_sizes import DRAW, recorded_at_once, settle_batch_size
-from hoi_assets.engines.image_spec import ImageSpec, image_key, in_batches_of
+from hoi_assets.engines.batch_map import Compute, map_batches
+from hoi_assets.engines.batch_sizes import recorded_at_once
+from hoi_assets.engines.drawing import lora_folders, noting_limits, with_batch_size, work_of
+from hoi_assets.engines.image_spec import ImageSpec, batches_of_rows, image_key
 from hoi_assets.engines.image_writing import (
     DEVIATION_KIND,
     ENVIRONMENT,
@@ -141,23 +143,22 @@ def get_or_generate_images(
     keys = [image_key(row, base) for row in rows]
 
     def generate(todo: Sequence[ImageSpec]) -> Iterator[NewImage]:
-        from hoi_assets.engines.device import configure_torch
-        from hoi_assets.engines.sdxl.loading import load_sdxl
-        from hoi_assets.engines.sdxl.sampling import generate_images, try_batch
+        from hoi_assets.engines.pipeline_files import chunk_counter
+        from hoi_assets.engines.sdxl.drawing import SDXLDrawing
 
-        loaded, first = load_sdxl(settings.models.base, configure_torch(settings)), todo[0]
-        size = settle_batch_size(
-            loaded,
+        ref, first = settings.models.base, todo[0]
+        drawing = with_batch_size(
+            SDXLDrawing(
+                compute=Compute.of(settings), folders=lora_folders(todo), ref=ref, digest=base
+            ),
             store.home,
             wanted,
-            (DRAW, first.width, first.height),
-            lambda count: try_batch(loaded, first, count),
+            first,
             log,
         )
-        facts = loaded.environment(size)
-        for one in generate_images(loaded, [in_batches_of(row, size) for row in todo], size):
-            slot, used = one.row.slot % one.batch_size, facts | {"batch_size": one.batch_size}
-            yield NewImage(image_key(one.row, base), slot, one.image, one.reason, used)
+        batches = batches_of_rows(todo, drawing.batch_size, chunk_counter(ref))
+        images = map_batches(drawing, list(batches), lambda batch: batch)
+        yield from noting_limits(images, drawing, store.home, work_of(first))
 
     stored = get_or_generate(
         store,

@@ -6,12 +6,13 @@ noise comes from its own seed: it can be generated again alone.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from PIL import Image
 
+from hoi_assets.engines.long_prompts import grouped
 from hoi_assets.hashing import digest
 from hoi_assets.settings import AUTO, BatchSize
 
@@ -107,3 +108,17 @@ def batches_by_slot(rows: Sequence[ImageSpec], batch_size: int) -> Iterator[dict
             queues[row.slot].append(row)
         while any(queues.values()):
             yield {slot: queue.popleft() for slot, queue in queues.items() if queue}
+
+
+def batches_of_rows(
+    rows: Sequence[ImageSpec], batch_size: int, chunks: Callable[..., int]
+) -> Iterator[list[ImageSpec]]:
+    """Rows with their slots in batches of that size, batch by batch (`batches_by_slot`).
+
+    Args:
+        chunks: in how many chunks the longest of the texts is encoded.
+    """
+    in_slots = [in_batches_of(row, batch_size) for row in rows]
+    for alike in grouped(in_slots, lambda row: chunks(row.prompt, row.negative_prompt)):
+        for batch in batches_by_slot(alike, batch_size):
+            yield list(batch.values())

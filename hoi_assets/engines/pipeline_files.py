@@ -1,13 +1,13 @@
 """Reads the files of diffusion pipelines, and names what is wrong with them."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hoi_assets.engines.long_prompts import token_limit
+from hoi_assets.engines.long_prompts import clip_chunks, token_limit
 from hoi_assets.engines.pretrained import meta_device
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef, restore_remedy
@@ -111,6 +111,21 @@ def read_tokenizer(ref: ModelRef, part: str) -> Any:
     with naming_errors(f"{where}/{part}", where):
         cls = getattr(transformers, read_index(ref)[part][1])
         return cls.from_pretrained(where, subfolder=part, **_place(ref))
+
+
+def chunk_counter(ref: ModelRef) -> Callable[..., int]:
+    """A function of texts: in how many chunks the longest is encoded (`long_prompts`).
+
+    It needs the model's tokenizer alone.
+
+    Raises:
+        HoiError: that cannot be read.
+    """
+    if ref.long_prompts == "cut":
+        return lambda *texts: 1
+    tokenizer = read_tokenizer(ref, "tokenizer")
+    limit = int(tokenizer.model_max_length)
+    return lambda *texts: max(len(clip_chunks(tokenizer, text, limit)) for text in texts)
 
 
 def read_limit(ref: ModelRef, limit: int) -> int:

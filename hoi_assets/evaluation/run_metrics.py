@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from hoi_assets.engines.batch_map import Compute
 from hoi_assets.engines.cached_scores import (
     Metric,
     Rows,
@@ -152,27 +153,30 @@ def judges(settings: Settings) -> list[Metric]:
     from hoi_assets.engines.blip_vqa import blip_text_reader
     from hoi_assets.engines.image_reward import image_reward_text_reader
 
-    models = settings.models
+    models, compute = settings.models, Compute.of(settings)
     chosen = [
         clip_score_metric(settings),
         Metric(
             "image_reward",
             models.image_reward,
+            compute,
             ("prompt",),
-            _image_reward(settings),
+            _image_reward(models.image_reward, settings.device),
             image_reward_text_reader,
         ),
     ]
     if models.examiner is not None:
         asked = ("category", "object", "colour", "side", "suite")
-        chosen.append(Metric("examiner", models.examiner, asked, _examiner(settings)))
+        score = _examiner(models.examiner, settings.device)
+        chosen.append(Metric("examiner", models.examiner, compute, asked, score))
     if models.blip_vqa is not None:
         chosen.append(
             Metric(
                 "blip_vqa",
                 models.blip_vqa,
+                compute,
                 ("phrases",),
-                _blip_vqa(settings),
+                _blip_vqa(models.blip_vqa, settings.device),
                 blip_text_reader,
                 phrases_of,
             )
@@ -192,35 +196,33 @@ def _components_that_hold(
     return shares
 
 
-def _image_reward(settings: Settings) -> Callable[..., list[Values]]:
+def _image_reward(ref: ModelRef, device: str) -> Callable[..., list[Values]]:
     def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
         from hoi_assets.engines.image_reward import image_reward_scores, load_image_reward
 
-        model = load_image_reward(settings.models.image_reward, settings.device)
+        model = load_image_reward(ref, device)
         values = image_reward_scores(model, images, [row["prompt"] for row in rows], slots)
         return [{"image_reward": float(value)} for value in values]
 
     return compute
 
 
-def _blip_vqa(settings: Settings) -> Callable[..., list[Values]]:
+def _blip_vqa(ref: ModelRef, device: str) -> Callable[..., list[Values]]:
     def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
         from hoi_assets.engines.blip_vqa import blip_vqa_scores, load_blip_vqa
 
-        assert settings.models.blip_vqa is not None
-        model = load_blip_vqa(settings.models.blip_vqa, settings.device)
+        model = load_blip_vqa(ref, device)
         values = blip_vqa_scores(model, images, [row["phrases"] for row in rows], slots)
         return [{"blip_vqa": None if math.isnan(value) else float(value)} for value in values]
 
     return compute
 
 
-def _examiner(settings: Settings) -> Callable[..., list[Values]]:
+def _examiner(ref: ModelRef, device: str) -> Callable[..., list[Values]]:
     def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
         from hoi_assets.engines.examiner import agrees, examine, load_examiner
 
-        assert settings.models.examiner is not None
-        model = load_examiner(settings.models.examiner, settings.device)
+        model = load_examiner(ref, device)
         return [
             _examined(agrees(truth, _asked(row)), row)
             for truth, row in zip(examine(model, images, slots), rows, strict=True)

@@ -7,7 +7,7 @@ from hoi_assets.engines.vilt.decision import decide
 from hoi_assets.engines.vilt.pair_scores import (
     cached_pair_scores,
     count_verifier_tokens,
-    load_published_verifier,
+    published_thresholds,
 )
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
@@ -101,7 +101,7 @@ def verify_candidates(
         if row["pixels"] is None:
             record |= {"status": "failed", "reason": row["reason"]}
         else:
-            thresholds = thresholds or load_published_verifier(settings, verifier).thresholds
+            thresholds = thresholds or published_thresholds(verifier)
             score = scores[row["pixels"], row["prompt"]]
             ruling = decide(score.fidelity, score.alignment, thresholds)
             record |= prompt_values(counts[row["prompt"]]) | {

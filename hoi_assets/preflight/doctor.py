@@ -13,7 +13,7 @@ from hoi_assets.preflight.costs import Plan, make_plan
 from hoi_assets.preflight.endpoints import ENDPOINT_SECTIONS, check_endpoints
 from hoi_assets.preflight.findings import Finding, guarded, ok, problem, warning
 from hoi_assets.preflight.hub import check_hub
-from hoi_assets.preflight.machine import check_device, check_disk, check_home
+from hoi_assets.preflight.machine import check_cluster, check_device, check_disk, check_home
 from hoi_assets.preflight.photos import check_photos
 from hoi_assets.preflight.training import check_training
 from hoi_assets.settings import Settings
@@ -72,6 +72,7 @@ def diagnose(
         *_of_models(states),
         *check_hub(missing, offline),
         *guarded("device", settings.device, lambda: check_device(settings, states)),
+        *guarded("device", "ray", check_cluster),
         *(check_training(settings) if categories else ()),
     ]
     if not offline:

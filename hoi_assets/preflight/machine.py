@@ -4,10 +4,11 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hoi_assets.cluster.connection import ray_address, require_head
 from hoi_assets.engines.model_check import ModelState
 from hoi_assets.preflight.costs import BYTES_PER_GB, Plan
 from hoi_assets.preflight.findings import Finding, ok, problem, warning
-from hoi_assets.settings import Settings
+from hoi_assets.settings import Settings, chosen_executor
 from hoi_assets.store.home import check_path, check_profile
 from hoi_assets.text import shown_bytes
 
@@ -58,6 +59,17 @@ def check_device(settings: Settings, states: Sequence[ModelState]) -> Iterator[F
         elif state.memory_bytes > WEIGHTS_SHARE * free:
             yield warning("device", state.entry, f"{what}: little is left for activations", remedy)
     yield _budget(settings, states, free)
+
+
+def check_cluster() -> Iterator[Finding]:
+    """The head of the Ray cluster, where `HOI_EXECUTOR` names one.
+
+    Raises:
+        HoiError: it does not answer.
+    """
+    if chosen_executor() == "ray":
+        require_head()
+        yield ok("device", "ray", f"the cluster at {ray_address()} draws and scores")
 
 
 def _budget(settings: Settings, states: Sequence[ModelState], free: int) -> Finding:

@@ -35,6 +35,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
+from hoi_assets.engines.batch_map import in_use
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest
 from hoi_assets.progress import Log
@@ -44,7 +45,7 @@ from hoi_assets.publishing.expectations import Expectation
 from hoi_assets.publishing.graph import Graph, gate_digest, own_inputs
 from hoi_assets.publishing.links import page_url, pages_url
 from hoi_assets.publishing.stage import ExternalInputs, Stage, StageFunction
-from hoi_assets.settings import Settings
+from hoi_assets.settings import Settings, chosen_executor
 from hoi_assets.store.tables import Table
 from hoi_assets.store.versions import Published
 from hoi_assets.store.weights import model_fingerprint
@@ -137,21 +138,31 @@ def is_published_asset(value: object) -> bool:
     return isinstance(value, dg.AssetsDefinition) and hasattr(_compute_function(value), "stage")
 
 
+OpTags = Callable[[Stage], Mapping[str, Any]]
+
+
 def bind(
-    assets: Iterable[dg.AssetsDefinition], settings: Settings
+    assets: Iterable[dg.AssetsDefinition],
+    settings: Settings,
+    op_tags: OpTags = lambda stage: {},
 ) -> tuple[Graph, list[dg.AssetsDefinition]]:
     """The assets under these settings, in order of dependency, with their graph.
 
     Conditional dependencies are settled. The code version that Dagster sees covers the settings,
     weights and expectations that determine the output, so that the UI marks stale what `hoi stale`
-    marks stale. On a CPU assets are in no pool.
+    marks stale. On a CPU, or where Ray counts the GPUs, assets are in no pool.
+
+    Args:
+        op_tags: further tags of a stage's step, for the executor.
 
     Raises:
         HoiError: as `Graph`.
     """
     graph = Graph(stage_of(asset).bound(settings) for asset in assets)
     return graph, [
-        _definition(stage, shown_code_version(stage, settings), lambda: graph, settings)
+        _definition(
+            stage, shown_code_version(stage, settings), lambda: graph, settings, op_tags(stage)
+        )
         for stage in graph.stages
     ]
 
@@ -175,8 +186,11 @@ def _definition(
     code_version: str,
     graph: Callable[[], Graph],
     settings: Settings | None = None,
+    op_tags: Mapping[str, Any] | None = None,
 ) -> dg.AssetsDefinition:
     keywords = dict(stage.asset_keywords)
+    if op_tags:
+        keywords["op_tags"] = {**(keywords.get("op_tags") or {}), **op_tags}
     if settings is not None and keywords.get("pool") == GPU_POOL and not _on_gpu(settings):
         del keywords["pool"]
     with warnings.catch_warnings():
@@ -206,6 +220,8 @@ def _definition(
 
 
 def _on_gpu(settings: Settings) -> bool:
+    if chosen_executor() == "ray":
+        return False  # Ray counts the GPUs
     if settings.device == "auto":  # asking torch would cost two seconds when definitions load
         return Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
     return settings.device != "cpu"
@@ -269,6 +285,7 @@ def _run(
             log=log,
             dagster=context,
         )
+        in_use().begin(stage.name)
         execution = execute(graph, stage, own)
     except HoiError as error:
         raise dg.Failure(str(error), allow_retries=False) from error

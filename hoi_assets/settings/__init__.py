@@ -25,6 +25,7 @@ from hoi_assets.settings.detailscribe import (
     Rewriter,
 )
 from hoi_assets.settings.evaluation import Evaluation, Gates, Judge, YesNoJudge
+from hoi_assets.settings.executor import Executor, Ray, RayResources, chosen_executor
 from hoi_assets.settings.locations import (
     IN_CHECKOUT,
     PROFILES,
@@ -62,6 +63,7 @@ __all__ = [
     "Decomposer",
     "Endpoint",
     "Evaluation",
+    "Executor",
     "FORMER_NAMES",
     "FineTuning",
     "Gates",
@@ -80,6 +82,8 @@ __all__ = [
     "PROFILES",
     "Prompter",
     "REPLY_OPTIONS",
+    "Ray",
+    "RayResources",
     "Proposer",
     "ROOT",
     "Redenoising",
@@ -92,6 +96,7 @@ __all__ = [
     "Verifier",
     "digested",
     "YesNoJudge",
+    "chosen_executor",
     "expand_user",
     "home_folder",
     "load_settings",

@@ -21,6 +21,7 @@ from hoi_assets.settings.detailscribe import (
     Rewriter,
 )
 from hoi_assets.settings.evaluation import Evaluation, Gates, Judge, YesNoJudge
+from hoi_assets.settings.executor import Ray
 from hoi_assets.settings.locations import PROFILES, path_exists, resolve_path
 from hoi_assets.settings.ppv import (
     Anatomy,
@@ -97,6 +98,7 @@ class Settings(Section):
     evaluation: Evaluation = Evaluation()
     gates: Gates = Gates()
     schedules: Schedules = Schedules()
+    ray: Ray = Ray()
 
     @field_validator("profile")
     @classmethod

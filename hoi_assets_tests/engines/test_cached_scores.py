@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hoi_assets.engines.batch_map import Compute
 from hoi_assets.engines.cached_scores import (
     Metric,
     cached_clip_scores,
@@ -16,6 +17,8 @@ from hoi_assets.settings import ModelRef, load_settings
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
 from hoi_assets_tests.engines.small_judges import picture
+
+COMPUTE = Compute("cpu", 1)
 
 
 def rows_in(store: Store, count: int) -> list[dict[str, Any]]:
@@ -33,7 +36,7 @@ def brightness(folder: Path, computed: list[int]) -> Metric:
             for image in images
         ]
 
-    return Metric("brightness", ModelRef(source=str(folder)), ("prompt",), score)
+    return Metric("brightness", ModelRef(source=str(folder)), COMPUTE, ("prompt",), score)
 
 
 def test_each_image_is_scored_once(tmp_path: Path, clip_folder: Path) -> None:

@@ -13,7 +13,7 @@ is a plain run under the corrected prompt.
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -210,13 +210,7 @@ def _generate_variants(
     switch_steps: Sequence[int],
     s_reference: bool,
 ) -> Iterator[VariantImage]:
-
-    def chunks(one: Redenoising) -> tuple[int, int]:
-        texts = (one.row.prompt, one.corrected_prompt)
-        before, after = (loaded.chunks(text, one.row.negative_prompt) for text in texts)
-        return before, after
-
-    alike = grouped(redenoisings, chunks)
+    alike = grouped(redenoisings, lambda one: _chunks(one, loaded.chunks))
     for batch in chain.from_iterable(_batches(some, batch_size) for some in alike):
         rows = {slot: one.row for slot, one in batch.items()}
         call = next(iter(rows.values()))
@@ -241,6 +235,26 @@ def _generate_variants(
                     cost += again.pop(slot, ComputeCost())
                 image = run.images[slot]
                 yield VariantImage(one, step, image, _reason(image), cost, run.batch_size)
+
+
+def batches_of_redenoisings(
+    redenoisings: Sequence[Redenoising], batch_size: int, chunks: Callable[..., int]
+) -> Iterator[list[Redenoising]]:
+    """Batch by batch; see `batches_of_rows`.
+
+    Args:
+        redenoisings: with their slots in batches of that size.
+    """
+    for alike in grouped(redenoisings, lambda one: _chunks(one, chunks)):
+        for batch in _batches(alike, batch_size):
+            yield list(batch.values())
+
+
+def _chunks(one: Redenoising, chunks: Callable[..., int]) -> tuple[int, int]:
+    """Of the prompt and of the corrected prompt."""
+    texts = (one.row.prompt, one.corrected_prompt)
+    before, after = (chunks(text, one.row.negative_prompt) for text in texts)
+    return before, after
 
 
 def _batches(redenoisings: list[Redenoising], batch_size: int) -> Iterator[dict[int, Redenoising]]:

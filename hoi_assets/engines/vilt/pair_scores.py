@@ -1,10 +1,12 @@
 """The verifier's scores of (image, prompt) pairs, each computed once per verifier."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from hoi_assets.engines.batch_map import BatchTask, Compute, in_chunks, map_batches, require_model
 from hoi_assets.engines.text_tokens import (
     TextReader,
     TokenCount,
@@ -12,8 +14,10 @@ from hoi_assets.engines.text_tokens import (
     log_cut,
 )
 from hoi_assets.engines.vilt.verifier import (
+    Thresholds,
     VerifierScores,
     load_verifier,
+    read_thresholds,
     score_key,
     score_pairs,
     vilt_text_reader,
@@ -21,6 +25,7 @@ from hoi_assets.engines.vilt.verifier import (
 from hoi_assets.progress import Log
 from hoi_assets.settings import ModelRef, Settings
 from hoi_assets.store.versions import Published, Store
+from hoi_assets.store.weights import model_digest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,6 +53,52 @@ class PairScore(NamedTuple):
     defect_kind: str | None = None
 
 
+class Asked(NamedTuple):
+    """A pair to be scored, its slot and its image."""
+
+    pair: tuple[str, str]
+    slot: int
+    image: "Image.Image"
+
+
+class ScoredPairs(NamedTuple):
+    """Scores of pairs, in their order."""
+
+    pairs: list[tuple[str, str]]
+    scores: VerifierScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairScoring(BatchTask[Asked, ScoredPairs]):
+    """Scores pairs by the verifier in its one folder; one result a batch.
+
+    Attributes:
+        digest: of the model; another one is refused.
+    """
+
+    digest: str
+
+    def run(self, batch: Sequence[Asked]) -> Iterator[ScoredPairs]:
+        """See `BatchTask`."""
+        (folder,) = self.folders.values()
+        self.compute.set_threads()
+        require_model(ModelRef(source=folder), self.digest)
+        pairs = [one.pair for one in batch]
+        scores = score_pairs(
+            load_verifier(folder, self.compute.device),
+            [one.image for one in batch],
+            [prompt for _, prompt in pairs],
+            [one.slot for one in batch],
+        )
+        yield ScoredPairs(pairs, scores)
+
+
+def _scoring_task(settings: Settings, verifier: Published) -> PairScoring:
+    folder = str(verifier.file("model"))
+    digest = model_digest(ModelRef(source=folder))
+    return PairScoring(compute=Compute.of(settings), folders={digest: folder}, digest=digest)
+
+
 def cached_pair_scores(
     store: Store,
     settings: Settings,
@@ -68,20 +119,24 @@ def cached_pair_scores(
     ]
     prompts = [prompt for _, (_, prompt) in todo]
     log_cut("verifier", cached_token_counts(store, verifier_text_reader(verifier), prompts), log)
-    for start in range(0, len(todo), CHUNK):
-        chunk = todo[start : start + CHUNK]
-        found = score_pairs(
-            load_published_verifier(settings, verifier),
-            [store.images.open(pixels) for _, (pixels, _) in chunk],
-            [prompt for _, (_, prompt) in chunk],
-            [slot for slot, _ in chunk],
-        )
-        scores = [_stored(store, found, place) for place in range(len(chunk))]
-        fresh = {keys[pair]: score for (_, pair), score in zip(chunk, scores, strict=True)}
+
+    def load(chunk: Sequence[tuple[int, tuple[str, str]]]) -> list[Asked]:
+        return [Asked(pair, slot, store.images.open(pair[0])) for slot, pair in chunk]
+
+    done = 0
+    fresh_scores = (
+        map_batches(_scoring_task(settings, verifier), in_chunks(todo, CHUNK), load) if todo else ()
+    )
+    for fresh in fresh_scores:
+        scores = {
+            keys[pair]: _stored(store, fresh.scores, place)
+            for place, pair in enumerate(fresh.pairs)
+        }
         store.images.flush()
-        stored = store.ledger.put(KIND, {key: list(score) for key, score in fresh.items()})
+        stored = store.ledger.put(KIND, {key: list(score) for key, score in scores.items()})
         known |= {key: PairScore(*values) for key, values in stored.items()}
-        log(f"verifier: {start + len(chunk)}/{len(todo)} pairs scored")
+        done += len(scores)
+        log(f"verifier: {done}/{len(todo)} pairs scored")
     return {pair: known[key] for pair, key in keys.items()}
 
 
@@ -123,3 +178,8 @@ def count_verifier_tokens(
 def load_published_verifier(settings: Settings, verifier: Published) -> Any:
     """The published verifier, from the model cache."""
     return load_verifier(verifier.file("model"), settings.device)
+
+
+def published_thresholds(verifier: Published) -> Thresholds:
+    """The published verifier's thresholds, without loading it."""
+    return read_thresholds(verifier.file("model"))

@@ -230,6 +230,14 @@ def _with_facts(verifier: VerifierModel, facts: dict[str, Any]) -> VerifierModel
     )
 
 
+def read_thresholds(folder: Path) -> Thresholds:
+    """The thresholds of `load_verifier(folder)`."""
+    path = folder / VERIFIER_FILE
+    if not path.is_file():
+        return Thresholds()
+    return Thresholds(**json.loads(path.read_text(encoding="utf-8"))["thresholds"])
+
+
 def save_verifier(verifier: VerifierModel, folder: Path) -> Path:
     """Write weights (safetensors), config, tokenizer, preprocessing and `verifier.json`.
 

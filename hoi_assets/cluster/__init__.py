@@ -1,0 +1,1 @@
+"""Batches computed by the workers of a Ray cluster. Only this package and the wiring know Ray."""
