@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: run run-all test test-fast lint ui bench prove world weights chromium clean
+.PHONY: run run-all test test-fast lint ui bench prove world weights chromium services clean
 
 run: $(VENV)/.run
 	$(BIN)/hoi run
@@ -63,6 +63,13 @@ chromium: $(VENV)/.test
 	|| $(BIN)/playwright install chromium \
 	|| echo "no Chromium: the browser tests will say so and be skipped"
 
+# What the tests of several machines need: Ray, and Debian's Postgres. Without them they say so and are skipped.
+services: $(VENV)/.services
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	     && apt-get update -qq && apt-get install -y -qq postgresql >/dev/null; } \
+	|| echo "no Postgres: its tests will say so and be skipped"
+
 clean:
 	rm -rf data/out $(VENV)
 
@@ -77,3 +84,7 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,scenes]'
 	touch $@ $(VENV)/.run
+
+$(VENV)/.services: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,scenes,ray]'
+	touch $@
