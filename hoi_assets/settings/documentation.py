@@ -55,6 +55,8 @@ in the working folder where there is no checkout.
 | `HOI_HOME` | folder of all outputs | `data/out` of the checkout, else `./hoi-data` |
 | `HOI_DATA` | folder with `models/tiny` and `pool` | `data` of the checkout |
 | `HOI_MODELS` | folder of downloaded models | `models/full` of `HOI_DATA` |
+| `HOI_LEDGER_URL` | Postgres database that holds the ledger and the replies, e.g. \
+`postgresql://user:password@host/database` | `ledger.sqlite` of the home |
 | `HOI_API_KEY` | key of the endpoints, unless `api_key_env` names another variable | none |
 """
 
