@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a chat endpoint on loopback."""
+"""Fixtures for all tests: a chat endpoint and a Postgres server on loopback."""
 
 import json
 import os
@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from hoi_assets_tests.llm.chat_server import KEY, Answer, Server
+from hoi_assets_tests.postgres_server import postgres
+
+__all__ = ["postgres"]
 
 Start = Callable[..., Server]
 
@@ -31,6 +34,7 @@ SLOW_FILES = (
     "publishing/test_taxonomy_changes.py",
     "store/test_home.py",
     "store/test_integrity.py",
+    "store/test_ledger_server.py",
     "test_environment.py",
     "cli/test_rate.py",
     "defs/test_automation.py",

@@ -91,8 +91,8 @@ def repair(
     as_json: Annotated[
         bool,
         json_option(
-            "an object with damaged (why, or null), aside (the damaged file), made and rows "
-            "(entries kept) and entered (rows of published tables)"
+            "an object with damaged (why, or null), aside (the damaged file, or null), made and "
+            "rows (entries kept) and entered (rows of published tables)"
         ),
     ] = False,
     profile: Profile = None,
@@ -114,14 +114,18 @@ def repair(
         found["entered"] = enter_missing(store.ledger, rows)
     except DamagedLedger as error:
         done = repair_ledger(store.ledger, rows)
-        found |= {"damaged": error.what, "aside": str(done.aside), "entered": done.entered}
+        aside = None if done.aside is None else str(done.aside)
+        found |= {"damaged": error.what, "aside": aside, "entered": done.entered}
         found |= done.kept
     if as_json:
         print_json(found)
         return
     if found["damaged"] is not None:
         print(found["damaged"])
-        print(f"made anew of what is sound; the damaged file is {found['aside']}")
+        if found["aside"] is None:
+            print("altered entries are deleted; what they held is made again when asked for")
+        else:
+            print(f"made anew of what is sound; the damaged file is {found['aside']}")
     print(
         f"{found['made']} generated values and {found['rows']} rows are sound; "
         f"{found['entered']} rows of published tables were missing and are entered"

@@ -13,6 +13,7 @@ from hoi_assets.cli import (
     export,
     images,
     interacting,
+    ledger,
     models,
     preflight,
     rate,
@@ -45,6 +46,7 @@ for commands in (run, preflight, images, catalogue, score, development):
     app.add_typer(commands.commands)
 app.add_typer(interacting.commands, name="interacting", rich_help_panel=score.PANEL)
 app.add_typer(export.commands, name="export", rich_help_panel=export.PANEL)
+app.add_typer(ledger.commands, name="ledger", rich_help_panel=ledger.PANEL)
 app.add_typer(models.commands, name="models", rich_help_panel=models.PANEL)
 app.add_typer(rate.commands, name="rate", rich_help_panel=score.PANEL)
 

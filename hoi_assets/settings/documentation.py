@@ -57,6 +57,8 @@ in the working folder where there is no checkout.
 | `HOI_MODELS` | folder of downloaded models | `models/full` of `HOI_DATA` |
 | `HOI_EXECUTOR` | where work is computed: `in_process`, or `ray` (docs/ray.md) | `in_process` |
 | `RAY_ADDRESS` | the Ray cluster of `HOI_EXECUTOR=ray` | none |
+| `HOI_LEDGER_URL` | Postgres database that holds the ledger and the replies, e.g. \
+`postgresql://user:password@host/database` | `ledger.sqlite` of the home |
 | `HOI_API_KEY` | key of the endpoints, unless `api_key_env` names another variable | none |
 """
 

@@ -123,3 +123,9 @@ def home_folder() -> Path:
     `hoi-data` in the working folder where hoi-assets runs outside of a checkout."""
     default = ROOT / "data" / "out" if IN_CHECKOUT else Path("hoi-data")
     return Path(os.environ.get("HOI_HOME") or default).resolve()
+
+
+def ledger_url() -> str | None:
+    """URL of the database that holds the ledger: the environment variable `HOI_LEDGER_URL`; None
+    where the home holds it. May hold a password: never to be printed."""
+    return os.environ.get("HOI_LEDGER_URL") or None

@@ -1,33 +1,31 @@
 """The ledger: generated values by key, so that nothing is made twice, and how every row ended.
 
-One SQLite file in WAL mode, safe for several processes and threads at once. The file's structure is
-checked when a process opens it, and each entry against its checksum when it is read.
+Kept in an SQLite file of the home, or on a Postgres server (see `ledger_home`); either is safe for
+several processes and threads at once. Each entry is checked against its checksum when it is read.
 """
 
 import json
-import os
-import shutil
-import sqlite3
-import tempfile
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import canonical_json
-from hoi_assets.store.disk import writing
-from hoi_assets.store.ledger_file import CHECKED, DamagedLedger, checksum, connect, errors_named
+from hoi_assets.store.ledger_file import (
+    CHECKED,
+    DamagedLedger,
+    Database,
+    LedgerFile,
+    Result,
+    checksum,
+)
 
 if TYPE_CHECKING:
     import polars as pl
+    import sqlalchemy as sa
 
-ROWS_AT_ONCE = 50_000
 STATUSES = ("accepted", "rejected", "failed")
-ROW = ", ".join(CHECKED["rows"])
-PLACE = "stage = ? AND partition = ? AND row_id = ?"
 
 
 class _RequiredRow(TypedDict):
@@ -48,18 +46,23 @@ class Ledger:
     """See the module. Opened at the first use; every call is one transaction.
 
     Args:
-        path: the SQLite file; made with its folder where absent.
-        read_only: the folder cannot be written: read a copy, as SQLite writes even to read.
+        place: the SQLite file, made with its folder where absent; or a database.
+        read_only: the file's folder cannot be written: see `LedgerFile`.
     """
 
-    def __init__(self, path: Path, read_only: bool = False) -> None:
-        self.path = path
-        self.read_only = read_only
-        self._copy: tempfile.TemporaryDirectory[str] | None = None
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._pid: int | None = None
-        self._inherited: sqlite3.Connection | None = None
+    def __init__(self, place: Path | Database, read_only: bool = False) -> None:
+        self.database: Database = LedgerFile(place, read_only) if isinstance(place, Path) else place
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file.
+
+        Raises:
+            HoiError: the ledger is on a server.
+        """
+        if isinstance(self.database, LedgerFile):
+            return self.database.path
+        raise HoiError(f"ledger {self.database.name} is no file", "query it on its server")
 
     def get(self, kind: str, keys: Iterable[str]) -> dict[str, Any]:
         """Stored values by key; keys without one are absent from the answer.
@@ -71,8 +74,8 @@ class Ledger:
         Example:
             >>> known = store.ledger.get("image", [key])  # doctest: +SKIP
         """
-        with self._transaction(write=False) as connection:
-            return self._select(connection, kind, keys)
+        wanted = list(keys)
+        return self._run(lambda connection: self._select(connection, kind, wanted), write=False)
 
     def put(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Store values by key; the first write wins. Returns the winning value of every key.
@@ -87,16 +90,26 @@ class Ledger:
             >>> store.ledger.put("image", {key: {"image": digest}})  # doctest: +SKIP
             {'3f...': {'image': '9c...'}}
         """
+        from hoi_assets.store import ledger_tables as tables
+
         now = _now()
         texts = {key: canonical_json(value) for key, value in values.items()}
-        rows = [(kind, key, text, now, checksum(kind, key, text)) for key, text in texts.items()]
-        with self._transaction(write=True) as connection:
-            connection.executemany(
-                "INSERT INTO made (kind, key, value, made_at, crc) VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT (kind, key) DO NOTHING",
-                rows,
-            )
-            return self._select(connection, kind, values)
+        entries = [
+            {
+                "kind": kind,
+                "key": key,
+                "value": text,
+                "made_at": now,
+                "crc": checksum(kind, key, text),
+            }
+            for key, text in texts.items()
+        ]
+
+        def store(connection: "sa.Connection") -> dict[str, Any]:
+            tables.add_values(connection, entries)
+            return self._select(connection, kind, list(texts))
+
+        return self._run(store, write=True)
 
     def delete(self, kind: str, keys: Iterable[str]) -> int:
         """Delete values, so that they are made anew. Returns how many were deleted.
@@ -105,11 +118,10 @@ class Ledger:
             >>> store.ledger.delete("image", [key])  # doctest: +SKIP
             1
         """
-        with self._transaction(write=True) as connection:
-            return connection.execute(
-                "DELETE FROM made WHERE kind = ? AND key IN (SELECT value FROM json_each(?))",
-                (kind, json.dumps(list(keys))),
-            ).rowcount
+        from hoi_assets.store.ledger_tables import delete_values
+
+        chosen = list(keys)
+        return self._run(lambda connection: delete_values(connection, kind, chosen), write=True)
 
     def record(self, rows: Iterable[LedgerRow | Mapping[str, Any]]) -> None:
         """Record how rows ended; the latest status per (stage, partition, row_id) stands.
@@ -125,35 +137,12 @@ class Ledger:
             >>> store.ledger.record([{"stage": "candidate_images", "partition": "hook",
             ...     "row_id": "ab12", "status": "failed", "reason": "no reply"}])  # doctest: +SKIP
         """
+        from hoi_assets.store.ledger_tables import record_rows
+
         now = _now()
-        checked = [(*_checked(row), now) for row in rows]
-        if not checked:
-            return
-        with self._transaction(write=True) as connection:
-            connection.executemany(
-                """
-                INSERT INTO rows
-                    (stage, partition, row_id, status, reason, version, attempts, updated_at)
-                VALUES (?, ?, ?, ?, ?, ?, 1, ?)
-                ON CONFLICT (stage, partition, row_id) DO UPDATE SET
-                    attempts = attempts + (
-                        excluded.status = 'failed' OR excluded.status <> rows.status
-                        OR excluded.reason IS NOT rows.reason
-                    ),
-                    status = excluded.status,
-                    reason = excluded.reason,
-                    version = coalesce(excluded.version, rows.version),
-                    updated_at = excluded.updated_at
-                """,
-                checked,
-            )
-            for stage, partition, row_id, *_ in checked:
-                place = (stage, partition, row_id)
-                one = connection.execute(f"SELECT {ROW} FROM rows WHERE {PLACE}", place).fetchone()
-                connection.execute(
-                    f"UPDATE rows SET crc = ? WHERE {PLACE}", (checksum(*one), *place)
-                )
-            connection.execute("UPDATE counter SET changes = changes + 1")
+        entries = [{**_checked(row), "updated_at": now} for row in rows]
+        if entries:
+            self._run(lambda connection: record_rows(connection, entries), write=True)
 
     def forget(self, stage: str, partition: str | None) -> int:
         """Remove how the rows of a place ended; generated values stay. Returns how many rows.
@@ -162,12 +151,10 @@ class Ledger:
             >>> store.ledger.forget("verified_pairs", "hook")  # doctest: +SKIP
             48
         """
-        with self._transaction(write=True) as connection:
-            removed = connection.execute(
-                "DELETE FROM rows WHERE stage = ? AND partition = ?", (stage, partition or "")
-            ).rowcount
-            connection.execute("UPDATE counter SET changes = changes + 1")
-        return removed
+        from hoi_assets.store.ledger_tables import forget_rows
+
+        place = partition or ""
+        return self._run(lambda connection: forget_rows(connection, stage, place), write=True)
 
     def rows(
         self,
@@ -186,37 +173,36 @@ class Ledger:
         """
         import polars as pl
 
+        from hoi_assets.store.ledger_tables import found_rows
+
         filters = {"stage": stage, "partition": partition, "status": status, "row_id": row_id}
         given = {name: value for name, value in filters.items() if value is not None}
-        where = " AND ".join(f"{name} = ?" for name in given) or "1"
-        with self._transaction(write=False) as connection:
-            found = connection.execute(
-                f"SELECT {ROW}, updated_at, crc FROM rows WHERE {where}"
-                " ORDER BY stage, partition, row_id",
-                tuple(given.values()),
-            )
-            text = ("stage", "partition", "row_id", "status", "reason", "version")
-            schema = {
-                **dict.fromkeys(text, pl.String),
-                "attempts": pl.Int64,
-                "updated_at": pl.String,
-            }
+        text = ("stage", "partition", "row_id", "status", "reason", "version")
+        schema = {
+            **dict.fromkeys(text, pl.String),
+            "attempts": pl.Int64,
+            "updated_at": pl.String,
+        }
+
+        def read(connection: "sa.Connection") -> list[pl.DataFrame]:
             parts = [pl.DataFrame(schema=schema)]
-            # As Python's objects, rows take many times their size: never all at once.
-            while rows := found.fetchmany(ROWS_AT_ONCE):
-                for *entry, _, crc in rows:
+            for portion in found_rows(connection, given):
+                for *entry, _, crc in portion:
                     self._check("rows", entry, crc)
-                table = [(stage, place or None, *more) for stage, place, *more, _ in rows]
+                table = [(stage, place or None, *more) for stage, place, *more, _ in portion]
                 parts.append(pl.DataFrame(table, schema=schema, orient="row"))
-        return pl.concat(parts)
+            return parts
+
+        return pl.concat(self._run(read, write=False))
 
     def changes(self) -> int:
         """How often rows were recorded: grows with every `record`, so that caches notice."""
-        with self._transaction(write=False) as connection:
-            found = connection.execute("SELECT changes FROM counter").fetchone()
-        if found is None or not isinstance(found[0], int):
-            raise DamagedLedger(self.path, "its counter of changes is lost")
-        return found[0]
+        from hoi_assets.store.ledger_tables import changes_of
+
+        found = self._run(changes_of, write=False)
+        if not isinstance(found, int):
+            raise DamagedLedger(self.database.name, "its counter of changes is lost")
+        return found
 
     def verify(self) -> dict[str, int]:
         """Check every entry; returns how many there are, by table.
@@ -224,41 +210,32 @@ class Ledger:
         Raises:
             DamagedLedger: an entry was altered.
         """
-        counts = dict.fromkeys(CHECKED, 0)
-        with self._transaction(write=False) as connection:
-            for table, columns in CHECKED.items():
-                for *entry, crc in connection.execute(
-                    f"SELECT {', '.join(columns)}, crc FROM {table}"
-                ):
-                    self._check(table, entry, crc)
-                    counts[table] += 1
-        return counts
+        from hoi_assets.store.ledger_tables import entries_of
 
-    @contextmanager
-    def opened(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that writes, for what repairs the file."""
-        with self._transaction(write=True) as connection:
-            yield connection
+        def count(connection: "sa.Connection") -> dict[str, int]:
+            counts = dict.fromkeys(CHECKED, 0)
+            for table, columns in CHECKED.items():
+                for portion in entries_of(connection, table, (*columns, "crc")):
+                    for *entry, crc in portion:
+                        self._check(table, entry, crc)
+                    counts[table] += len(portion)
+            return counts
+
+        return self._run(count, write=False)
 
     def close(self) -> None:
         """Close the connection; the next use opens it again."""
-        with self._lock:
-            if self._connection is not None and self._pid == os.getpid():
-                self._connection.close()
-                self._connection = None
+        self.database.close()
+
+    def _run(self, work: "Callable[[sa.Connection], Result]", write: bool) -> Result:
+        return self.database.run(work, write)
 
     def _select(
-        self, connection: sqlite3.Connection, kind: str, keys: Iterable[str]
+        self, connection: "sa.Connection", kind: str, wanted: Sequence[str]
     ) -> dict[str, Any]:
-        wanted = list(keys)
-        found = {
-            key: (value, crc)
-            for key, value, crc in connection.execute(
-                "SELECT key, value, crc FROM made WHERE kind = ?"
-                " AND key IN (SELECT value FROM json_each(?))",
-                (kind, json.dumps(wanted)),
-            )
-        }
+        from hoi_assets.store.ledger_tables import values_of
+
+        found = values_of(connection, kind, wanted)
         for key, (value, crc) in found.items():
             self._check("made", (kind, key, value), crc)
         return {key: json.loads(found[key][0]) for key in wanted if key in found}
@@ -266,56 +243,25 @@ class Ledger:
     def _check(self, table: str, entry: Iterable[Any], crc: Any) -> None:
         values = tuple(entry)
         if checksum(*values) != crc:
-            raise DamagedLedger(self.path, f"an entry of `{table}` was altered: {values[:2]}")
-
-    @contextmanager
-    def _transaction(self, write: bool) -> Iterator[sqlite3.Connection]:
-        if write and self.read_only:
-            raise HoiError(
-                f"cannot write ledger {self.path}: the home is read-only",
-                "give this user write permission there, or set HOI_HOME elsewhere",
-            )
-        with self._lock, errors_named(self.path):
-            connection = self._open()
-            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
-    def _open(self) -> sqlite3.Connection:
-        # A connection must not cross a fork, nor be closed there: SQLite's locks are a process's.
-        if self._connection is not None and self._pid != os.getpid():
-            self._inherited, self._connection = self._connection, None
-        if self._connection is None:
-            with writing(self.path):
-                path = self._copied() if self.read_only else self.path
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = connect(path, self.path)
-            self._pid = os.getpid()
-        return self._connection
-
-    def _copied(self) -> Path:
-        """A copy of the file with its write-ahead log, removed with this process."""
-        self._copy = tempfile.TemporaryDirectory(prefix="hoi-ledger-")
-        for path in (self.path, self.path.with_name(f"{self.path.name}-wal")):
-            if path.exists():
-                shutil.copyfile(path, Path(self._copy.name) / path.name)
-        return Path(self._copy.name) / self.path.name
+            why = f"an entry of `{table}` was altered: {values[:2]}"
+            raise DamagedLedger(self.database.name, why)
 
 
-def _checked(row: Mapping[str, Any]) -> tuple[str, str, str, str, str | None, str | None]:
+def _checked(row: Mapping[str, Any]) -> dict[str, str | None]:
     status, reason = row["status"], row.get("reason")
     place = f"ledger row {row['row_id']!r} of {row['stage']}"
     if status not in STATUSES:
         raise HoiError(f"{place} has status {status!r}", f"use one of {', '.join(STATUSES)}")
     if status != "accepted" and not reason:
         raise HoiError(f"{place} is {status} without a reason", "give the reason")
-    partition = row.get("partition") or ""
-    return row["stage"], partition, row["row_id"], status, reason, row.get("version")
+    return {
+        "stage": row["stage"],
+        "partition": row.get("partition") or "",
+        "row_id": row["row_id"],
+        "status": status,
+        "reason": reason,
+        "version": row.get("version"),
+    }
 
 
 def _now() -> str:

@@ -4,10 +4,14 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hoi_assets.store.disk import writing
 from hoi_assets.store.ledger import Ledger, LedgerRow
-from hoi_assets.store.ledger_file import CHECKED, PRIMARY_KEY, checksum
+from hoi_assets.store.ledger_file import CHECKED, PRIMARY_KEY, LedgerFile, checksum
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 SUFFIXES = ("", "-wal", "-shm")
 # A column that is not covered by the checksum.
@@ -19,20 +23,21 @@ class Repaired:
     """What was saved.
 
     Attributes:
-        aside: the damaged file.
+        aside: the damaged file; None on a server.
         kept: entries that were sound, by table.
         entered: rows of published tables that were lost.
     """
 
-    aside: Path
+    aside: Path | None
     kept: dict[str, int]
     entered: int
 
 
 def repair(ledger: Ledger, published: Iterable[LedgerRow]) -> Repaired:
-    """Move the ledger's file aside and make it anew of its sound entries and of published rows.
+    """Make the ledger anew of its sound entries and of published rows.
 
-    No other process may use the home meanwhile.
+    A file is moved aside first; on a server, altered entries are deleted. No other process may use
+    the home meanwhile.
 
     Args:
         published: rows as published tables hold them; those that the ledger still has are kept.
@@ -40,27 +45,43 @@ def repair(ledger: Ledger, published: Iterable[LedgerRow]) -> Repaired:
     Raises:
         HoiError: the folder cannot be written.
     """
+    from hoi_assets.store.ledger_tables import delete_altered
+
+    if not isinstance(ledger.database, LedgerFile):
+        kept = ledger.database.run(delete_altered, write=True)
+        return Repaired(None, kept, enter_missing(ledger, published))
     ledger.close()
+    aside = _move_aside(ledger.path)
+    kept = ledger.database.run(lambda connection: _refill(connection, aside), write=True)
+    return Repaired(aside, kept, enter_missing(ledger, published))
+
+
+def _move_aside(path: Path) -> Path:
     number = 1
-    while (aside := ledger.path.with_name(f"{ledger.path.name}.damaged-{number}")).exists():
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
     with writing(aside):
         for suffix in SUFFIXES:
-            part = ledger.path.with_name(f"{ledger.path.name}{suffix}")
+            part = path.with_name(f"{path.name}{suffix}")
             if part.exists():
                 part.replace(aside.with_name(f"{aside.name}{suffix}"))
+    return aside
+
+
+def _refill(connection: "sa.Connection", aside: Path) -> dict[str, int]:
+    """Enter what is sound in a damaged file; returns how many entries, by table."""
+    from hoi_assets.store.ledger_tables import TABLES, count_change
+
     kept = {}
-    with ledger.opened() as connection:
-        for table, columns in CHECKED.items():
-            names = (*columns, TIME[table], "crc")
-            found = {entry[: PRIMARY_KEY[table]]: entry for entry in _sound(aside, table)}
-            connection.executemany(
-                f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
-                list(found.values()),
-            )
-            kept[table] = len(found)
-        connection.execute("UPDATE counter SET changes = ?", (sum(kept.values()),))
-    return Repaired(aside, kept, enter_missing(ledger, published))
+    for name, columns in CHECKED.items():
+        names = (*columns, TIME[name], "crc")
+        found = {entry[: PRIMARY_KEY[name]]: entry for entry in _sound(aside, name)}
+        entries = [dict(zip(names, entry, strict=True)) for entry in found.values()]
+        if entries:
+            connection.execute(TABLES[name].insert(), entries)
+        kept[name] = len(found)
+    count_change(connection, sum(kept.values()))
+    return kept
 
 
 def enter_missing(ledger: Ledger, published: Iterable[LedgerRow]) -> int:

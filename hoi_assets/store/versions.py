@@ -8,6 +8,7 @@ Layout below `home`:
     quarantine/<asset>/<partition or "_">/<version>/           content/ and evidence.json
     images/<aa>/<pixel digest>.png, ledger.sqlite, staging/, locks/, hoi.duckdb (derived)
     home.json                                                  the profile that the home belongs to
+    ledger.json                                                in place of ledger.sqlite: its server
     latents/<aa>/<image key>-<batch size>.safetensors: of DetailScribe; may be deleted
 """
 
@@ -27,6 +28,7 @@ from hoi_assets.store.home import adopt, check_path, check_profile
 from hoi_assets.store.images import PNG, ImageStore
 from hoi_assets.store.integrity import write_manifest
 from hoi_assets.store.ledger import Ledger
+from hoi_assets.store.ledger_home import open_ledger
 from hoi_assets.store.places import (
     UNPARTITIONED,
     check_names,
@@ -104,7 +106,7 @@ class Store:
     @cached_property
     def ledger(self) -> Ledger:
         """Generated values by key, and how rows ended."""
-        return Ledger(self.home / "ledger.sqlite", read_only=self.read_only)
+        return open_ledger(self.home, self.staging, self.read_only)
 
     def stage(self, asset: str, partition: str | None = None) -> Staging:
         """A fresh folder in which to put a version together.

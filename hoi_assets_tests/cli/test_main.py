@@ -26,14 +26,18 @@ COMMANDS = {
     *("interacting fetch", "interacting check", "lock-code-versions", "lock-recipes"),
     *("rate make", "rate links", "rate serve", "rate status", "rate labels"),
     *("export dataset", "export webdataset", "export coco", "export lora", "export triples"),
+    "ledger move",
 }
 QUERIES = {
     *("summary", "stale", "trace", "replay", "sql", "prune", "score"),
     *("repair", "interacting check", "rate status"),
     *("export dataset", "export webdataset", "export coco", "export lora", "export triples"),
-    *("plan", "doctor", "models check", "models fetch"),
+    *("plan", "doctor", "models check", "models fetch", "ledger move"),
 }
-HEAVY = ("dagster", "polars", "torch", "pydantic_settings", "duckdb", "great_expectations")
+HEAVY = (
+    *("dagster", "polars", "torch", "pydantic_settings", "duckdb", "great_expectations"),
+    *("sqlalchemy", "alembic", "psycopg"),
+)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """A store in a folder whose name has spaces and a quote, and helpers to fill it."""
 
 import resource
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,31 @@ from typing import Any
 import polars as pl
 import pytest
 
+from hoi_assets.store.ledger import Ledger
+from hoi_assets.store.ledger_home import open_ledger
 from hoi_assets.store.versions import Published, Store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "it's a home")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def open_one(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Ledger]:
+    """Opens the ledger of one home: again and again the same one."""
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres")
+        monkeypatch.setenv("HOI_LEDGER_URL", server.url(server.new_database()))
+    home = tmp_path / "a home"
+    return lambda: open_ledger(home, home / "staging", read_only=False)
+
+
+@pytest.fixture
+def sqlite_ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "a home" / "ledger.sqlite")
 
 
 def publish(

@@ -1,7 +1,7 @@
 import multiprocessing
 import sqlite3
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,8 +16,8 @@ FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "a home" / "ledger.sqlite")
+def ledger(open_one: Callable[[], Ledger]) -> Ledger:
+    return open_one()
 
 
 def row(row_id: str, status: str, **more: Any) -> dict[str, Any]:
@@ -40,10 +40,11 @@ def test_kinds_do_not_mix(ledger: Ledger) -> None:
     assert ledger.get("score", ["k"]) == {}
 
 
-def test_made_survives_reopening(ledger: Ledger) -> None:
+def test_made_survives_reopening(open_one: Callable[[], Ledger]) -> None:
+    ledger = open_one()
     ledger.put("image", {"k": 1})
     ledger.close()
-    assert Ledger(ledger.path).get("image", ["k"]) == {"k": 1}
+    assert open_one().get("image", ["k"]) == ledger.get("image", ["k"]) == {"k": 1}
 
 
 def test_value_is_the_same_when_made_and_when_found(ledger: Ledger) -> None:
@@ -101,6 +102,36 @@ def test_rows_filter_by_every_field_and_sort(ledger: Ledger) -> None:
     assert empty.schema == ledger.rows().schema
 
 
+def test_rows_sort_by_code_points_and_hold_any_character(ledger: Ledger) -> None:
+    odd = "a NUL \x00, quotes '\" and \\ %s :x ?"
+    names = [
+        "\x00",
+        "\x01",
+        "\x01\x01",
+        "\x02",
+        "A",
+        "B",
+        "_",
+        "a",
+        "a\x00b",
+        "a'b",
+        "b",
+        "é",
+        "😀",
+    ]
+    ledger.record([row(name, "failed", reason=odd, partition=odd) for name in reversed(names)])
+    found = ledger.rows(partition=odd)
+    assert found["row_id"].to_list() == sorted(names)
+    assert set(found["reason"]) == {odd}
+    assert [ledger.rows(row_id=name).height for name in names] == [1] * len(names)
+    assert ledger.verify() == {"made": 0, "rows": len(names)}
+
+
+def test_a_row_named_twice_in_one_call_was_tried_twice(ledger: Ledger) -> None:
+    ledger.record([row("a", "failed", reason="first"), row("a", "accepted")])
+    assert ledger.rows().select("status", "attempts").rows() == [("accepted", 2)]
+
+
 @pytest.mark.parametrize("wrong", [row("a", "dropped"), row("a", "rejected"), row("a", "failed")])
 def test_unknown_status_or_missing_reason_is_refused(ledger: Ledger, wrong: dict[str, Any]) -> None:
     with pytest.raises(HoiError, match="ledger row 'a' of candidate_images"):
@@ -117,20 +148,22 @@ def test_changes_grow_with_every_record_only(ledger: Ledger) -> None:
     assert ledger.changes() > before
 
 
-def _compete(path: Path, process: int, results: Any) -> None:
-    ledger = Ledger(path)
+def _compete(open_one: Callable[[], Ledger], process: int, results: Any) -> None:
+    ledger = open_one()
     seen: dict[str, int] = {}
     for batch in range(20):
         keys = [f"key {batch}-{number}" for number in range(25)]
+        keys = keys[process:] + keys[:process]  # each in another order
         seen |= ledger.put("image", dict.fromkeys(keys, process))
         ledger.record([row(key, "failed", reason=f"by {process}") for key in keys])
     results.put(seen)
 
 
-def test_four_processes_agree_on_winners_and_lose_no_attempt(tmp_path: Path) -> None:
-    path = tmp_path / "fresh" / "ledger.sqlite"
+def test_four_processes_agree_on_winners_and_lose_no_attempt(
+    open_one: Callable[[], Ledger],
+) -> None:
     results = FORK.Queue()
-    processes = [FORK.Process(target=_compete, args=(path, n, results)) for n in range(4)]
+    processes = [FORK.Process(target=_compete, args=(open_one, n, results)) for n in range(4)]
     for process in processes:
         process.start()
     answers = [results.get(timeout=60) for _ in processes]
@@ -139,7 +172,7 @@ def test_four_processes_agree_on_winners_and_lose_no_attempt(tmp_path: Path) -> 
         assert process.exitcode == 0
     assert len(answers[0]) == 500
     assert all(answer == answers[0] for answer in answers)
-    ledger = Ledger(path)
+    ledger = open_one()
     assert ledger.get("image", answers[0]) == answers[0]
     assert ledger.rows()["attempts"].to_list() == [4] * 500
     assert ledger.changes() == 80
@@ -159,27 +192,29 @@ def test_ledger_opened_before_a_fork_works_on_both_sides(ledger: Ledger) -> None
     }
 
 
-def test_ledger_of_a_newer_program_is_left_alone(ledger: Ledger) -> None:
-    ledger.put("image", {"k": 1})
-    ledger.close()
-    with sqlite3.connect(ledger.path) as connection:
+def test_ledger_of_a_newer_program_is_left_alone(sqlite_ledger: Ledger) -> None:
+    sqlite_ledger.put("image", {"k": 1})
+    sqlite_ledger.close()
+    with sqlite3.connect(sqlite_ledger.path) as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(HoiError, match="schema 99"):
-        Ledger(ledger.path).get("image", ["k"])
+    with pytest.raises(HoiError, match=r"schema 99.*\n.*update hoi-assets"):
+        Ledger(sqlite_ledger.path).get("image", ["k"])
 
 
-def test_damaged_ledger_says_what_to_do(ledger: Ledger) -> None:
-    ledger.path.parent.mkdir(parents=True)
-    ledger.path.write_bytes(b"this is no database" * 100)
+def test_damaged_ledger_says_what_to_do(sqlite_ledger: Ledger) -> None:
+    sqlite_ledger.path.parent.mkdir(parents=True)
+    sqlite_ledger.path.write_bytes(b"this is no database" * 100)
     with pytest.raises(HoiError, match="damaged"):
-        ledger.get("image", ["k"])
+        sqlite_ledger.get("image", ["k"])
 
 
-def test_full_disk_keeps_what_was_made_and_nothing_of_the_failed_call(ledger: Ledger) -> None:
-    ledger.put("image", {"k": 1})
-    room = ledger.path.with_name("ledger.sqlite-wal").stat().st_size + 20_000
+def test_full_disk_keeps_what_was_made_and_nothing_of_the_failed_call(
+    sqlite_ledger: Ledger,
+) -> None:
+    sqlite_ledger.put("image", {"k": 1})
+    room = sqlite_ledger.path.with_name("ledger.sqlite-wal").stat().st_size + 20_000
     with file_size_limit(room), pytest.raises(DiskFull, match="disk full while writing"):
-        ledger.put("image", {f"n{number}": "x" * 1000 for number in range(500)})
-    assert ledger.get("image", ["k", "n0", "n499"]) == {"k": 1}
-    assert ledger.put("image", {"n0": 2}) == {"n0": 2}
+        sqlite_ledger.put("image", {f"n{number}": "x" * 1000 for number in range(500)})
+    assert sqlite_ledger.get("image", ["k", "n0", "n499"]) == {"k": 1}
+    assert sqlite_ledger.put("image", {"n0": 2}) == {"n0": 2}
