@@ -110,7 +110,7 @@ def hoi(home: Path, profile: Path, *arguments: str, check: bool = True) -> str:
 
 def materialize(home: Path, profile: Path, select: str, partition: str | None = None) -> None:
     """`dagster asset materialize` of a selection in a process of its own, as `hoi ui` would."""
-    from hoi_assets.defs.resources import prepare_dagster_home
+    from hoi_assets.defs.dagster_home import prepare_dagster_home
 
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "--select", select]
     command += ["-m", "hoi_assets.definitions", *(["--partition", partition] if partition else [])]

@@ -17,7 +17,7 @@ import polars as pl
 
 from hoi_assets.cli.exit_codes import ExitCode
 from hoi_assets.defs.backfills import launch_backfills
-from hoi_assets.defs.resources import prepare_dagster_home
+from hoi_assets.defs.dagster_home import prepare_dagster_home
 from hoi_assets.defs.warm_loop import run_pipelines
 from hoi_assets.rating.raters import make_links
 from hoi_assets.rating.vote_tables import votes_table

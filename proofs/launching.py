@@ -22,8 +22,8 @@ import dagster as dg
 from dagster import DagsterRunStatus
 
 from hoi_assets.defs.backfills import launch_backfills
+from hoi_assets.defs.dagster_home import prepare_dagster_home
 from hoi_assets.defs.project import Project
-from hoi_assets.defs.resources import prepare_dagster_home
 from hoi_assets.defs.runs import DRIVER_TAG
 from hoi_assets.publishing.asset import FORCE_TAG
 from hoi_assets.settings import ROOT

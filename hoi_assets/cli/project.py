@@ -231,7 +231,7 @@ def use_dagster_home() -> Path:
     Raises:
         HoiError: as `open_store`, or the home cannot be written.
     """
-    from hoi_assets.defs.resources import prepare_dagster_home
+    from hoi_assets.defs.dagster_home import prepare_dagster_home
     from hoi_assets.settings import home_folder
 
     open_store().require_writable()

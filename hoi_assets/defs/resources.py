@@ -4,17 +4,12 @@ from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
-from filelock import FileLock
 from pydantic import Field, PrivateAttr
 
-from hoi_assets.settings import ROOT, Settings, home_folder, load_settings
-from hoi_assets.store.disk import replace_bytes, writing
-from hoi_assets.store.home import check_path
+from hoi_assets.settings import Settings, home_folder, load_settings
 from hoi_assets.store.versions import Store
 
 BYTES_PER_GB = 10**9
-# Beside Dagster's databases, once their tables are there.
-DATABASES_CREATED = "databases_created"
 
 
 class Platform:
@@ -72,41 +67,3 @@ class PlatformResource(dg.ConfigurableResource):
     @property
     def store(self) -> Store:
         return self.platform.store
-
-
-def prepare_dagster_home(home: Path) -> Path:
-    """`<home>/dagster`, holding a copy of our `dagster.yaml`; to be used as DAGSTER_HOME.
-
-    Dagster writes its databases and logs beside that file, so that all of it stays below `home`.
-
-    Raises:
-        HoiError: a path that cannot be a home, or no permission.
-        DiskFull: no space left.
-    """
-    check_path(home)
-    folder = home / "dagster"
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        config = (ROOT / "dagster.yaml").read_bytes()
-        copy = folder / "dagster.yaml"
-        if not copy.is_file() or copy.read_bytes() != config:
-            temporary = home / "staging"
-            temporary.mkdir(exist_ok=True)
-            replace_bytes(copy, config, temporary, durable=False, mode=0o644)
-        _create_databases(folder)
-    return folder
-
-
-def _create_databases(folder: Path) -> None:
-    """Create Dagster's databases, one process at a time.
-
-    Where several processes begin in an empty home, Dagster's own creation fails in all but one.
-    """
-    created = folder / DATABASES_CREATED
-    if created.is_file():
-        return
-    with FileLock(folder / f"{DATABASES_CREATED}.lock"):
-        if not created.is_file():
-            with dg.DagsterInstance.from_config(str(folder)) as instance:
-                _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
-            created.touch()

@@ -59,8 +59,11 @@ class LedgerAddress:
     shown: str
 
     @staticmethod
-    def parse(text: str) -> "LedgerAddress":
+    def parse(text: str, variable: str = VARIABLE) -> "LedgerAddress":
         """Take a URL apart.
+
+        Args:
+            variable: of the environment, that it stands in.
 
         Raises:
             HoiError: no URL of a Postgres database.
@@ -69,8 +72,8 @@ class LedgerAddress:
 
         # No message repeats the URL, as a password may stand anywhere in a mistyped one.
         wrong = HoiError(
-            f"{VARIABLE} is not the URL of a Postgres database",
-            f"give one such as {EXAMPLE}, or unset it to keep the ledger in the home; in a "
+            f"{variable} is not the URL of a Postgres database",
+            f"give one such as {EXAMPLE}, or unset it to keep the database in the home; in a "
             "password write @ as %40, / as %2F and % as %25",
         )
         try:

@@ -392,7 +392,7 @@ def wait_until(ready: Callable[[], bool], seconds: float, what: str) -> None:
 @pytest.fixture
 def daemon(folder: Path) -> Iterator[dg.DagsterInstance]:
     """A real daemon over the small project, with this repository's dagster.yaml."""
-    from hoi_assets.defs.resources import prepare_dagster_home
+    from hoi_assets.defs.dagster_home import prepare_dagster_home
 
     home = prepare_dagster_home(folder / "home")
     log = (folder / "daemon.log").open("w", encoding="utf-8")

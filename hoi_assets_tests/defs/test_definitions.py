@@ -10,9 +10,9 @@ import dagster as dg
 import pytest
 
 from hoi_assets.defs.all_definitions import all_definitions
+from hoi_assets.defs.dagster_home import prepare_dagster_home
 from hoi_assets.defs.jobs import PIPELINE_JOBS
 from hoi_assets.defs.project import Project, load_project, published_below
-from hoi_assets.defs.resources import prepare_dagster_home
 from hoi_assets.settings import ROOT
 
 # Group and partitions of every asset: names are a contract.
