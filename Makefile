@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+REPORT := $(VENV)/installed.json
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --report $(REPORT)
+CHECK_HASHES := $(BIN)/python pins.py check $(REPORT)
 export PYTHONUNBUFFERED := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
@@ -77,14 +80,17 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+$(VENV)/.run: pyproject.toml constraints.txt hashes.txt | $(VENV)/bin/python
+	$(INSTALL) --editable .
+	$(CHECK_HASHES)
 	touch $@
 
-$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,scenes]'
+$(VENV)/.test: pyproject.toml constraints.txt hashes.txt | $(VENV)/bin/python
+	$(INSTALL) --editable '.[dev,scenes]'
+	$(CHECK_HASHES)
 	touch $@ $(VENV)/.run
 
 $(VENV)/.services: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,scenes,ray]'
+	$(INSTALL) --editable '.[dev,scenes,ray,postgres]'
+	$(CHECK_HASHES)
 	touch $@
