@@ -59,6 +59,8 @@ in the working folder where there is no checkout.
 | `RAY_ADDRESS` | the Ray cluster of `HOI_EXECUTOR=ray` | none |
 | `HOI_LEDGER_URL` | Postgres database that holds the ledger and the replies, e.g. \
 `postgresql://user:password@host/database` | `ledger.sqlite` of the home |
+| `HOI_DAGSTER_URL` | Postgres database of Dagster's runs, events and schedules, e.g. \
+`postgresql+psycopg2://user:password@host/database` | files of the home |
 | `HOI_API_KEY` | key of the endpoints, unless `api_key_env` names another variable | none |
 """
 

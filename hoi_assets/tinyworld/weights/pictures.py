@@ -4,7 +4,7 @@ import json
 import random
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,7 +51,7 @@ class Pictures:
 
     rows: list[dict[str, Any]]
     pixels: Any
-    grips: dict[str, str]
+    grips: Mapping[str, str]
     dense: Any = None
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from string import ascii_lowercase, digits, punctuation
@@ -28,13 +29,13 @@ def clip_tokenizer(
     """
     from transformers import CLIPTokenizer
 
-    merges = _merges(caption_words(taxonomy) if words is None else words)
+    merges = _merges(caption_words(taxonomy) if words is None else tuple(words))
     symbols = _byte_symbols()
     tokens = [*symbols, *(symbol + "</w>" for symbol in symbols)]
     tokens += list(dict.fromkeys(left + right for left, right in merges))
     vocabulary = {token: index for index, token in enumerate([*tokens, START, END])}
     return CLIPTokenizer(
-        vocab=vocabulary, merges=merges, model_max_length=max_length, pad_token=pad_token
+        vocab=vocabulary, merges=list(merges), model_max_length=max_length, pad_token=pad_token
     )
 
 
@@ -80,7 +81,8 @@ def _byte_symbols() -> list[str]:
     return sorted(ByteLevel.alphabet())
 
 
-def _merges(whole: Sequence[str]) -> list[tuple[str, str]]:
+@cache
+def _merges(whole: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """BPE merges (Sennrich et al. 2016, algorithm 1) until each of `whole` is one token.
 
     The commonest pair first, ties by the alphabet: `tokenizers`' own trainer breaks ties by chance,
@@ -91,7 +93,7 @@ def _merges(whole: Sequence[str]) -> list[tuple[str, str]]:
     while True:
         counts = Counter(pair for word in words for pair in pairwise(word))
         if not counts:
-            return merges
+            return tuple(merges)
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         merges.append(best)
         words = [_merged(word, best) for word in words]

@@ -1,7 +1,10 @@
 """The words the tokenizers are made of: the captions' grammar, then the taxonomy's prompts."""
 
 import re
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 from hoi_assets.grammar.captions import BACKGROUND_PHRASES, LIGHT_PHRASES, VIEW_PHRASES, agree
 from hoi_assets.grammar.vocabulary import COLOURS, MATERIALS, OBJECTS, SIDES, SKIN_TONES
@@ -21,23 +24,27 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[a-z]+", text.lower())
 
 
-def caption_words(taxonomy: Path = TAXONOMY) -> list[str]:
+@cache
+def caption_words(taxonomy: Path = TAXONOMY) -> tuple[str, ...]:
     """Every word a caption of the tiny world can hold, sorted."""
     texts = [FRAME, *COLOURS, *MATERIALS, *OBJECTS, *SIDES, *SKIN_TONES]
     texts += [*VIEW_PHRASES.values(), *LIGHT_PHRASES.values(), *BACKGROUND_PHRASES.values()]
     for phrase in grip_phrases(taxonomy).values():
         bare = phrase.replace("{object}", "")
         texts += [bare, agree(bare, plural=True)]
-    return sorted({word for text in texts for word in words_of(text)})
+    return tuple(sorted({word for text in texts for word in words_of(text)}))
 
 
-def prompt_words(taxonomy: Path = TAXONOMY) -> list[str]:
+@cache
+def prompt_words(taxonomy: Path = TAXONOMY) -> tuple[str, ...]:
     """Words of the taxonomy's prompts that no caption holds, sorted."""
     rows = load_taxonomy(taxonomy).prompt_rows()
     found = {word for row in rows for word in words_of(row["text"])}
-    return sorted(found - set(caption_words(taxonomy)))
+    return tuple(sorted(found - set(caption_words(taxonomy))))
 
 
-def grip_phrases(taxonomy: Path = TAXONOMY) -> dict[str, str]:
+@cache
+def grip_phrases(taxonomy: Path = TAXONOMY) -> Mapping[str, str]:
     """The caption's verb phrase of each category."""
-    return {key: c.grip_phrase for key, c in load_taxonomy(taxonomy).categories.items()}
+    categories = load_taxonomy(taxonomy).categories
+    return MappingProxyType({key: one.grip_phrase for key, one in categories.items()})
