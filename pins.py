@@ -20,7 +20,7 @@ INDEX = "https://pypi.org/simple"
 ACCEPT = "application/vnd.pypi.simple.v1+json"
 ANY_INDEX = {"torch"}
 # Source archives, and wheels that the Pythons of pyproject.toml can take.
-TAKEN = re.compile(r"\.tar\.gz$|\.zip$|-(cp311|cp312)-|-abi3-|-py2\.py3-|-py3-|-py3\d*\.")
+TAKEN = re.compile(r"\.tar\.gz$|\.zip$|-(cp311|cp312)-|-abi3-|-py2\.py3-|-py3\d*[-.]")
 
 
 def main(arguments: list[str]) -> int:
