@@ -208,7 +208,7 @@ def test_wrong_login_or_database_is_named_at_once(
             before = time.monotonic()
             with refused(what, remedy):
                 open_one().changes()
-            assert time.monotonic() - before < 20
+            assert time.monotonic() - before < 60  # what may pass is tried again for 120 s
     assert not [secret for secret in SECRETS if secret in caplog.text]
 
 
