@@ -1,6 +1,6 @@
 """Scorecards with intervals, one per pipeline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hoi_assets.defs.automation import follow_changed_parents
@@ -26,7 +26,7 @@ from hoi_assets.publishing.expectations import (
     unique,
 )
 from hoi_assets.publishing.metadata import Image, Markdown
-from hoi_assets.store.versions import Staging
+from hoi_assets.store.versions import Published, Staging
 
 # Of some endpoints and pictures there is no figure to be had.
 MAY_BE_MISSING = (*JUDGE_METRICS, "anatomy", "landmarks")
@@ -129,12 +129,22 @@ def hoi_scorecards(context: StageContext, staging: Staging) -> Result:
     return _write(context, staging, scores, {"missing_categories": ", ".join(missing) or "none"})
 
 
+BENCHMARK_IMAGES = ("initial_images", "refined_images", "baseline_images")
+
+
+def whole_partitions(found: Sequence[Mapping[str, Published]]) -> set[str]:
+    """Partitions that have got as far as any other; another process may be making the rest.
+
+    >>> sorted(whole_partitions([{"a": ..., "b": ...}, {"a": ...}, {}]))
+    ['a']
+    """
+    return set.intersection(*(set(one) for one in found if one)) if any(found) else set()
+
+
 @published_asset(
     deps=[
         "interaction_decompositions",
-        "initial_images",
-        "refined_images",
-        "baseline_images",
+        *BENCHMARK_IMAGES,
         "human_ratings",
     ],
     deps_when={"interacting_prompts": lambda settings: settings.judge.topic},
@@ -158,6 +168,8 @@ def interacting_scorecards(context: StageContext, staging: Staging) -> Result:
     from hoi_assets.evaluation.benchmark_scores import format_costs
     from hoi_assets.evaluation.interacting_suite import score_interacting
 
+    images = [context.published(name) for name in BENCHMARK_IMAGES]
+    whole = whole_partitions(images)
     components: dict[str, Any] = {}
     for one in context.partitions("interaction_decompositions").values():
         components |= read_components(one.table("components"))
@@ -168,11 +180,7 @@ def interacting_scorecards(context: StageContext, staging: Staging) -> Result:
     scores = score_interacting(
         context.store,
         context.settings,
-        [
-            one.table("rows")
-            for name in ("initial_images", "refined_images", "baseline_images")
-            for one in context.published(name).values()
-        ],
+        [one.table("rows") for found in images for key, one in found.items() if key in whole],
         {row_id: [one.question for one in own] for row_id, own in components.items()},
         {row_id: noun_phrases(own) for row_id, own in components.items()},
         context.parent("human_ratings").table("rows"),
@@ -182,7 +190,10 @@ def interacting_scorecards(context: StageContext, staging: Staging) -> Result:
     if scores.ratings is not None:
         context.record("row_id", scores.ratings)
     more: dict[str, Any] = {
-        "missing_scenarios": ", ".join(context.missing("refined_images")) or "none"
+        "missing_scenarios": ", ".join(
+            key for key in context.parent_keys["initial_images"] if key not in whole
+        )
+        or "none"
     }
     if scores.costs is not None:
         # Seconds are metadata: a version holds no clock.
