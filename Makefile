@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT := $(VENV)/installed.json
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --report $(REPORT)
-CHECK_HASHES := $(BIN)/python pins.py check $(REPORT)
+# What differs is uninstalled: otherwise the next call would find it installed and not compare it.
+REFUSED := $(VENV)/refused.txt
+CHECK_HASHES := $(BIN)/python pins.py check $(REPORT) >$(REFUSED) \
+	|| { $(BIN)/python -m pip uninstall --quiet --yes --requirement $(REFUSED); exit 1; }
 export PYTHONUNBUFFERED := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 

@@ -4,7 +4,6 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+
+from hoi_assets_tests.processes import free_port
 
 PASSWORD = "s3cret/p@ss word%"
 PR_SET_PDEATHSIG = 1
@@ -36,9 +37,7 @@ class PostgresServer:
         self._folder = Path(tempfile.mkdtemp(prefix="hoi-postgres-"))
         self._databases = 0
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         (self._folder / "password").write_text(PASSWORD, encoding="utf-8")
         if self._user:
             for path in (self._folder, self._folder / "password"):

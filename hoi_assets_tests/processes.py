@@ -1,12 +1,19 @@
-"""Limits that a test puts on a process which it starts (`preexec_fn` of `subprocess`)."""
+"""For processes that a test starts: a free port, and limits (`preexec_fn` of `subprocess`)."""
 
 import ctypes
 import os
 import resource
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+
+
+def free_port() -> int:
+    """A port of loopback where nothing listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def obey_permissions() -> None:

@@ -273,7 +273,7 @@ def test_killed_run_ends_with_the_hashes_of_an_unbroken_one(made: Made, tmp_path
     home, key = tmp_path / "killed", CATEGORIES[0]
     for asset in ("category_loras", "verified_pairs"):
         _run_until(home, made.profile, key, _after(asset))
-    materialize(home, made.profile, "+verified_pairs", key)
+    hoi(home, made.profile, "run", key)
     expected, found = made.versions(), Made(home, made.profile, "").versions()
     # What is made of all categories has one less here.
     same = {name for name in expected if name.endswith(f"/{key}") or name.startswith("verifier")}

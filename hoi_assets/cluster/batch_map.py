@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from hoi_assets.cluster.connection import connect
-from hoi_assets.cluster.resources import BYTES_PER_GB, resources_of
+from hoi_assets.cluster.resources import resources_of
 from hoi_assets.cluster.workers import Workers
 from hoi_assets.engines.batch_map import BatchMap, BatchTask
 from hoi_assets.settings import Settings
@@ -60,11 +60,10 @@ class RayBatchMap(BatchMap):
         if self._workers is not None and self._workers.resources != resources:
             self.close()
         if self._workers is None:
-            budget_gb = self.settings.model_budget_gb
             self._workers = Workers(
                 resources,
                 self.settings.ray,
                 self.settings.device,
-                None if budget_gb is None else int(budget_gb * BYTES_PER_GB),
+                self.settings.model_budget_bytes,
             )
         return self._workers

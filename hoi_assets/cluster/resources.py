@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hoi_assets.settings import RayResources, Settings
-
-BYTES_PER_GB = 10**9
+from hoi_assets.settings import BYTES_PER_GB, RayResources, Settings
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,17 @@ def _create_databases(folder: Path) -> None:
     """
     url, created = os.environ.get(DATABASE_URL), folder / DATABASES_CREATED
     place = digest(url) if url else ""
-    if created.is_file() and created.read_text(encoding="ascii") == place:
+
+    def are_there() -> bool:
+        return created.is_file() and created.read_text(encoding="ascii") == place
+
+    if are_there():
         return
     with FileLock(folder / f"{DATABASES_CREATED}.lock"), _named(url):
-        with dg.DagsterInstance.from_config(str(folder)) as instance:
-            _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
-        created.write_text(place, encoding="ascii")
+        if not are_there():
+            with dg.DagsterInstance.from_config(str(folder)) as instance:
+                _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
+            created.write_text(place, encoding="ascii")
 
 
 @contextmanager

@@ -9,8 +9,6 @@ from pydantic import Field, PrivateAttr
 from hoi_assets.settings import Settings, home_folder, load_settings
 from hoi_assets.store.versions import Store
 
-BYTES_PER_GB = 10**9
-
 
 class Platform:
     """Settings and store, opened at first use.
@@ -50,8 +48,7 @@ class PlatformResource(dg.ConfigurableResource):
         from hoi_assets.defs.executors import use_batch_map
         from hoi_assets.engines.model_cache import configure
 
-        budget_gb = self.settings.model_budget_gb
-        configure(None if budget_gb is None else int(budget_gb * BYTES_PER_GB))
+        configure(self.settings.model_budget_bytes)
         use_batch_map(self.settings)
 
     @property

@@ -105,7 +105,7 @@ def map_batches(
     Raises:
         HoiError: as the task, or the workers of the map cannot be had.
     """
-    return _current.map(task, batches, load)
+    return _current.map(task, batches, load) if batches else iter(())
 
 
 def in_chunks(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

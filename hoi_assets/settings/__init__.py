@@ -49,13 +49,14 @@ from hoi_assets.settings.ppv import (
     SignalOptions,
     Verifier,
 )
-from hoi_assets.settings.profile import FORMER_NAMES, Settings, load_settings
+from hoi_assets.settings.profile import BYTES_PER_GB, FORMER_NAMES, Settings, load_settings
 from hoi_assets.settings.schedules import Schedules
 from hoi_assets.settings.training import FineTuning, LoraTraining
 
 __all__ = [
     "AUTO",
     "Anatomy",
+    "BYTES_PER_GB",
     "BatchSize",
     "Candidates",
     "Critic",

@@ -43,6 +43,8 @@ from hoi_assets.yaml_file import YamlError, YamlFile
 # digests of settings use it for good, so that versions published before stay fresh.
 FORMER_NAMES = {"image_endpoint": "painter", "redenoising": "refining"}
 LAST_RELEASE_OF_FORMER_NAMES = "0.2"
+# GB are decimal, as disks and cards are sold.
+BYTES_PER_GB = 10**9
 
 
 class Settings(Section):
@@ -126,6 +128,12 @@ class Settings(Section):
             if self.device == "cpu" and getattr(self, name).mixed_precision == "fp16":
                 raise ValueError(f"{name}.mixed_precision fp16 needs a GPU, and device is cpu")
         return self
+
+    @property
+    def model_budget_bytes(self) -> int | None:
+        """`model_budget_gb` in bytes."""
+        budget = self.model_budget_gb
+        return None if budget is None else int(budget * BYTES_PER_GB)
 
     @property
     def taxonomy_folder(self) -> Path:

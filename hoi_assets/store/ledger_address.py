@@ -17,7 +17,7 @@ VARIABLE = "HOI_LEDGER_URL"
 EXAMPLE = "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
 DRIVER = "postgresql+psycopg"
 DRIVERS = ("postgresql", "postgres", DRIVER)
-# What libpq is told unless the URL says otherwise: a server that is gone is noticed.
+# Options for libpq, unless the URL sets them: a dead server is detected.
 TIMEOUTS = {
     "connect_timeout": "10",
     "keepalives_idle": "30",

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from hoi_assets.engines import batch_map, model_cache
 from hoi_assets.publishing.asset import PLATFORM
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.pipeline_fixture import write_profile
+from hoi_assets_tests.processes import free_port
 
 CATEGORY = "worn"
 BEFORE = ("base_prompt_taxonomy", "detailed_prompts", "instance_images", "category_loras")
@@ -25,12 +25,6 @@ NODES = 3
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
 # Other programs of this machine may fill its memory; Ray would kill workers then.
 ENVIRONMENT = {"RAY_memory_monitor_refresh_ms": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-
-
-def free_port() -> int:
-    """A port where nothing listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from hoi_assets.settings import chosen_executor
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.cluster.conftest import CATEGORY
 from hoi_assets_tests.pipeline_fixture import write_profile
+from hoi_assets_tests.processes import free_port
 
 
 @pytest.fixture
@@ -28,8 +29,7 @@ def silent() -> Iterator[str]:
 @pytest.fixture
 def closed() -> str:
     """An address where nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])

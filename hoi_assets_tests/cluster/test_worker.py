@@ -9,11 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from hoi_assets.cluster.batch_map import RayBatchMap
 from hoi_assets.cluster.resources import Resources, resources_of
 from hoi_assets.cluster.worker import KEPT_FOLDERS, Worker, files_of
 from hoi_assets.defs.executors import RAY_TAG, SHARED_OUT, op_tags, shares_out
 from hoi_assets.defs.project import load_project
-from hoi_assets.engines.batch_map import BatchTask, Compute, in_chunks, map_batches, require_model
+from hoi_assets.engines.batch_map import (
+    BatchMap,
+    BatchTask,
+    Compute,
+    in_chunks,
+    map_batches,
+    require_model,
+    use,
+)
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef, Ray, Settings, load_settings
 from hoi_assets.store.disk import DiskFull
@@ -100,7 +109,7 @@ def test_another_model_than_the_steps_is_refused(folder: Path) -> None:
 
 def test_errors_travel_between_processes() -> None:
     for error in (
-        HoiError("a thing", "mend it"),
+        HoiError("a thing", "fix it"),
         DiskFull(Path("/disk")),
         YamlError(["line 1: wrong"], "correct it", "profile x"),
     ):
@@ -159,6 +168,18 @@ def test_a_step_with_a_model_of_its_own_computes_by_itself(settings: Settings) -
     own = settings.model_copy(update={"models": models})
     assert shares_out(settings, "candidate_images") and not shares_out(own, "candidate_images")
     assert not shares_out(settings, "category_loras")
+
+
+def test_nothing_to_compute_asks_for_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    task = Reading(compute=Compute("cpu", 1))
+    use(RayBatchMap(load_settings("tiny"), lambda asset: True))
+    try:
+        assert list(map_batches(task, [], lambda batch: batch)) == []
+        with pytest.raises(HoiError, match="RAY_ADDRESS is not set"):
+            list(map_batches(task, [["a"]], lambda batch: batch))
+    finally:
+        use(BatchMap())
 
 
 def test_chunks_hold_every_item_once() -> None:

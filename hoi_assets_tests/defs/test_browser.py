@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from hoi_assets.store.versions import Store
 from hoi_assets_tests.chromium import running_chromium
 from hoi_assets_tests.cli.homes import fill_home
 from hoi_assets_tests.pipeline_fixture import environment, hoi, write_profile
+from hoi_assets_tests.processes import free_port
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -64,11 +64,6 @@ def url(home: Path) -> Iterator[str]:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         log.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

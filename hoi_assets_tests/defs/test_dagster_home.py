@@ -11,6 +11,7 @@ import pytest
 
 from hoi_assets.defs.dagster_home import DATABASE_URL, prepare_dagster_home
 from hoi_assets.errors import HoiError
+from hoi_assets.store.versions import Store
 from hoi_assets_tests.postgres_server import PASSWORD, PostgresServer
 
 # Forks after the imports, so that all begin within a millisecond.
@@ -68,7 +69,9 @@ def url(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.slow
-def test_runs_of_two_machines_meet_in_one_postgres(url: str, tmp_path: Path) -> None:
+def test_runs_of_two_machines_meet_in_one_postgres(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     homes = [prepare_dagster_home(tmp_path / name) for name in ("one", "other")]
     with dg.DagsterInstance.from_config(str(homes[0])) as instance:
         result = dg.materialize([rows], instance=instance)
@@ -77,6 +80,11 @@ def test_runs_of_two_machines_meet_in_one_postgres(url: str, tmp_path: Path) -> 
         (run,) = instance.get_runs()
         assert run.run_id == result.run_id
         assert instance.get_latest_materialization_event(dg.AssetKey("rows"))
+    # The ledger may lie in the same database.
+    monkeypatch.setenv("HOI_LEDGER_URL", url.replace("+psycopg2:", ":"))
+    assert Store(tmp_path / "one").ledger.put("image", {"k": 1}) == {"k": 1}
+    with dg.DagsterInstance.from_config(str(homes[0])) as instance:
+        assert instance.get_runs_count() == 1
     assert not list(tmp_path.rglob("*.db"))
     assert all(PASSWORD not in path.read_text("utf-8") for path in tmp_path.rglob("*.yaml"))
 

@@ -243,7 +243,7 @@ def test_user_without_rights_is_told_which(
     monkeypatch.setenv("HOI_LEDGER_URL", url)
     with refused("permission denied for schema public", "GRANT CREATE, USAGE ON SCHEMA"):
         open_one().changes()
-    # Nothing was begun: with the right, it works; and who may only read is told as much.
+    # Nothing was left half done: with the permission it works. A read-only user gets an error.
     postgres.execute(database, f"GRANT CREATE ON SCHEMA public TO {guest}")
     assert open_one().changes() == 0
     postgres.execute(database, f"ALTER ROLE {guest} SET default_transaction_read_only = on")
