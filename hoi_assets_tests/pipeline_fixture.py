@@ -1,6 +1,7 @@
 """Both pipelines on the stored weights and pool, small enough for a test."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ SMALL: dict[str, Any] = {
         "train_steps": 2,
         "batch_size": 8,
         "training_pairs": 32,
-        "generator_view_share": 0.15,
+        "generator_view_share": 0.1,
         "target_precision": 0.05,
     },
     "evaluation": {
@@ -67,8 +68,30 @@ SMALL: dict[str, Any] = {
 }
 
 
+# Of each split; the stored pool has up to 239, and the verifier judges each several times.
+TWINS = 32
+
+
+def write_pool(folder: Path) -> Path:
+    """The stored pool with `TWINS` twins of each split."""
+    import polars as pl
+
+    stored, pool = ROOT / "data/pool", folder / "pool"
+    pool.mkdir()
+    (pool / "images").symlink_to(stored / "images")
+    shutil.copy(stored / "scenes.parquet", pool)
+    twins = pl.read_parquet(stored / "twins.parquet")
+    twins.filter(pl.int_range(pl.len()).over("split") < TWINS).write_parquet(pool / "twins.parquet")
+    return pool
+
+
 def write_profile(folder: Path, **changes: Any) -> Path:
-    """The tiny profile with `SMALL` and `changes` on top, as a file of its own."""
+    """The tiny profile with `SMALL` and `changes` on top, as a file of its own, and its pool."""
+    pool = folder / "pool"
+    if not pool.exists():
+        write_pool(folder)
+    changes = {"instance_images": {}} | changes
+    changes["instance_images"] = {"pool": str(pool)} | changes["instance_images"]
     profile = yaml.safe_load((PROFILES / "tiny.yaml").read_text(encoding="utf-8"))
     for section, values in {**SMALL, **changes}.items():
         if isinstance(values, dict):
