@@ -125,9 +125,7 @@ KINDS = {
         extra=("verifier.json", "defects.safetensors"),
     ),
     "blip_vqa": ModelKind("BLIP that answers questions", f"{_ENGINES}.blip_vqa:load_blip_vqa"),
-    "hpsv3": ModelKind(
-        "HPSv3", f"{_ENGINES}.hpsv3.loading:load_hpsv3", extra=(HPSV3_CHECKPOINT,)
-    ),
+    "hpsv3": ModelKind("HPSv3", f"{_ENGINES}.hpsv3.loading:load_hpsv3", extra=(HPSV3_CHECKPOINT,)),
 }
 # No entries of their own: the published ImageReward comes without its tokenizer, HPSv3 without
 # that and its configuration.

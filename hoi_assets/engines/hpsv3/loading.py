@@ -1,5 +1,6 @@
 """Reads HPSv3 from its two repositories: the weights, and the base model's configuration."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,7 +20,6 @@ from hoi_assets.engines.pretrained import (
     torch_dtype,
     unreadable,
 )
-from hoi_assets.errors import HoiError
 from hoi_assets.settings import ModelRef
 from hoi_assets.store.weights import local_folder
 
@@ -97,9 +97,7 @@ def load_base(ref: ModelRef) -> tuple[Any, Any, Any, str]:
     require_files(ref, BASE_FILES)
     tokenizer = read_processor(AutoTokenizer, ref)
     tokenizer.add_special_tokens({"additional_special_tokens": [REWARD_TOKEN]})
-    processor = read_processor(
-        Qwen2VLImageProcessorPil, ref, min_pixels=PIXELS, max_pixels=PIXELS
-    )
+    processor = read_processor(Qwen2VLImageProcessorPil, ref, min_pixels=PIXELS, max_pixels=PIXELS)
     return read_processor(Qwen2VLConfig, ref), tokenizer, processor, _template(ref)
 
 
@@ -137,17 +135,10 @@ def _load(ref: ModelRef, device: str) -> HPSv3:
 def _read_weights(ref: ModelRef) -> dict[str, Any]:
     """Tensors by their released names; without numbers inside `shapes_only`."""
     import torch
-    from huggingface_hub import hf_hub_download
     from safetensors import SafetensorError, safe_open
 
-    folder = local_folder(ref)
     try:
-        path = (
-            folder / HPSV3_CHECKPOINT
-            if folder
-            else Path(hf_hub_download(ref.source, HPSV3_CHECKPOINT, revision=ref.revision))
-        )
-        with safe_open(path, framework="pt") as file:
+        with safe_open(_path_of(ref, HPSV3_CHECKPOINT), framework="pt") as file:
             names = file.keys()
             if not loads_shapes_only():
                 return {name: file.get_tensor(name) for name in names}
@@ -182,33 +173,34 @@ def _build_head(state: Mapping[str, Any], ref: ModelRef) -> Any:
 
 
 def _fill(module: Any, state: Mapping[str, Any], ref: ModelRef) -> None:
-    """Put all of `state` in place of a module's empty weights.
+    """Put `state` in place of a module's empty weights.
 
     Raises:
-        HoiError: names the first weight that does not fit.
+        HoiError: names the first weight that is missing, surplus or misshapen.
     """
-    try:
-        module.load_state_dict(state, strict=True, assign=True)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise load_error(module.__class__, ref, first) from error
+    wanted = module.state_dict()
+    for name in sorted(wanted.keys() | state.keys()):
+        if name not in state or name not in wanted:
+            what = "surplus" if name in state else "missing"
+            raise load_error(type(module), ref, f"{name} is {what}")
+        if state[name].shape != wanted[name].shape:
+            found, fitting = tuple(state[name].shape), tuple(wanted[name].shape)
+            raise load_error(type(module), ref, f"{name} is {found}, wanted {fitting}")
+    module.load_state_dict(state, assign=True)
 
 
 def _template(ref: ModelRef) -> str:
-    import json
+    try:
+        facts = json.loads(_path_of(ref, TEMPLATE_FILE).read_text(encoding="utf-8"))
+        return str(facts["chat_template"])
+    except (OSError, ValueError, KeyError) as error:
+        raise load_error("HPSv3", ref, f"{TEMPLATE_FILE}: {unreadable(error)}") from error
 
+
+def _path_of(ref: ModelRef, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     folder = local_folder(ref)
-    try:
-        path = (
-            folder / TEMPLATE_FILE
-            if folder
-            else Path(hf_hub_download(ref.source, TEMPLATE_FILE, revision=ref.revision))
-        )
-        return str(json.loads(path.read_text(encoding="utf-8"))["chat_template"])
-    except (OSError, ValueError, KeyError) as error:
-        raise HoiError(
-            f"{ref.source}: {TEMPLATE_FILE} cannot be read: {unreadable(error)}",
-            "get it with `hoi models fetch`",
-        ) from error
+    if folder is not None:
+        return folder / name
+    return Path(hf_hub_download(ref.source, name, revision=ref.revision))

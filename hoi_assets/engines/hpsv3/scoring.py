@@ -86,17 +86,23 @@ def _score(scorer: HPSv3, image: Image.Image, prompt: str) -> Any:
     embeddings = model.get_input_embeddings()(ids)
     places = (ids == model.config.image_token_id).unsqueeze(-1).expand_as(embeddings)
     embeddings = embeddings.masked_scatter(places, seen.to(embeddings.dtype))
-    # Along all three axes of the rotary embedding alike.
-    positions = torch.arange(ids.shape[1], device=scorer.device).expand(3, 1, -1)
+    positions = text_positions(ids).to(scorer.device)
     hidden = model.language_model(
         inputs_embeds=embeddings, position_ids=positions, use_cache=False
     ).last_hidden_state
     return scorer.head(hidden[ids == scorer.reward_token_id].float())[0]
 
 
+def text_positions(ids: Any) -> Any:
+    """Positions (3, 1, L) of tokens (1, L): the same along all axes of the rotary embedding."""
+    import torch
+
+    return torch.arange(ids.shape[1]).expand(3, 1, -1)
+
+
 def _tokens(scorer: HPSv3, prompt: str, image_tokens: int) -> list[int]:
     """Ids of the whole conversation; tokens of control in the prompt are left out."""
-    for token in (*scorer.tokenizer.get_added_vocab(),):
+    for token in scorer.tokenizer.get_added_vocab():
         prompt = prompt.replace(token, "")
     message = {
         "role": "user",
