@@ -24,7 +24,29 @@ SPECIAL = (
     *("<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>"),
     *("<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
 )
-MERGED = ("the", "image", "and", "ing", "ual", "of", "score", "rating", "prompt", "hand", "cup")
+# Words of the published question and of PROMPTS, so that texts have hundreds of tokens.
+MERGED = (
+    *(
+        "the",
+        "and",
+        "or",
+        "of",
+        "to",
+        "with",
+        "in",
+        "if",
+        "be",
+        "is",
+        "should",
+        "any",
+        "not",
+        "are",
+    ),
+    *("image", "visual", "quality", "overall", "evaluate", "score", "rating", "prompt", "textual"),
+    *("content", "elements", "subject", "specific", "style", "attribute", "scene", "evaluation"),
+    *("Consistency", "Clarity", "Semantic", "Relevance", "Detail", "Aesthetic", "Creativity"),
+    *("Evaluate", "Assess", "Consider", "such", "as", "how", "well", "hand", "cup", "light", "ing"),
+)
 CHAT_TEMPLATE = (
     "{% set image_count = namespace(value=0) %}{% set video_count = namespace(value=0) %}"
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"

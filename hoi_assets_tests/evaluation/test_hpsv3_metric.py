@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def settings(folder: Path) -> Settings:
-    own = settings_with()
+    own = settings_with(threads=1)
     others = dict.fromkeys(("examiner", "critic", "component_examiner"))
     named = own.models.model_copy(update={**others, "hpsv3": ModelRef(source=str(folder))})
     return own.model_copy(update={"models": named})
