@@ -55,7 +55,7 @@ def tell_pictures_from_text(encoder: Any, image_token_id: int) -> None:
 def _without_videos(cls: Any) -> Any:
     """A subclass that takes no video processor: the library reads the parts off its signature."""
 
-    class PictureProcessor(cls):  # type: ignore[misc]
+    class PictureProcessor(cls):
         def __init__(self, image_processor: Any, tokenizer: Any) -> None:
             super().__init__(image_processor, tokenizer)
 
