@@ -110,7 +110,7 @@ def read_tokenizer(ref: ModelRef, part: str) -> Any:
         raise HoiError(f"model file missing: {file}", _remedy(folder))
     with naming_errors(f"{where}/{part}", where):
         cls = getattr(transformers, read_index(ref)[part][1])
-        return cls.from_pretrained(where, subfolder=part, **place_of(ref))
+        return cls.from_pretrained(where, subfolder=part, **_place(ref))
 
 
 def chunk_counter(ref: ModelRef) -> Callable[..., int]:
@@ -133,8 +133,7 @@ def read_limit(ref: ModelRef, limit: int) -> int:
     return limit if ref.long_prompts == "cut" else token_limit(limit)
 
 
-def place_of(ref: ModelRef) -> dict[str, Any]:
-    """Where `from_pretrained` finds the files of `ref`: on this machine, or at its revision."""
+def _place(ref: ModelRef) -> dict[str, Any]:
     if local_folder(ref) is not None:
         return {"local_files_only": True}
     return {"revision": ref.revision}
@@ -145,7 +144,7 @@ def read_options(ref: ModelRef) -> dict[str, Any]:
     import torch
 
     options: dict[str, Any] = {"dtype": getattr(torch, ref.dtype), "use_safetensors": True}
-    return options | place_of(ref)
+    return options | _place(ref)
 
 
 def quantized(ref: ModelRef, name: str) -> dict[str, Any]:

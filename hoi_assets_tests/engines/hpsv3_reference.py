@@ -3,12 +3,12 @@
 A tool for developers, not run in CI: it needs an environment of its own, with the library versions
 that the package pins. From the repository's root:
 
-    python3.11 -m venv /tmp/hpsv3
-    /tmp/hpsv3/bin/pip install torch numpy pillow safetensors matplotlib tensorboard pandas rich \
+    python3.11 -m venv hpsv3-env
+    hpsv3-env/bin/pip install torch numpy pillow safetensors matplotlib tensorboard pandas rich \
         requests omegaconf fire transformers==4.45.2 trl==0.11.4 peft==0.13.2 accelerate==1.0.1 \
         datasets==3.0.2
-    /tmp/hpsv3/bin/pip install --no-deps hpsv3==1.0.0
-    /tmp/hpsv3/bin/python -m hoi_assets_tests.engines.hpsv3_reference
+    hpsv3-env/bin/pip install --no-deps hpsv3==1.0.0
+    hpsv3-env/bin/python -m hoi_assets_tests.engines.hpsv3_reference
 
 torchvision is imported by the package, but computes nothing for pictures that PIL opened: an empty
 module stands in for it. The rest of the package and of its libraries is the real one.

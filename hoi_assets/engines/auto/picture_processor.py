@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from hoi_assets.engines.pipeline_files import naming_errors, place_of
+from hoi_assets.engines.pipeline_files import naming_errors
 from hoi_assets.settings import ModelRef
 from hoi_assets.store.weights import local_folder
 
@@ -26,8 +26,10 @@ def read_picture_processor(ref: ModelRef, part: str, class_name: str) -> Any:
     """
     import transformers
 
-    where = str(local_folder(ref) or ref.source)
-    options = {"subfolder": part, **place_of(ref)}
+    folder = local_folder(ref)
+    where = str(folder or ref.source)
+    place = {"revision": ref.revision} if folder is None else {"local_files_only": True}
+    options: dict[str, Any] = {"subfolder": part, **place}
     with naming_errors(f"{where}/{part}", where):
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
         pictures = transformers.Qwen2VLImageProcessorPil.from_pretrained(where, **options)
