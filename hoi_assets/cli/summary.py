@@ -24,6 +24,7 @@ SHOWN_METRICS = (
     "verifier_alignment",
     "clip_score",
     "image_reward",
+    "hpsv3",
 )
 
 
