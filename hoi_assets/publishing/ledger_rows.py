@@ -30,8 +30,9 @@ def published_rows(graph: Graph, store: Store) -> Iterator[LedgerRow]:
 
 def rows_of(stage: Stage, version: Published) -> Iterator[LedgerRow]:
     """The ledger rows of one version in force."""
+    names = version.names()
     for table in filter(_is_recorded, stage.tables):
-        if not (version.path / f"{table.name}.parquet").exists():
+        if f"{table.name}.parquet" not in names:
             continue
         rows = {_row_id(table, row): row for row in version.table(table.name).iter_rows(named=True)}
         for row_id, row in rows.items():

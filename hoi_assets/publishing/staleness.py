@@ -103,8 +103,8 @@ def _status(
     if current is None:
         return report("missing", "nothing published")
     try:
-        if check and current.path.is_dir():
-            current.verify()
+        if check and current.is_stored():
+            current.verify_here()
     except Damaged as error:
         return report("blocked", error.what)
     # A blocked or missing parent gives nothing new to read, so it makes no child stale.
