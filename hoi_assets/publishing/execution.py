@@ -34,7 +34,7 @@ from hoi_assets.publishing.evidence import Attempt, Evidence
 from hoi_assets.publishing.expectations import for_partition
 from hoi_assets.publishing.gate_result import GateResult
 from hoi_assets.publishing.graph import Graph, expectations_of, without_gate
-from hoi_assets.publishing.ledger_rows import rows_of
+from hoi_assets.publishing.ledger_rows import are_entered, note_entered, rows_of
 from hoi_assets.publishing.metadata import plain
 from hoi_assets.publishing.stage import Stage
 from hoi_assets.publishing.validation import ValidationRun, evaluate
@@ -243,6 +243,7 @@ def _audit(
     parents = {parent.name: parent.version for parent in lineage}
     published = store.publish(out, inputs, context.run_id, parents)
     _enter_rows(context, version)
+    note_entered(store, published)
     _note(context, "published")
     return Execution(published, False, found, metadata, lineage)
 
@@ -266,20 +267,18 @@ def _enter_rows(context: StageContext, version: str | None) -> None:
     place = {"stage": context.asset, "partition": context.partition, "version": version}
     if context.recorded:
         context.store.ledger.record([{**place, **row} for row in context.recorded])
-    if version is not None:
-        context.store.note_entered(context.asset, context.partition, version)
 
 
 def _enter_missing_rows(stage: Stage, context: StageContext, current: Published) -> None:
     """Enter the rows of the version in force where the ledger may hold none or others: a process
     was killed after publishing, a later attempt failed or was rejected, or another machine
     published, whose ledger may be its own."""
-    store, place = context.store, (context.asset, context.partition)
-    attempt = evidence.latest(store, *place)
+    store = context.store
+    attempt = evidence.latest(store, context.asset, context.partition)
     lost = attempt is None or attempt.state not in ("published", "unchanged")
-    if lost or not store.has_entered(*place, current.version):
+    if lost or not are_entered(store, current):
         store.ledger.record(rows_of(stage, current))
-        store.note_entered(*place, current.version)
+        note_entered(store, current)
 
 
 @contextmanager

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 VERSION_DIGITS = 16
 
 
+class NotStored(HoiError):
+    """A version that the bucket does not hold."""
+
+
 @dataclass(frozen=True)
 class Published:
     """One version in the store. What its methods return is what was published: files that were
@@ -80,7 +84,7 @@ class Published:
             [PosixPath('.../rows.parquet'), PosixPath('.../summary.parquet')]
         """
         names = [one for one in self.names() if "/" not in one and one.endswith(".parquet")]
-        if names:
+        if names or (self.remote is None and self.path.is_dir()):
             self.verify(names)
         return [self.path / name for name in names]
 
@@ -174,7 +178,7 @@ class Published:
         for last in (False, True):
             digests = remote.fetch(self.path, manifest, parts)
             if digests is None:
-                raise HoiError(
+                raise NotStored(
                     f"{self.name} version {self.version} is not in {remote.bucket.url}: it was "
                     "pruned, or never uploaded as a whole",
                     f"materialise {self.name} again",

@@ -7,8 +7,8 @@ alone. See docs/object-store.md.
 """
 
 import os
-from contextlib import suppress
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from hoi_assets.hashing import digest_file
@@ -18,7 +18,6 @@ from hoi_assets.store.bucket_locks import BucketLocks
 from hoi_assets.store.disk import replace_bytes, temporary_path, writing
 from hoi_assets.store.integrity import Damaged, is_part, manifest_bytes, read_manifest
 from hoi_assets.store.mirror_cache import MirrorCache
-from hoi_assets.store.places import manifest_file
 
 
 class RemoteHome:

@@ -42,8 +42,8 @@ class RemoteImageStore(ImageStore):
                 return super().open(digest)
             raise Damaged(
                 f"the object {self._remote.address(path)} was altered: {error.what}",
-                "delete that object and materialise the asset that draws it with `hoi run --force`: "
-                "it is redrawn from its row",
+                "delete that object and materialise the asset that draws it with `hoi run "
+                "--force`: it is redrawn from its row",
             ) from error
 
     def missing(self, digests: Iterable[str]) -> list[str]:

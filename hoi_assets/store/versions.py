@@ -35,7 +35,7 @@ from hoi_assets.store.integrity import write_manifest
 from hoi_assets.store.ledger import Ledger
 from hoi_assets.store.ledger_home import open_ledger
 from hoi_assets.store.places import (
-    folder_name,
+    check_names,
     manifest_file,
     place_folder,
     place_name,
@@ -134,7 +134,7 @@ class Store:
     @cached_property
     def ledger(self) -> Ledger:
         """Generated values by key, and how rows ended."""
-        return open_ledger(self.home, self.staging, self.read_only)
+        return open_ledger(self.home, self.staging, self.read_only, self.remote)
 
     def stage(self, asset: str, partition: str | None = None) -> Staging:
         """A fresh folder in which to put a version together.
@@ -180,7 +180,6 @@ class Store:
             )
         digests = file_digests(staging.path)
         version = content_name(digests)
-        folder = self.place(staging.asset, staging.partition)
         target = version_folder(self.home, staging.asset, staging.partition, version)
         published = Published(
             asset=staging.asset,
@@ -364,22 +363,6 @@ class Store:
             self.remote.push(path, data)
         else:
             replace_bytes(path, data, self.staging, durable=False, mode=0o644)
-
-    def has_entered(self, asset: str, partition: str | None, version: str) -> bool:
-        """Whether `note_entered` was called here with that version last; of a folder, always."""
-        path = self._entered(asset, partition)
-        if self.remote is None:
-            return True
-        return path.is_file() and path.read_text(encoding="ascii") == version
-
-    def note_entered(self, asset: str, partition: str | None, version: str) -> None:
-        """Note that the ledger holds how a version's rows ended."""
-        if self.remote is not None:
-            path = self._entered(asset, partition)
-            replace_bytes(path, version.encode(), self.staging, durable=False, mode=0o644)
-
-    def _entered(self, asset: str, partition: str | None) -> Path:
-        return self.home / "entered" / asset / folder_name(partition)
 
     def lock(
         self, asset: str, partition: str | None = None, timeout_s: float = 60.0
