@@ -6,6 +6,7 @@ Endpoint and credentials come from the environment variables and files of the AW
 """
 
 import hashlib
+import io
 import os
 import re
 import threading
@@ -15,10 +16,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hoi_assets.errors import HoiError
-from hoi_assets.store.bucket_errors import Absent, Conflict, Unchanged, of_code, translated
+from hoi_assets.store.bucket_errors import (
+    Absent,
+    Conflict,
+    Unchanged,
+    Unreachable,
+    of_code,
+    translated,
+)
 from hoi_assets.store.home import REFUSED
 
 URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
@@ -90,16 +98,15 @@ class Bucket:
             known: what the caller has already; an object of that content is not sent again.
         """
         condition = {} if known is None else {"IfNoneMatch": etag_of(known)}
+        data = io.BytesIO()
         try:
-            found = self._ask("get_object", key, **condition)
-            with translated(self.url, f"read {key}"):
-                data = found["Body"].read()
+            found = self._read(key, data, **condition)
         except Unchanged as error:
             assert known is not None
             return Content(known, etag_of(known), _age(error.response))
         except Absent:
             return None
-        return Content(data, found["ETag"], _age(found))
+        return Content(data.getvalue(), found["ETag"], _age(found))
 
     def put(self, key: str, data: bytes, etag: str | None = None, absent: bool = False) -> str:
         """Write an object; returns its ETag.
@@ -160,12 +167,10 @@ class Bucket:
     def download(self, key: str, path: Path) -> bool:
         """Write an object to a new file; False where there is none."""
         try:
-            found = self._ask("get_object", key)
+            with path.open("xb") as file:
+                self._read(key, file)
         except Absent:
             return False
-        with translated(self.url, f"read {key}"), path.open("xb") as file:
-            for block in found["Body"].iter_chunks(BLOCK_BYTES):
-                file.write(block)
         return True
 
     def list(self, folder: str) -> Iterator[Listed]:
@@ -224,6 +229,23 @@ class Bucket:
             if os.getpid() not in self._clients:
                 self._clients = {os.getpid(): _connect()}
             return self._clients[os.getpid()]
+
+    def _read(self, key: str, target: BinaryIO, **condition: Any) -> Any:
+        """Copy an object to a file. An answer that breaks off is asked for again, which the SDK
+        does not do. Raises as `_ask`."""
+        for last in (False, False, True):
+            target.seek(0)
+            target.truncate()
+            found = self._ask("get_object", key, **condition)
+            try:
+                with translated(self.url, f"read {key}"):
+                    for block in found["Body"].iter_chunks(BLOCK_BYTES):
+                        target.write(block)
+                return found
+            except Unreachable:
+                if last:
+                    raise
+        raise AssertionError
 
     def _ask(self, call: str, key: str, **arguments: Any) -> Any:
         """The SDK's answer to a call about one object. Raises Absent, Conflict, Unchanged, and

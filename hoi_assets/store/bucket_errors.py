@@ -116,7 +116,9 @@ def _translate(url: str, what: str, error: Exception) -> HoiError | None:
     from botocore.exceptions import (
         BotoCoreError,
         ClientError,
+        ConnectionError,
         HTTPClientError,
+        IncompleteReadError,
         InvalidRegionError,
         NoCredentialsError,
         NoRegionError,
@@ -132,7 +134,7 @@ def _translate(url: str, what: str, error: Exception) -> HoiError | None:
         return HoiError(f"cannot {what} in {url}: no credentials", _CREDENTIALS[1])
     if isinstance(error, (NoRegionError, InvalidRegionError)):
         return HoiError(f"cannot {what} in {url}: no region", "set AWS_REGION, e.g. to us-east-1")
-    if isinstance(error, HTTPClientError):
+    if isinstance(error, (ConnectionError, HTTPClientError, IncompleteReadError)):
         # Its text names the endpoint, which is no secret, and no header.
         return Unreachable(f"cannot {what} in {url}: the server does not answer: {error}", _AWAY)
     if isinstance(error, (BotoCoreError, Boto3Error)):

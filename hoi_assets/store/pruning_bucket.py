@@ -21,18 +21,14 @@ class _Version:
 
 
 def prune_bucket(
-    store: Store,
-    remote: RemoteHome,
-    kept: Collection[Path],
-    dry_run: bool,
-    grace_s: float = GRACE_S,
+    store: Store, remote: RemoteHome, kept: Collection[Path], dry_run: bool
 ) -> list[Path]:
     """Remove versions that are not kept. One that was never published is what a killed process
-    left, or an upload that is going on: it is removed once its newest object is old enough.
+    left, or an upload that is going on: it is removed once its newest
+    object is `GRACE_S` old by the server's clock.
 
     Args:
         kept: folders of versions in the mirror.
-        grace_s: that age in seconds, by the server's clock.
 
     Returns:
         Folders of the removed versions.
@@ -42,12 +38,12 @@ def prune_bucket(
         if version.path in kept:
             continue
         published = {one.path for one in store.history(version.asset, version.partition)}
-        if version.path not in published and age_s < grace_s:
+        if version.path not in published and age_s < GRACE_S:
             continue
         if dry_run or _remove(store, remote, version):
             removed.append(version.path)
     if not dry_run:
-        remote.bucket.abort_uploads(grace_s)
+        remote.bucket.abort_uploads(GRACE_S)
     return removed
 
 
