@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hoi_assets.defs.project import Project as Pipelines
     from hoi_assets.publishing.staleness import Status
     from hoi_assets.settings import Settings
+    from hoi_assets.store.remote_home import RemoteHome
     from hoi_assets.store.versions import Store
 
 Only = Literal["all", "stale", "failed", "missing"]  # = warm_loop.Only
@@ -220,6 +221,19 @@ def open_store_of_any_profile() -> "Store":
     if of_another and not os.environ.get("HOI_PROFILE"):
         return opened or Store(home)
     return open_store()
+
+
+def open_remote() -> "RemoteHome | None":
+    """The environment's home where it is in a bucket; None where it is a folder.
+
+    Raises:
+        HoiError: the URL of no bucket.
+    """
+    from hoi_assets.settings import home_location
+    from hoi_assets.store.remote_home import RemoteHome
+
+    home = home_location()
+    return RemoteHome(home) if isinstance(home, str) else None
 
 
 def known_partitions(store: "Store") -> tuple[str, ...] | None:

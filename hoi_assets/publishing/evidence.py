@@ -14,6 +14,7 @@ from typing import Any, Literal
 from hoi_assets.publishing.gate_result import GateResult
 from hoi_assets.store.versions import Store
 
+FOLDER = "gates"
 State = Literal["started", "published", "unchanged", "rejected", "failed"]
 
 
@@ -96,7 +97,7 @@ def latest(store: Store, asset: str, partition: str | None) -> Attempt | None:
 
 
 def _folder(store: Store, asset: str, partition: str | None) -> Path:
-    return store.home / "gates" / asset / (partition or "_")
+    return store.home / FOLDER / asset / (partition or "_")
 
 
 def _write(store: Store, path: Path, content: Mapping[str, Any]) -> None:

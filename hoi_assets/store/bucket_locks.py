@@ -122,7 +122,7 @@ class BucketLocks:
                     return _Held(own, etag, threading.Lock())
             elif time.monotonic() >= deadline:
                 raise HoiError(
-                    f"{what} is being made by {holder.who} since more than {timeout_s:g} s",
+                    f"{what} is in use by {holder.who} since more than {timeout_s:g} s",
                     "wait until it ends, or stop that process, then run again; a dead one's lock "
                     f"expires after {self.ttl_s:g} s",
                 )

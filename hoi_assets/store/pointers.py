@@ -8,10 +8,7 @@ sees the old version or the new one.
 
 import json
 import random
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +26,7 @@ from hoi_assets.store.places import (
     places,
 )
 from hoi_assets.store.published import Published
-from hoi_assets.store.remote_home import RemoteHome
+from hoi_assets.store.remote_home import POINTERS, RemoteHome
 
 Place = tuple[str, str | None]  # asset, partition
 TRIES = 20
@@ -113,27 +110,12 @@ class BucketPointers:
 
     def __init__(self, remote: RemoteHome) -> None:
         self._remote = remote
-        self._folder = remote.mirror / "pointers"
-        self._moment = threading.local()
-
-    @contextmanager
-    def moment(self) -> Iterator[None]:
-        """Inside, this thread reads all pointers as they are now; it asks the bucket once."""
-        outer = getattr(self._moment, "found", None)
-        self._moment.found = self._all() if outer is None else outer
-        try:
-            yield
-        finally:
-            self._moment.found = outer
+        self._folder = remote.mirror / POINTERS
 
     def places(self) -> list[Place]:
         """See `Pointers`."""
         found = []
-        paths = getattr(self._moment, "found", None)
-        if paths is None:
-            prefix = f"{self._remote.key(self._folder)}/"
-            paths = [self._remote.mirror / one.key for one in self._remote.bucket.list(prefix)]
-        for path in sorted(paths):
+        for path in sorted(self._remote.paths_below(self._folder)):
             asset, partition = path.parent.name, path.stem
             if path.suffix == ".jsonl" and NAME.fullmatch(asset) and NAME.fullmatch(partition):
                 found.append((asset, None if partition == UNPARTITIONED else partition))
@@ -184,13 +166,8 @@ class BucketPointers:
             "run again; what was computed is kept",
         )
 
-    def _all(self) -> dict[Path, bytes]:
-        return self._remote.pull_below(self._folder, lambda key: key.endswith(".jsonl"))
-
     def _read(self, asset: str, partition: str | None) -> bytes:
-        path = self._path(asset, partition)
-        seen = getattr(self._moment, "found", None)
-        return (self._remote.pull(path) if seen is None else seen.get(path)) or b""
+        return self._remote.pull(self._path(asset, partition)) or b""
 
     def _records(
         self, asset: str, partition: str | None, data: bytes

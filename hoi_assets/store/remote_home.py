@@ -7,8 +7,9 @@ alone. See docs/object-store.md.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hoi_assets.hashing import digest_file
@@ -18,6 +19,10 @@ from hoi_assets.store.bucket_locks import BucketLocks
 from hoi_assets.store.disk import replace_bytes, temporary_path, writing
 from hoi_assets.store.integrity import Damaged, is_part, manifest_bytes, read_manifest
 from hoi_assets.store.mirror_cache import MirrorCache
+
+POINTERS = "pointers"
+# Evidence that holds pictures: read where one asset is shown.
+SHOWN_ONLY = ".metadata.json"
 
 
 class RemoteHome:
@@ -36,6 +41,9 @@ class RemoteHome:
         self.locks = BucketLocks(self.bucket)
         self.cache = MirrorCache(self.mirror)
         self._temporary = self.mirror / "staging"
+        self._moment = threading.local()
+        with writing(self.mirror):
+            self._temporary.mkdir(parents=True, exist_ok=True)
 
     def __reduce__(self) -> tuple[type["RemoteHome"], tuple[str]]:
         return RemoteHome, (self.bucket.url,)
@@ -48,11 +56,43 @@ class RemoteHome:
         """The URL of that object."""
         return f"{self.bucket.url}/{self.key(path)}"
 
+    @contextmanager
+    def moment(self, *folders: str) -> Iterator[None]:
+        """Inside, this thread reads all small files below these folders as they are at the start;
+        what did not change since they were read last is not sent again."""
+        outer: dict[str, dict[Path, bytes]] = getattr(self._moment, "found", {})
+        new = {
+            one: self.pull_below(self.mirror / one, lambda key: not key.endswith(SHOWN_ONLY))
+            for one in folders
+            if one not in outer
+        }
+        self._moment.found = {**outer, **new}
+        try:
+            yield
+        finally:
+            self._moment.found = outer
+
+    def _seen(self, path: Path) -> dict[Path, bytes] | None:
+        """What this thread's moment holds of the path's folder; None where there is none."""
+        found: dict[str, dict[Path, bytes]] = getattr(self._moment, "found", {})
+        key = self.key(path)
+        return None if key.endswith(SHOWN_ONLY) else found.get(key.partition("/")[0])
+
+    def paths_below(self, folder: Path) -> list[Path]:
+        """Where copies of all files below a folder are, or would be."""
+        seen = self._seen(folder)
+        if seen is not None:
+            return list(seen)
+        return [self.mirror / one.key for one in self.bucket.list(f"{self.key(folder)}/")]
+
     def pull(self, path: Path) -> bytes | None:
         """Read a small file as it is in the bucket now; None where it is not. The copy is renewed.
 
         Returns what was read: the copy may be another process's by then.
         """
+        seen = self._seen(path)
+        if seen is not None:
+            return seen.get(path)
         try:
             known: bytes | None = path.read_bytes()
         except FileNotFoundError:
@@ -83,6 +123,9 @@ class RemoteHome:
     def push(self, path: Path, data: bytes) -> None:
         """Write a small file, in the bucket first."""
         self.bucket.put(self.key(path), data)
+        seen = self._seen(path)
+        if seen is not None:
+            seen[path] = data
         replace_bytes(path, data, self._temporary, durable=False, mode=0o644)
 
     def push_files(self, paths: Iterable[Path]) -> None:

@@ -89,8 +89,6 @@ class Store:
         )
         check_path(self.home)
         if self.remote is not None:
-            with writing(self.home):
-                self.staging.mkdir(parents=True, exist_ok=True)
             self.remote.pull(self.home / IDENTITY)
         if profile is not None:
             check_profile(self.home, profile)
@@ -335,9 +333,12 @@ class Store:
         """
         return self.pointers.places()
 
-    def moment(self) -> AbstractContextManager[None]:
+    def moment(self, *also: str) -> AbstractContextManager[None]:
         """Inside, this thread reads the pointers of a bucket as they are at its start, with one
         question for all of them; a folder's are read as they are.
+
+        Args:
+            also: further folders of small files, e.g. "gates".
 
         Example:
             >>> with store.moment():  # doctest: +SKIP

@@ -92,7 +92,7 @@ def test_clock_that_is_minutes_off_changes_nothing(
         monkeypatch.setattr(botocore.auth, "get_current_datetime", shifted)
         monkeypatch.setattr(time, "time", lambda by=minutes: time.monotonic() + by * 60)
         locks = BucketLocks(Bucket(bucket_home.url), TTL_S)
-        with pytest.raises(HoiError, match="is being made by"), locks.holding(KEY, "it", 0):
+        with pytest.raises(HoiError, match="is in use by"), locks.holding(KEY, "it", 0):
             pass
     os.kill(pid, signal.SIGKILL)
 
