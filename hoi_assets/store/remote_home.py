@@ -3,7 +3,7 @@
 The mirror has the layout of a home, and a path in it is the key of the object that it is a copy of.
 What the mirror holds of published versions and of images is in the bucket too, so that any of it
 may be deleted; ledger, catalogue, staging, latents and unfinished trainings are of this machine
-alone. See docs/object-store.md.
+alone. See docs/object-storage.md.
 """
 
 import os

@@ -13,7 +13,7 @@ Layout below `home`:
     latents/<aa>/<image key>-<batch size>.safetensors: of DetailScribe; may be deleted
 
 A home in a bucket has the same names as keys, less what belongs to one machine, and `pointers/` in
-place of current.json and publications.jsonl; see docs/object-store.md.
+place of current.json and publications.jsonl; see docs/object-storage.md.
 """
 
 import json
@@ -44,7 +44,7 @@ from hoi_assets.store.places import (
 )
 from hoi_assets.store.pointers import BucketPointers, FolderPointers, Place, Pointers
 from hoi_assets.store.published import Published, content_name, content_version
-from hoi_assets.store.remote_home import RemoteHome
+from hoi_assets.store.remote_home import POINTERS, RemoteHome
 from hoi_assets.store.remote_images import RemoteImageStore
 from hoi_assets.store.staging import NESTED_STAGING, Staging, parquet_bytes, remove_abandoned
 
@@ -344,9 +344,7 @@ class Store:
             >>> with store.moment():  # doctest: +SKIP
             ...     versions = [store.current("detailed_prompts", key) for key in keys]
         """
-        return (
-            self.pointers.moment() if isinstance(self.pointers, BucketPointers) else nullcontext()
-        )
+        return nullcontext() if self.remote is None else self.remote.moment(POINTERS, *also)
 
     def read_shared(self, path: Path) -> bytes | None:
         """A small file of the home that several processes write, as it is now; None where absent.
