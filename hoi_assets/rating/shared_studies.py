@@ -17,6 +17,7 @@ from hoi_assets.store.bucket import in_parallel
 from hoi_assets.store.bucket_errors import Conflict
 from hoi_assets.store.disk import replace_bytes
 from hoi_assets.store.remote_home import RemoteHome
+from hoi_assets.store.versions import Store
 
 TRIES = 10
 
@@ -38,6 +39,12 @@ def fetch_studies(remote: RemoteHome | None, pictures_of: str | None = None) -> 
             _share_votes(remote, remote.mirror / key)
     wanted = [one for one in pictures if one.parents[2].name == pictures_of and not one.exists()]
     in_parallel(remote.fetch_object, wanted)
+
+
+def studies_home(store: Store) -> Path:
+    """The folder of the home with all studies and votes, as they are now."""
+    fetch_studies(store.remote)
+    return store.home
 
 
 def share_study(remote: RemoteHome | None, folder: Path) -> None:
@@ -81,6 +88,7 @@ def _share_votes(remote: RemoteHome, path: Path) -> None:
     key = remote.key(path)
     for _ in range(TRIES):
         local = path.read_bytes() if path.exists() else b""
+        local = local[: local.rfind(b"\n") + 1]  # a vote is being written
         found = remote.bucket.get(key, local)
         there = b"" if found is None else found.data
         merged = local

@@ -70,7 +70,6 @@ class VoteFile:
 
     Args:
         folder: the study's folder.
-
         saved: called after each vote, in the thread of `add`.
 
     Raises:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from hoi_assets.errors import HoiError
 from hoi_assets.store.bucket import Bucket, Content
-from hoi_assets.store.bucket_errors import Conflict, Unreachable
+from hoi_assets.store.bucket_errors import Conflict
 from hoi_assets.store.disk import is_alive
 
 TTL_S = 60.0
@@ -136,8 +136,9 @@ class BucketLocks:
 
     def _renew_until(self, key: str, held: _Held, ended: threading.Event) -> None:
         while not ended.wait(self.ttl_s / RENEWALS_PER_TTL) and held.lost_to is None:
-            # A server that is away for less than the lock's life does no harm.
-            with contextlib.suppress(Unreachable):
+            # A server that is away for less than the lock's life does no harm; `require` tells what
+            # lasts.
+            with contextlib.suppress(HoiError):
                 self._renew(key, held)
 
     def _renew(self, key: str, held: _Held) -> None:

@@ -86,15 +86,14 @@ def publishing_remotely(
     return remote.locks.holding(key, place_name(asset, partition), timeout_s)
 
 
-def require(remote: RemoteHome | None, asset: str, partition: str | None) -> None:
-    """Check that this process still has the locks that it took, before a version comes into force.
+def require(remote: RemoteHome, asset: str, partition: str | None) -> None:
+    """Check that this process still has the locks that it took on a place.
 
     Raises:
-        HoiError: one was lost. Locks in a folder cannot be.
+        HoiError: one was lost.
     """
-    if remote is not None:
-        for kind in ("computing", "publishing"):
-            remote.locks.require(_remote_key(kind, asset, partition), place_name(asset, partition))
+    for kind in ("computing", "publishing"):
+        remote.locks.require(_remote_key(kind, asset, partition), place_name(asset, partition))
 
 
 def _remote_key(kind: str, asset: str, partition: str | None) -> str:

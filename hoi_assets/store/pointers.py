@@ -16,6 +16,7 @@ from hoi_assets.errors import HoiError
 from hoi_assets.hashing import canonical_json
 from hoi_assets.store.bucket_errors import Conflict
 from hoi_assets.store.disk import append_line, replace_bytes
+from hoi_assets.store.locks import require
 from hoi_assets.store.places import (
     NAME,
     UNPARTITIONED,
@@ -135,7 +136,7 @@ class BucketPointers:
         """See `Pointers`.
 
         Raises:
-            HoiError: other writers were first again and again.
+            HoiError: other writers were first again and again, or a lock was lost.
         """
         self._append(published.asset, published.partition, published.as_record())
 
@@ -154,6 +155,8 @@ class BucketPointers:
             if record is not None and before.endswith(line):
                 return  # the write arrived, its answer did not
             etag = None if found is None else found.etag
+            # After the read: who loses a lock between the two is refused by the condition.
+            require(self._remote, asset, partition)
             try:
                 self._remote.bucket.put(key, before + line, etag, absent=found is None)
             except Conflict:

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from hoi_assets.store.locks import require
 from hoi_assets.store.places import NAME, UNPARTITIONED, manifest_file
 from hoi_assets.store.remote_home import RemoteHome
 from hoi_assets.store.versions import Store
@@ -68,5 +69,6 @@ def _remove(store: Store, remote: RemoteHome, version: _Version) -> bool:
         current = store.current(version.asset, version.partition)
         if current is not None and current.path == version.path:
             return False
+        require(remote, version.asset, version.partition)
         remote.remove(version.path, manifest_file(version.path))
         return True

@@ -204,7 +204,6 @@ class Store:
             if not target.exists():
                 staging.path.replace(target)
                 sync(target.parent)
-            locks.require(self.remote, staging.asset, staging.partition)
             self.pointers.publish(published)
         return published
 
