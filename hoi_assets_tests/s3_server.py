@@ -64,6 +64,9 @@ class S3Server:
             "s3.config": config,
             "master.volumeSizeLimitMB": 64,
             "volume.max": 40,
+            # Of fixed ports, which a second server could not have.
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
         }
         for name, port in zip(("s3", "master", "volume", "filer"), ports, strict=True):
             options[f"{name}.port"] = port

@@ -51,7 +51,7 @@ def open_ledger(
         raise HoiError(
             f"the ledger of home {home} is on a server, {mark['server']}, and HOI_LEDGER_URL "
             "is not set",
-            f"set it to the URL of the database; or, to begin anew, delete {home / MARK}",
+            f"set it to the URL of the database; or, to begin anew, delete {owner.address}",
         )
     return Ledger(home / FILE, read_only)
 
@@ -129,6 +129,11 @@ class HomeOwner:
         self._read_only = read_only
         self._moving = moving
 
+    @property
+    def address(self) -> str:
+        """Where the mark is, for messages."""
+        return str(self._path) if self._remote is None else self._remote.address(self._path)
+
     def mark(self) -> dict[str, str | None] | None:
         """What the home's `ledger.json` says; None without one."""
         if self._remote is not None:
@@ -140,7 +145,7 @@ class HomeOwner:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise HoiError(
-                f"{self._path} does not say where the ledger of the home is: {error}",
+                f"{self.address} does not say where the ledger of the home is: {error}",
                 "restore it; or delete it where the ledger was lost or is in the home",
             ) from error
 
@@ -161,7 +166,7 @@ class HomeOwner:
                     f"ledger {name} is empty, but the home {self._home} has one in "
                     f"{mark['server']}",
                     "correct HOI_LEDGER_URL, or restore the database; to begin an empty ledger "
-                    f"delete {self._path}: everything is made again then",
+                    f"delete {self.address}: everything is made again then",
                 )
             if not self._moving and (self._home / FILE).exists():
                 raise HoiError(
