@@ -54,14 +54,14 @@ VERDICTS = Table(
 )
 def verdicts(context: StageContext, staging: Staging) -> Result:
     count_call(context)
-    table = context.parent("prompts").table("rows").select(VERDICTS.schema)
+    table = context.parent("prompts").table("rows").select(*VERDICTS.schema)
     staging.write_table("rows", table)
     context.record("prompt_id", table)
     return Result()
 
 
 def project_in(home: Path | str, folder: Path) -> Project:
-    first = small_assets([CATEGORY])[:2]  # dictionary, prompts
+    first = [one for one in small_assets([CATEGORY]) if one.key.to_user_string() in OWN]
     return load_project(str(folder / "small.yaml"), home, [*first, verdicts], JOBS)
 
 
