@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a chat endpoint and a Postgres server on loopback."""
+"""Fixtures for all tests: a chat endpoint, a Postgres server and an S3 server on loopback."""
 
 import json
 import os
@@ -11,8 +11,9 @@ import pytest
 
 from hoi_assets_tests.llm.chat_server import KEY, Answer, Server
 from hoi_assets_tests.postgres_server import postgres
+from hoi_assets_tests.s3_server import bucket_home, s3_server
 
-__all__ = ["postgres"]
+__all__ = ["bucket_home", "postgres", "s3_server"]
 
 Start = Callable[..., Server]
 
@@ -24,6 +25,7 @@ SLOW_FILES = (
     "llm/test_image_",
     "llm/test_replies.py",
     "ppv/test_instance_folder.py",
+    "store/test_bucket",
     "store/test_catalogue.py",
     "cli/test_homes.py",
     "cluster/test_head.py",

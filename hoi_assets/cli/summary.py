@@ -132,7 +132,7 @@ def _places(store: Store) -> dict[str, str]:
     ):
         published = store.current(asset)
         if published is not None:
-            places[name] = str(published.file(file))
+            places[name] = published.address(file)
     return places
 
 
