@@ -26,6 +26,7 @@ SLOW_FILES = (
     "store/test_catalogue.py",
     "cli/test_homes.py",
     "cluster/test_browser.py",
+    "cluster/test_full_disk.py",
     "cluster/test_head.py",
     "cluster/test_ray.py",
     "cli/test_taxonomy_changes.py",

@@ -200,7 +200,9 @@ def test_a_run_from_the_ui_goes_through_the_services_of_the_compose_file(service
         text=True,
         capture_output=True,
     )
-    assert done.stdout.count("SUCCEEDED") == 1 and ASSET in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("status=<JobStatus.SUCCEEDED") == 1 and ASSET in done.stdout, (
+        done.stdout + done.stderr
+    )
 
 
 def launch(url: str) -> str:

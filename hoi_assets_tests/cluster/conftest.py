@@ -21,17 +21,23 @@ BEFORE = ("base_prompt_taxonomy", "detailed_prompts", "instance_images", "catego
 
 
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
-    """Address of the head; its nodes end with the session."""
+def ray_cluster() -> Iterator[LoopbackCluster]:
+    """Its nodes end with the session."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'hoi-assets[ray]'")
     pytest.importorskip("dagster_ray", reason="dagster-ray is not installed")
     import ray
 
     with ray_variables():
         cluster = LoopbackCluster()
-        yield cluster.address
+        yield cluster
         ray.shutdown()
         cluster.close()
+
+
+@pytest.fixture(scope="session")
+def ray_address(ray_cluster: LoopbackCluster) -> str:
+    """Address of the head."""
+    return ray_cluster.address
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,21 @@ class LoopbackCluster:
         self._cluster.wait_for_nodes(timeout=120)
         self.address: str = self._cluster.address
 
+    @contextmanager
+    def another_node(self, resource: str, variables: dict[str, str]) -> Iterator[None]:
+        """Inside, one more node is there, which has a resource of that name and variables of its
+        own."""
+        node = self._cluster.add_node(
+            **NODE,
+            resources={resource: 1},
+            env_vars=variables,
+            dashboard_agent_listen_port=free_port(),
+        )
+        try:
+            yield
+        finally:
+            self._cluster.remove_node(node)
+
     def kill_head(self) -> None:
         """SIGKILL to every process of the head's node that Ray started there."""
         self._cluster.remove_node(self._cluster.head_node, allow_graceful=False)
