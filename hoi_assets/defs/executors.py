@@ -71,8 +71,7 @@ def _passed_on() -> list[str]:
     if profile:
         is_file = profile.endswith((".yaml", ".yml"))
         found.append(f"HOI_PROFILE={Path(profile).resolve() if is_file else profile}")
-    home = os.environ.get("HOI_HOME", "")
-    return [*found, f"HOI_HOME={home if '://' in home else home_folder()}"]
+    return [*found, f"HOI_HOME={home_folder()}"]
 
 
 def op_tags(settings: Settings) -> Callable[[Stage], Mapping[str, Any]]:
