@@ -49,8 +49,10 @@ def _measure(home: Path) -> None:
                 connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
                 for name in ("made", "rows")
             )
+            pages = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+            size = connection.execute(pages).fetchone()[0]
         _say("ledger entries, a candidate", f"{rows / candidates:.1f}")
-        _say("bytes of a ledger entry, SQLite", f"{ledger.stat().st_size / rows:.0f}")
+        _say("bytes of a ledger entry, SQLite", f"{size / rows:.0f}")
     runs = {path.stem for path in (home / "dagster").rglob("*.db")} - {"index", "runs"}
     if runs:
         size = _bytes((home / "dagster").rglob("*.db"))

@@ -128,7 +128,12 @@ def objects(folder: Path, services: dict[str, Any]) -> Iterator[int]:
             stdout=log,
             stderr=log,
         )
+    check = given["healthcheck"]["test"][-1].replace("objects:8333", f"127.0.0.1:{port}")
+    deadline = time.monotonic() + PATIENCE_S
     try:
+        while not answers(check):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.5)
         yield port
     finally:
         process.kill()
