@@ -14,6 +14,9 @@ from hoi_assets.store.versions import Store
 
 CATEGORY = "power_sphere"
 TABLES = ("detailed_prompts", "candidate_images", "verified_pairs")
+# Of the ledger: what grows with candidates.
+KINDS = ("image", "image_channel_deviation", "verifier_score")
+STAGES = ("candidate_images", "verified_pairs")
 NO_GOAL = "none, an input of docs/sizing.md"
 
 
@@ -45,13 +48,14 @@ def _measure(home: Path) -> None:
     ledger = home / "ledger.sqlite"
     if ledger.exists():
         with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as connection:
-            rows = sum(
-                connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
-                for name in ("made", "rows")
-            )
+            count = "SELECT (SELECT count(*) FROM made {}) + (SELECT count(*) FROM rows {})"
+            rows = connection.execute(count.format("", "")).fetchone()[0]
+            kinds, stages = (", ".join(f"'{name}'" for name in names) for names in (KINDS, STAGES))
+            growing = count.format(f"WHERE kind IN ({kinds})", f"WHERE stage IN ({stages})")
+            entries = connection.execute(growing).fetchone()[0]
             pages = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
             size = connection.execute(pages).fetchone()[0]
-        _say("ledger entries, a candidate", f"{rows / candidates:.1f}")
+        _say("ledger entries, a candidate", f"{entries / candidates:.1f}")
         _say("bytes of a ledger entry, SQLite", f"{size / rows:.0f}")
     runs = {path.stem for path in (home / "dagster").rglob("*.db")} - {"index", "runs"}
     if runs:
