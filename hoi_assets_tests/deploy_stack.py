@@ -67,7 +67,7 @@ class Stack:
         self.services = interpolated(yaml.safe_load(text), variables)["services"]
         self.folder = folder
         self.ports = {**{port: free_port() for port in OWN_PORTS.values()}, **ports}
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         image = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
         (fixed,) = re.findall(r"^ENV (.*)$", image, re.MULTILINE)
         self._fixed = dict(one.split("=", 1) for one in fixed.split())
@@ -93,8 +93,8 @@ class Stack:
             key: self._here(value) for key, value in (own | service["environment"]).items()
         }
         inherited = {key: os.environ[key] for key in ("HOME", "LANG", "TZ") if key in os.environ}
-        (self.folder / name).mkdir()
-        with self.log(name).open("wb") as log:
+        (self.folder / name).mkdir(exist_ok=True)
+        with self.log(name).open("ab") as log:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder / name,
@@ -109,7 +109,7 @@ class Stack:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._processes.append(process)
+        self._processes[name] = process
         return process
 
     def run(self, name: str) -> str:
@@ -126,15 +126,21 @@ class Stack:
         done = subprocess.run(command, env=os.environ | {"PATH": path}, capture_output=True)
         return done.returncode == 0
 
-    def wait_until(self, ready: Callable[[], bool], *names: str) -> None:
-        """Wait until something holds, while services run; their logs are told otherwise."""
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Wait until something holds, while services run; one that ends is started again, as the
+        file's `restart` has it."""
         deadline = time.monotonic() + PATIENCE_S
         while not ready():
-            ended = [one for one in self._processes if one.poll() not in (None, 0)]
-            if ended or time.monotonic() > deadline:
-                logs = [self.log(name).read_text("utf-8", "replace")[-3000:] for name in names]
-                raise AssertionError("\n\n".join(logs))
+            for name, process in list(self._processes.items()):
+                if process.poll() and self.services[name]["restart"] == "unless-stopped":
+                    self.start(name)
+            assert time.monotonic() < deadline, self.told()
             time.sleep(1)
+
+    def told(self) -> str:
+        """The ends of all logs."""
+        logs = {name: self.log(name).read_text("utf-8", "replace") for name in self._processes}
+        return "\n\n".join(f"{name}:\n{text[-2500:]}" for name, text in logs.items())
 
     def log(self, name: str) -> Path:
         """What a service printed."""
@@ -142,7 +148,7 @@ class Stack:
 
     def close(self) -> None:
         """End all services, the last one first."""
-        for process in reversed(self._processes):
+        for process in reversed(self._processes.values()):
             if process.poll() is None:
                 end_session(process)
 
