@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -105,6 +106,23 @@ def test_the_image_has_what_the_files_name() -> None:
     assert names and all((DEPLOY.parent / name).exists() for name in names)
     (extras,) = re.findall(r"\[([a-z0-9,]+)\]", "\n".join(lines))
     assert {"ray", "postgres"} <= set(extras.split(","))
+
+
+def test_values_name_the_versions_of_this_checkout() -> None:
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    pins = (DEPLOY.parent / "constraints.txt").read_text(encoding="utf-8").split()
+    (ray,) = [pin.removeprefix("ray==") for pin in pins if pin.startswith("ray==")]
+    cluster = yaml.safe_load((DEPLOY / "helm" / "ray-cluster.yaml").read_text(encoding="utf-8"))
+    dagster = yaml.safe_load((DEPLOY / "helm" / "dagster.yaml").read_text(encoding="utf-8"))
+    assert cluster["head"]["rayVersion"] == ray
+    images = [cluster["image"], dagster["dagsterDaemon"]["image"]]
+    assert {image["tag"] for image in images} == {project["project"]["version"]}
+    # The queue is that of the committed dagster.yaml, which the chart's own replaces.
+    own = yaml.safe_load((DEPLOY.parent / "dagster.yaml").read_text(encoding="utf-8"))
+    queue = dagster["dagsterDaemon"]["runCoordinator"]["config"]["queuedRunCoordinator"]
+    runs = own["concurrency"]["runs"]
+    assert queue["maxConcurrentRuns"] == runs["max_concurrent_runs"]
+    assert queue["tagConcurrencyLimits"] == runs["tag_concurrency_limits"]
 
 
 @contextmanager
