@@ -11,8 +11,14 @@ from hoi_assets_tests.processes import free_port
 NODES = 3
 # A worker has one CPU, as the profile's models have one thread.
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
-# Other programs of this machine may fill its memory; Ray would kill workers then.
-ENVIRONMENT = {"RAY_memory_monitor_refresh_ms": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+# Other programs of this machine may fill its memory, and keep nodes from answering for a while: Ray
+# would kill workers then, or take a node for dead.
+ENVIRONMENT = {
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_health_check_failure_threshold": "10",
+}
 
 
 class LoopbackCluster:

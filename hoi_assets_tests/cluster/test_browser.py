@@ -57,11 +57,11 @@ def test_a_backfill_of_two_categories_on_the_ray_executor_ends_green(
         page.get_by_role("button", name="Launch backfill").click()
         with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
             runs = _ended(instance, len(CATEGORIES))
+        assert {run.tags["dagster/partition"] for run in runs} == {*CATEGORIES}
+        assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
         page.goto(f"{url}/runs/?view=backfills")
-        page.get_by_text("Completed").first.wait_for()
+        page.get_by_text("Succeeded").first.wait_for()
         page.screenshot(path=tmp_path / "backfills.png")
-    assert {run.tags["dagster/partition"] for run in runs} == {*CATEGORIES}
-    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
     store = Store(home)
     assert all(store.current("candidate_images", category) for category in CATEGORIES)
     assert store.require("candidate_images", "worn").version == ready.version
