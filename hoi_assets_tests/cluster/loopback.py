@@ -2,13 +2,14 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hoi_assets_tests.processes import free_port
 
 NODES = 3
+TRIES = 4
 # A worker has one CPU, as the profile's models have one thread.
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
 # Other programs of this machine may fill its memory, and keep nodes from answering for a while: Ray
@@ -30,9 +31,9 @@ class LoopbackCluster:
         # Ports of their own: nodes and clusters of one machine have the same defaults.
         ports = [{"dashboard_agent_listen_port": free_port()} for _ in range(NODES)]
         head = {**NODE, **ports[0], "include_dashboard": True, "dashboard_port": free_port()}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
-        for own in ports[1:]:
-            self._cluster.add_node(wait=False, **NODE, **own)
+        self._cluster = Cluster()
+        for own in (head, *({**NODE, **own} for own in ports[1:])):
+            _patiently(lambda own=own: self._cluster.add_node(wait=False, **own))
         self._cluster.wait_for_nodes(timeout=120)
         self.address: str = self._cluster.address
 
@@ -58,6 +59,18 @@ class LoopbackCluster:
     def close(self) -> None:
         """End all nodes."""
         self._cluster.shutdown()
+
+
+def _patiently(start: Callable[[], object]) -> None:
+    """Start a node; Ray gives it 30 s, which a busy machine may not keep. What was left of one that
+    came too late ends with this process."""
+    for left in reversed(range(TRIES)):
+        try:
+            start()
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error) or not left:
+                raise
 
 
 @contextmanager
