@@ -57,6 +57,7 @@ weights: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 weights: $(VENV)/.test
 	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world --split pretrain --count 3000 --workers 2
 	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world --split examiner --count 750 --workers 2
+	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world --split twins --count 6000 --workers 2
 	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world/interactions --split interactions --count 2750 --workers 2
 	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world/interactions --split interactions_examiner --count 1750 --workers 2
 	$(BIN)/python -m hoi_assets.tinyworld.weights train --world data/world --interactions data/world/interactions

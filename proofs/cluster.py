@@ -84,7 +84,7 @@ def draw(profile: str, home: str, noted: str) -> None:
         wrapped = Noting(compute=task.compute, folders=task.folders, inner=task, file=noted)
         return share_out(self, wrapped, batches, load)
 
-    RayBatchMap.map = noting  # type: ignore[method-assign, assignment]
+    RayBatchMap.map = noting  # type: ignore[method-assign]
     made(Path(profile), Path(home), STEP)
 
 
