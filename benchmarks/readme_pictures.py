@@ -28,6 +28,11 @@ def main() -> None:
     """Write `docs/verdicts.webp` and `docs/refined.webp`."""
     store = Store(home_folder())
     for name, sheet in (("verdicts", verdicts(store)), ("refined", refined(store))):
+        if sheet is None:
+            print(
+                f"{name}: the critic preferred no variant; set interacting.rows_per_scenario higher"
+            )
+            continue
         path = ROOT / "docs" / f"{name}.webp"
         path.write_bytes(to_webp(sheet, MAX_BYTES))
         print(f"{path.relative_to(ROOT)}: {sheet.size}")
@@ -64,9 +69,9 @@ def _judged(store: Store, row: dict[str, Any]) -> Image.Image:
     return outlined(picture, store.images.open(row["defect_map"]))
 
 
-def refined(store: Store) -> Image.Image:
+def refined(store: Store) -> Image.Image | None:
     """Initial pictures and their variants, of prompts for which the critic preferred a variant: a
-    green frame marks its choice."""
+    green frame marks its choice. None where there is no such prompt."""
     chance = random.Random(SEED)
     pictures, labels, good, columns = [], [], [], 1
     for table in _tables(store, "refined_images"):
@@ -80,7 +85,7 @@ def refined(store: Store) -> Image.Image:
                 pictures.append(store.images.open(row["pixels"]))
                 labels.append(_label(row))
                 good.append(row["selected"])
-    return contact_sheet(pictures, labels, columns, 168, good)
+    return contact_sheet(pictures, labels, columns, 168, good) if pictures else None
 
 
 def _label(row: dict[str, Any]) -> str:
