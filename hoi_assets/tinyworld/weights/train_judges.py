@@ -1,7 +1,5 @@
 """Trains the models that judge: CLIP, verifier, ImageReward, examiner and critics."""
 
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 from hoi_assets.engines.clip_score import load_clip

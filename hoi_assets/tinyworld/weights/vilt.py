@@ -1,5 +1,5 @@
-"""The tiny world's verifier base: ViLT with a fidelity and an alignment head and a defect head, which
-learns from twins."""
+"""The tiny world's verifier base, which learns from twins: ViLT with a fidelity and an alignment
+head, and a defect head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
