@@ -14,6 +14,8 @@ from hoi_assets.store.versions import Store
 
 CATEGORY = "power_sphere"
 TABLES = ("detailed_prompts", "candidate_images", "verified_pairs")
+# Of a verdict: the picture, and the map of what looks wrong.
+IMAGES = ("pixels", "defect_map")
 # Of the ledger: what grows with candidates.
 KINDS = ("image", "image_channel_deviation", "verifier_score")
 STAGES = ("candidate_images", "verified_pairs")
@@ -40,8 +42,9 @@ def _measure(home: Path) -> None:
     if not candidates:
         raise SystemExit(f"{home}: no verified pairs; make some by `hoi run`")
     accepted = sum(table.filter(status="accepted").height for table in verdicts)
-    pictures = [path for path in (home / "images").rglob("*.*") if path.is_file()]
-    _say("bytes of a picture", f"{_bytes(pictures) / len(pictures):.0f} (of {len(pictures)})")
+    shown = {one for table in verdicts for name in IMAGES for one in table[name].drop_nulls()}
+    pictures = _bytes(store.images.path(one) for one in shown)
+    _say("bytes of images, a candidate", f"{pictures / candidates:.0f}")
     _say("accepted share", f"{accepted / candidates:.3f} ({accepted} of {candidates})")
     tables = [path for name in TABLES for path in (home / "assets" / name).rglob("*.parquet")]
     _say("bytes of tables, a candidate", f"{_bytes(tables) / candidates:.0f}")
