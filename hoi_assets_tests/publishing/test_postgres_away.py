@@ -108,6 +108,7 @@ def test_a_run_outlasts_an_absence_of_the_ledgers_server(
 def test_a_run_that_dagsters_database_left_says_so_and_goes_on_once_it_is_back(
     postgres: PostgresServer, urls: dict[str, str], alone: Path, tmp_path: Path
 ) -> None:
+    pytest.importorskip("dagster_postgres", reason="pip install 'hoi-assets[postgres]'")
     folder = home_of(tmp_path)
     code, said = interrupted(postgres, folder, **urls)
     if code:  # Dagster itself tries for a second or so; how far the run was decides
