@@ -109,6 +109,16 @@ def one_thread() -> Iterator[None]:
     yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_models() -> Iterator[None]:
+    """A file of tests begins with no loaded model: one of equal weights that another file left in
+    the cache may hold a LoRA, or a name and limits of its own."""
+    cache = sys.modules.get("hoi_assets.engines.model_cache")
+    if cache is not None:
+        cache.clear()
+    yield
+
+
 @pytest.fixture
 def chat_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     """Start a server that sends the replies in turn, the last one again and again.
