@@ -205,16 +205,6 @@ def _rows(
         "verifier_version": "0" * 16,
     }
 
-    def shaped(schema: dict[str, Any], rows: int, given: dict[str, Any]) -> pl.DataFrame:
-        frame = pl.DataFrame({"_": pl.int_range(rows, eager=True)})
-        columns = {name: given.get(name) for name in schema}
-        return frame.with_columns(
-            **{
-                name: pl.lit(value) if value is None or isinstance(value, str) else value
-                for name, value in columns.items()
-            }
-        ).select(pl.col(name).cast(kind) for name, kind in schema.items())
-
     of_prompts = {
         "prompt_id": pl.Series([f"p{place:02x}{n:013x}" for n in range(prompts_of + 1)]),
         "base_prompt_id": pl.Series([f"b{place:02x}{n // 4:013x}" for n in range(prompts_of + 1)]),
@@ -224,10 +214,22 @@ def _rows(
         "status": "accepted",
     }
     return (
-        shaped(DETAILED_PROMPT_ROWS.schema, prompts_of + 1, of_prompts),
-        shaped(CANDIDATE_ROWS.schema, size, values | {"status": "accepted", "reason": None}),
-        shaped(VERDICT_ROWS.schema, size, values),
+        _shaped(DETAILED_PROMPT_ROWS.schema, prompts_of + 1, of_prompts),
+        _shaped(CANDIDATE_ROWS.schema, size, values | {"status": "accepted", "reason": None}),
+        _shaped(VERDICT_ROWS.schema, size, values),
     )
+
+
+def _shaped(schema: dict[str, Any], rows: int, given: dict[str, Any]) -> pl.DataFrame:
+    """A table of the schema; a text stands in every row, and what is not given is null."""
+    frame = pl.DataFrame({"_": pl.int_range(rows, eager=True)})
+    columns = {name: given.get(name) for name in schema}
+    return frame.with_columns(
+        **{
+            name: pl.lit(value) if value is None or isinstance(value, str) else value
+            for name, value in columns.items()
+        }
+    ).select(pl.col(name).cast(kind) for name, kind in schema.items())
 
 
 # --- what is measured --------------------------------------------------------------------------
@@ -261,22 +263,20 @@ def scorecards(home: Path, size: int) -> None:
     from hoi_assets.evaluation.scorecards import SCORES, make_scorecard
     from hoi_assets.settings import Evaluation
 
-    rng = np.random.default_rng(2)
-    schema = SCORES.schema
-    scores = pl.DataFrame(
-        {
-            "suite": ["hoi"] * size,
-            "method": [("base", "dreambooth", "finetuned")[n % 3] for n in range(size)],
-            "category": [f"category{n % CATEGORIES}" for n in range(size)],
-            "seen": [n % 2 == 0 for n in range(size)],
-            "evaluation_prompt_id": [f"p{n // 12}" for n in range(size)],
-            "image_id": [f"{n:016x}" for n in range(size)],
-            "pixels": [f"{n:064x}" for n in range(size)],
-            "metric": ["clip_score"] * size,
-            "value": rng.random(size),
-        }
-    ).with_columns(pl.lit(None).alias(name) for name in ("scenario", "prompt_tokens", "prompt_cut"))
-    scores = scores.select(pl.col(name).cast(kind) for name, kind in schema.items())
+    number = pl.int_range(size, eager=True)
+    methods = pl.Series(["base", "dreambooth", "finetuned"])
+    values = {
+        "suite": "hoi",
+        "method": methods.gather(number % len(methods)),
+        "category": pl.format("category{}", number % CATEGORIES),
+        "seen": number % 2 == 0,
+        "evaluation_prompt_id": pl.format("p{}", number // 12),
+        "image_id": number.cast(pl.String).str.zfill(16),
+        "pixels": number.cast(pl.String).str.zfill(64),
+        "metric": "clip_score",
+        "value": pl.Series(np.random.default_rng(2).random(size)),
+    }
+    scores = _shaped(SCORES.schema, size, values)
     make_scorecard(scores, Evaluation(bootstrap_samples=200))
 
 

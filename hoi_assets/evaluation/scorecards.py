@@ -244,9 +244,11 @@ Place = tuple[str, str, str, str]
 
 def _slices(scores: pl.DataFrame) -> Iterator[tuple[Place, pl.DataFrame]]:
     """The table by (suite, slice kind, slice, metric): all, category, scenario, combination."""
-    scores = scores.with_columns(pl.col("value").fill_nan(None)).sort(
-        "suite", "metric", "method", "evaluation_prompt_id", "image_id"
-    )
+    order = ("suite", "metric", "method", "evaluation_prompt_id", "image_id")
+    # No more than is asked below: ten million rows are to fit into memory, several times.
+    scores = scores.select(
+        *order, "category", "scenario", "seen", pl.col("value").fill_nan(None)
+    ).sort(*order)
     seen = pl.when(pl.col("seen")).then(pl.lit(SEEN)).otherwise(pl.lit(UNSEEN))
     slices = {
         ALL: pl.lit(ALL),

@@ -57,12 +57,14 @@ def write_dataset_files(
     Returns:
         Number of rows by split.
     """
-    data = folder / "data"
+    data, counts = folder / "data", dict[str, int]()
     with writing(data):
         data.mkdir(parents=True, exist_ok=True)
         for split in SPLITS:
-            _write_split(data, split, rows.filter(pl.col("split") == split), read_image)
-    return {split: rows.filter(pl.col("split") == split).height for split in SPLITS}
+            own = rows.filter(pl.col("split") == split)
+            _write_split(data, split, own, read_image)
+            counts[split] = own.height
+    return counts
 
 
 def _write_split(

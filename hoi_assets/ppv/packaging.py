@@ -132,8 +132,7 @@ def _decide(
     split = pl.col("base_prompt_id").replace_strict(splits, default=None, return_dtype=pl.String)
     dropped = pl.col("_why").is_not_null()
     return (
-        pairs.drop("reason", "status", "split", strict=False)
-        .join(repeated, on="image_id", how="left", maintain_order="left")
+        pairs.join(repeated, on="image_id", how="left", maintain_order="left")
         .with_columns(
             split=pl.when(~dropped).then(split),
             status=pl.when(dropped).then(pl.lit("rejected")).otherwise(pl.lit("accepted")),
@@ -157,7 +156,9 @@ def _accepted_pairs(
         slots = prompts[category]
         columns = [name for name in slots.columns if name in (*DATASET_COLUMNS, "base_prompt_id")]
         slots = slots.select(columns).unique("prompt_id", keep="first")
-        pairs = verdicts[category].filter(pl.col("status") == "accepted")
+        pairs = verdicts[category]
+        kept = [name for name in pairs.columns if name in ("prompt", *DATASET_COLUMNS)]
+        pairs = pairs.filter(pl.col("status") == "accepted").select(kept)
         tables.append(
             pairs.sort("image_id").join(
                 slots.drop("category", strict=False), on="prompt_id", how="left"

@@ -15,7 +15,7 @@ that the taxonomy no longer has, and null where the caller does not say which th
 import hashlib
 import tempfile
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
+# What a build may take of memory; more goes to a temporary folder beside the file.
+MEMORY_LIMIT = "2GB"
 # Part of the freshness digest: raise it when the layout of the catalogue changes.
 LAYOUT = "3"
 LOCK_TIMEOUT_S = 300.0
@@ -106,7 +108,10 @@ def _build(store: Store, target: Path, path: Path, known: Known) -> None:
     import duckdb
 
     try:
-        with writing(path), duckdb.connect(str(target)) as connection:
+        with (
+            writing(path),
+            duckdb.connect(str(target), config={"memory_limit": MEMORY_LIMIT}) as connection,
+        ):
             # Taken first: what is published meanwhile makes the result stale, never falsely fresh.
             state = freshness(store, known)
             with store.moment():
@@ -242,7 +247,6 @@ def _refusal(sql: str) -> HoiError:
 
 
 def _fill(connection: "duckdb.DuckDBPyConnection", store: Store, state: str, known: Known) -> None:
-    import polars as pl
 
     taken = {"ledger": "the ledger", "publications": "the publications"}
     for asset, tables in sorted(_tables(store).items()):
@@ -254,14 +258,29 @@ def _fill(connection: "duckdb.DuckDBPyConnection", store: Store, state: str, kno
             alias = f"{asset}_{MAIN_TABLE}"
             _claim(taken, alias, f"table {MAIN_TABLE!r} of {asset}")
             connection.execute(f"CREATE VIEW {_quoted(alias)} AS FROM {_quoted(asset)}")
-    for name, frame in (("ledger", store.ledger.rows()), ("publications", _publications(store))):
-        marked = [_orphaned(partition, known) for partition in frame["partition"]]
-        orphaned = pl.Series("orphaned", marked, dtype=pl.Boolean)
-        connection.register("incoming", frame.with_columns(orphaned).to_arrow())
-        connection.execute(f"CREATE TABLE {name} AS FROM incoming")
-        connection.unregister("incoming")
+    store.ledger.read_rows(lambda parts: _write(connection, "ledger", parts, known))
+    _write(connection, "publications", [_publications(store)], known)
     connection.execute("CREATE SCHEMA hoi_state")
     connection.execute("CREATE TABLE hoi_state.freshness AS SELECT ? AS digest", [state])
+
+
+def _write(
+    connection: "duckdb.DuckDBPyConnection",
+    name: str,
+    parts: "Iterable[pl.DataFrame]",
+    known: Known,
+) -> None:
+    """Make a table of frames of one schema, with the column `orphaned`."""
+    import polars as pl
+
+    statement = f"CREATE OR REPLACE TABLE {name} AS FROM incoming"
+    for part in parts:
+        marked = [_orphaned(partition, known) for partition in part["partition"]]
+        orphaned = pl.Series("orphaned", marked, dtype=pl.Boolean)
+        connection.register("incoming", part.with_columns(orphaned).to_arrow())
+        connection.execute(statement)
+        connection.unregister("incoming")
+        statement = f"INSERT INTO {name} FROM incoming"
 
 
 def _claim(taken: dict[str, str], name: str, owner: str) -> None:

@@ -5,7 +5,7 @@ several processes and threads at once. Each entry is checked against its checksu
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -173,10 +173,25 @@ class Ledger:
         """
         import polars as pl
 
-        from hoi_assets.store.ledger_tables import found_rows
-
         filters = {"stage": stage, "partition": partition, "status": status, "row_id": row_id}
         given = {name: value for name, value in filters.items() if value is not None}
+        return self.read_rows(lambda parts: pl.concat([*parts]), given)
+
+    def read_rows(
+        self,
+        use: "Callable[[Iterator[pl.DataFrame]], Result]",
+        filters: Mapping[str, str] | None = None,
+    ) -> "Result":
+        """What `use` makes of the rows, which come as `rows` gives them, in portions.
+
+        Args:
+            use: is called anew where the database went away in between.
+            filters: value by column.
+        """
+        import polars as pl
+
+        from hoi_assets.store.ledger_tables import found_rows
+
         text = ("stage", "partition", "row_id", "status", "reason", "version")
         schema = {
             **dict.fromkeys(text, pl.String),
@@ -184,16 +199,15 @@ class Ledger:
             "updated_at": pl.String,
         }
 
-        def read(connection: "sa.Connection") -> list[pl.DataFrame]:
-            parts = [pl.DataFrame(schema=schema)]
-            for portion in found_rows(connection, given):
+        def parts(connection: "sa.Connection") -> Iterator[pl.DataFrame]:
+            yield pl.DataFrame(schema=schema)
+            for portion in found_rows(connection, filters or {}):
                 for *entry, _, crc in portion:
                     self._check("rows", entry, crc)
                 table = [(stage, place or None, *more) for stage, place, *more, _ in portion]
-                parts.append(pl.DataFrame(table, schema=schema, orient="row"))
-            return parts
+                yield pl.DataFrame(table, schema=schema, orient="row")
 
-        return pl.concat(self._run(read, write=False))
+        return self._run(lambda connection: use(parts(connection)), write=False)
 
     def changes(self) -> int:
         """How often rows were recorded: grows with every `record`, so that caches notice."""
