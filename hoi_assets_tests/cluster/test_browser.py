@@ -60,7 +60,7 @@ def test_a_backfill_of_two_categories_on_the_ray_executor_ends_green(
         assert {run.tags["dagster/partition"] for run in runs} == {*CATEGORIES}
         assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
         page.goto(f"{url}/runs/?view=backfills")
-        page.get_by_text("Succeeded").first.wait_for()
+        page.get_by_text("Success", exact=True).first.wait_for()
         page.screenshot(path=tmp_path / "backfills.png")
     store = Store(home)
     assert all(store.current("candidate_images", category) for category in CATEGORIES)
