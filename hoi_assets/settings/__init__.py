@@ -38,6 +38,7 @@ from hoi_assets.settings.locations import (
 )
 from hoi_assets.settings.ppv import (
     LABELS_FILE,
+    MAX_ROUNDS,
     Anatomy,
     Candidates,
     Dataset,
@@ -45,6 +46,7 @@ from hoi_assets.settings.ppv import (
     Landmarks,
     Prompter,
     Proposer,
+    Rounds,
     Sampling,
     SignalOptions,
     Verifier,
@@ -75,6 +77,7 @@ __all__ = [
     "Interacting",
     "Judge",
     "LABELS_FILE",
+    "MAX_ROUNDS",
     "Landmarks",
     "LocalRepair",
     "LoraTraining",
@@ -87,6 +90,7 @@ __all__ = [
     "RayResources",
     "Proposer",
     "ROOT",
+    "Rounds",
     "Redenoising",
     "Rewriter",
     "Sampling",
