@@ -137,7 +137,7 @@ class Rounds(Section):
         4, ge=0, le=1000, description="How many more instance images it gets then."
     )
     guard_prompts: int = Field(
-        24,
+        12,
         ge=2,
         description="General prompts, and as many held-out prompts of other categories, that a new "
         "LoRA and the one before draw.",
