@@ -2,8 +2,8 @@
 
     python -m benchmarks.rounds [CATEGORY …] [--rounds 3] [--home FOLDER] [--write]
 
-Runs `hoi round` once for the first pass and once for each round, in a home of its own or in a copy
-of `--home`, whose pictures, LoRAs and verifier are then found. Prints the table of
+Runs `hoi round` for the first pass and for each round, in a home of its own or in a copy of
+`--home`, whose pictures, LoRAs and verifier are then found. Prints the table of
 `round_scorecards`; `--write` puts it into docs/rounds.md, and the plot beside it. It takes an hour
 or more on two cores, so it is none of `python -m benchmarks`.
 """
@@ -43,13 +43,15 @@ def main() -> None:
             shutil.copytree(arguments.home, home, symlinks=True)
         # The name is the home's, so that one of the tiny profile can be gone on from.
         profile = write_profile(folder, {"profile": "tiny"})
-        for number in range(arguments.rounds + 1):
+        done = -1
+        while done < arguments.rounds:
             seconds = hoi(home, profile, "round", *arguments.categories)
-            print(f"round {number}: {seconds:.0f} s", flush=True)
             store = Store(home)
-            scores = store.current("round_scorecards")
-            if scores is not None and not scores.table("rows").is_empty():
-                report(store, scores.table("rows"), arguments.categories, arguments.write)
+            scores = store.require("round_scorecards").table("rows")
+            done = max(scores["round"].to_list(), default=0)
+            print(f"round {done}: {seconds:.0f} s", flush=True)
+            if not scores.is_empty():
+                report(store, scores, arguments.categories, arguments.write)
 
 
 def report(store: Store, rows: pl.DataFrame, categories: list[str], write: bool) -> None:

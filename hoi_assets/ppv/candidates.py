@@ -143,7 +143,7 @@ def propose_candidates(
     later = accepted.filter(round_of("index") > 0)
     for (asked,), own in sorted(later.group_by(round_of("index"), maintain_order=True)):
         for number in range(plan.per_prompt):
-            table = draw.added_to(table, own, number, int(asked))  # type: ignore[call-overload]
+            table = draw.added_to(table, own, number, int(asked))
     return table
 
 

@@ -186,7 +186,8 @@ def _from_pool(
     rows = scenes.to_dicts()
     chosen, left = rows[: settings.per_category], rows[settings.per_category :]
     for one in more:
-        left.sort(key=lambda scene, one=one: (-_likeness(scene, one.slices), scene["scene_id"]))
+        ranked = [(-_likeness(scene, one.slices), place) for place, scene in enumerate(left)]
+        left = [left[place] for _, place in sorted(ranked)]
         chosen += left[: one.count]
         left = left[one.count :]
     for row in chosen:

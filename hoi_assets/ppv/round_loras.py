@@ -221,7 +221,8 @@ def _guard(
             by_prompt = zip((row["prompt"] for row in rows), values, strict=True)
             scores.append(dict(by_prompt))
         both = [text for text in prompts if all(text in one for one in scores)]
-        compared = paired_difference(*([one[text] for text in both] for one in scores))
+        after, before = ([one[text] for text in both] for one in scores)
+        compared = paired_difference(after, before)
         found |= {
             f"{kind}_prompts": compared.n,
             f"{kind}_difference": compared.difference,

@@ -222,7 +222,7 @@ def avoided_words(judged: pl.DataFrame) -> list[str]:
     """
     if judged.is_empty():
         return []
-    whole = (judged["status"] == "accepted").mean()
+    whole = float((judged["status"] == "accepted").sum()) / judged.height
     found = []
     for slot in FREE_SLOTS:
         counts = judged.group_by(slot).agg(n=pl.len(), k=(pl.col("status") == "accepted").sum())
