@@ -19,6 +19,8 @@ from hoi_assets_tests.engines.small_judges import make_clip, make_examiner, make
 from hoi_assets_tests.engines.small_sdxl import make_sdxl
 from hoi_assets_tests.pipeline_fixture import write_profile
 
+pytestmark = pytest.mark.timeout(1800)
+
 CATEGORY = "index_press"
 PPV = ("detailed_prompts", "instance_images", "category_loras", "candidate_images")
 # Of the tiny profile, as they were before there were rounds.
