@@ -26,6 +26,7 @@ from hoi_assets.store.versions import Store
 
 CATEGORIES = ("power_sphere", "index_press", "worn")
 PAGE, PLOT = ROOT / "docs" / "rounds.md", ROOT / "docs" / "rounds.webp"
+SHOWN = "![Share accepted, share of the accepted that is right, and slices covered, by round](rounds.webp)"
 FIGURES = re.compile(r"(<!-- figures -->\n).*(<!-- end of figures -->)", re.DOTALL)
 
 
@@ -60,7 +61,7 @@ def report(store: Store, rows: pl.DataFrame, categories: list[str], write: bool)
     print(text, flush=True)
     if write:
         page = PAGE.read_text(encoding="utf-8")
-        changed = FIGURES.sub(lambda match: f"{match[1]}{text}{match[2]}", page)
+        changed = FIGURES.sub(lambda match: f"{match[1]}{text}\n{SHOWN}\n{match[2]}", page)
         PAGE.write_text(changed, encoding="utf-8")
         save_plot(round_curves(rows), PLOT)
 
