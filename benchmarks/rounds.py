@@ -26,7 +26,7 @@ from hoi_assets.store.versions import Store
 
 CATEGORIES = ("power_sphere", "index_press", "worn")
 PAGE, PLOT = ROOT / "docs" / "rounds.md", ROOT / "docs" / "rounds.webp"
-SHOWN = "![Share accepted, share of the accepted that is right, and slices covered, by round](rounds.webp)"
+SHOWN = "![Share accepted, right of the accepted, and slices covered, by round](rounds.webp)"
 FIGURES = re.compile(r"(<!-- figures -->\n).*(<!-- end of figures -->)", re.DOTALL)
 
 
