@@ -57,6 +57,7 @@ weights: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 weights: $(VENV)/.test
 	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world --split pretrain --count 3000 --workers 2
 	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world --split examiner --count 750 --workers 2
+	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world --split twins --count 6000 --workers 2
 	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world/interactions --split interactions --count 2750 --workers 2
 	$(BIN)/python -m hoi_assets.tinyworld.scenes.pool --out data/world/interactions --split interactions_examiner --count 1750 --workers 2
 	$(BIN)/python -m hoi_assets.tinyworld.weights train --world data/world --interactions data/world/interactions
@@ -69,7 +70,7 @@ chromium: $(VENV)/.test
 	|| $(BIN)/playwright install chromium \
 	|| echo "no Chromium: the browser tests will say so and be skipped"
 
-# What the tests of several machines need: Ray, and Debian's Postgres. Without them they say so and are skipped.
+# What the tests of several machines need: Ray, an S3 server and its client, and Debian's Postgres. Without them they say so and are skipped.
 services: $(VENV)/.services
 	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 \
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
@@ -94,6 +95,6 @@ $(VENV)/.test: pyproject.toml constraints.txt hashes.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.run
 
 $(VENV)/.services: $(VENV)/.test
-	$(INSTALL) --editable '.[dev,scenes,ray,postgres]'
+	$(INSTALL) --editable '.[dev,scenes,ray,postgres,s3,services]'
 	$(CHECK_HASHES)
 	touch $@

@@ -25,6 +25,7 @@ NAMES = (
     "image_writing",
     "runs",
     "orchestration",
+    "workers",
 )
 LIMIT_S = 600.0
 # Of the time left, so that the slow ones leave something to those after them.

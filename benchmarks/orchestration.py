@@ -28,19 +28,19 @@ def main() -> None:
 def _measure(folder: Path, instance: dg.DagsterInstance) -> None:
     project = load_project(str(write_profile(folder, LITTLE_WORK)), folder / "home")
     settings, store = project.platform.settings, project.platform.store
-    _read_taxonomy(project, instance)
+    read_taxonomy(project, instance)
     for assets in (["detailed_prompts", "instance_images", "category_loras"], ["candidate_images"]):
         # The first run draws; the later ones are forced, into image stores that forgot.
-        _run(project, instance, *assets)
+        run_assets(project, instance, *assets)
     rows = store.require("candidate_images", CATEGORY).table("rows")
     lora = store.require("category_loras", CATEGORY).file("lora")
     by_hand = _by_hand(settings, rows, lora, folder)
     under_dagster, batched = [], []
     # Turn by turn, so that a slow minute of the machine meets both.
     for _ in range(ROUNDS):
-        _forget_images(store)
-        under_dagster.append(_timed(lambda: _run(project, instance, "candidate_images")))
-        batched.append(_timed(lambda: by_hand(rows.height, settings.sampling.batch_size)))
+        forget_images(store)
+        under_dagster.append(timed(lambda: run_assets(project, instance, "candidate_images")))
+        batched.append(timed(lambda: by_hand(rows.height, settings.sampling.batch_size)))
     count = rows.height
     rate = count / min(under_dagster)
     report(
@@ -49,15 +49,15 @@ def _measure(folder: Path, instance: dg.DagsterInstance) -> None:
         f"{count} images, best of {ROUNDS})",
         "at least 0.95",
     )
-    single = ONE_BY_ONE / _timed(lambda: by_hand(ONE_BY_ONE, 1))
+    single = ONE_BY_ONE / timed(lambda: by_hand(ONE_BY_ONE, 1))
     report(
         "orchestration/against one prompt at a time",
         f"{rate / single:.2f} ({rate:.2f} and {single:.2f} images/s)",
         "at least 1.5",
     )
     text, edited = _edit_one_prompt(folder)
-    _read_taxonomy(edited, instance, force=False)
-    _run(edited, instance, "detailed_prompts", "candidate_images", force=False)
+    read_taxonomy(edited, instance, force=False)
+    run_assets(edited, instance, "detailed_prompts", "candidate_images", force=False)
     after = store.require("candidate_images", CATEGORY).table("rows")
     new = after.filter(~pl.col("image_id").is_in(rows["image_id"].to_list()))
     prompts = store.require("detailed_prompts", CATEGORY).table("rows")
@@ -70,11 +70,13 @@ def _measure(folder: Path, instance: dg.DagsterInstance) -> None:
     )
 
 
-def _read_taxonomy(project: Project, instance: dg.DagsterInstance, force: bool = True) -> None:
+def read_taxonomy(project: Project, instance: dg.DagsterInstance, force: bool = True) -> None:
     _run_job(project, instance, "verifier_training", None, ["base_prompt_taxonomy"], force)
 
 
-def _run(project: Project, instance: dg.DagsterInstance, *assets: str, force: bool = True) -> None:
+def run_assets(
+    project: Project, instance: dg.DagsterInstance, *assets: str, force: bool = True
+) -> None:
     _run_job(project, instance, "ppv_category", CATEGORY, assets, force)
 
 
@@ -110,7 +112,7 @@ def _edit_one_prompt(folder: Path) -> tuple[str, Project]:
     return new, load_project(str(profile), folder / "home")
 
 
-def _forget_images(store) -> None:  # type: ignore[no-untyped-def]
+def forget_images(store) -> None:  # type: ignore[no-untyped-def]
     """Forget what was drawn for candidates, so that it is drawn again."""
     import sqlite3
 
@@ -148,7 +150,7 @@ def _by_hand(settings, rows: pl.DataFrame, lora: Path, folder: Path):  # type: i
     return draw
 
 
-def _timed(work: Callable[[], None]) -> float:
+def timed(work: Callable[[], None]) -> float:
     start = time.monotonic()
     work()
     return time.monotonic() - start

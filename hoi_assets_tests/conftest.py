@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a chat endpoint and a Postgres server on loopback."""
+"""Fixtures for all tests: a chat endpoint, a Postgres server and an S3 server on loopback."""
 
 import json
 import os
@@ -11,8 +11,9 @@ import pytest
 
 from hoi_assets_tests.llm.chat_server import KEY, Answer, Server
 from hoi_assets_tests.postgres_server import postgres
+from hoi_assets_tests.s3_server import bucket_home, s3_server
 
-__all__ = ["postgres"]
+__all__ = ["bucket_home", "postgres", "s3_server"]
 
 Start = Callable[..., Server]
 
@@ -24,8 +25,11 @@ SLOW_FILES = (
     "llm/test_image_",
     "llm/test_replies.py",
     "ppv/test_instance_folder.py",
+    "store/test_bucket",
     "store/test_catalogue.py",
     "cli/test_homes.py",
+    "cluster/test_browser.py",
+    "cluster/test_full_disk.py",
     "cluster/test_head.py",
     "cluster/test_ray.py",
     "cli/test_taxonomy_changes.py",
@@ -51,6 +55,7 @@ SLOW_FILES = (
     "defs/test_browser.py",
     "rating/test_browser.py",
     "rating/test_crash.py",
+    "test_deploy.py",
     "test_detailscribe_pipeline.py",
     "test_detailscribe_correctors.py",
     "detailscribe/test_repair_masks.py",
@@ -102,6 +107,16 @@ def one_thread() -> Iterator[None]:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
+    yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_models() -> Iterator[None]:
+    """A file of tests begins with no loaded model: one of equal weights that another file left in
+    the cache may hold a LoRA, or a name and limits of its own."""
+    cache = sys.modules.get("hoi_assets.engines.model_cache")
+    if cache is not None:
+        cache.clear()
     yield
 
 

@@ -146,7 +146,7 @@ def find_lora(store: Store, digest: str) -> Lora:
         partitions: list[str | None] = [*store.partitions(asset)]
         for partition in partitions or [None]:
             for one in store.history(asset, partition):
-                if not one.path.is_dir():
+                if not one.is_stored():
                     continue
                 if digest in (loras := published_loras(one)):
                     return loras[digest]

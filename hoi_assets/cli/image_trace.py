@@ -57,7 +57,7 @@ def _drawn(store: Store) -> Iterator[Published]:
     newest = [store.current(asset, partition) for asset, partition in places]
     yield from (one for one in newest if one is not None)
     for asset, partition in places:
-        yield from (one for one in store.history(asset, partition) if one.path.is_dir())
+        yield from (one for one in store.history(asset, partition) if one.is_stored())
 
 
 def trace_image(store: Store, image_id: str) -> list[tuple[str, dict[str, Any]]]:

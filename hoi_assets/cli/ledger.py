@@ -31,7 +31,7 @@ def move(
 
     store = open_store()
     store.require_writable()
-    counts = move_to_server(store.home, store.staging)
+    counts = move_to_server(store.home, store.staging, store.remote)
     file = str(store.home / f"{FILE}{MOVED}")
     if as_json:
         print_json({**counts, "file": file})

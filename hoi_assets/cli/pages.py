@@ -10,26 +10,36 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hoi_assets.errors import HoiError
+from hoi_assets.settings.locations import is_url
+
+if TYPE_CHECKING:
+    from hoi_assets.store.remote_home import RemoteHome
 
 SERVED = ("data_docs", "assets/evaluation_report")
 
 
-def pages_app(home: Path) -> Any:
-    """An ASGI app for `data_docs/` and published reports; nothing else of the home is served."""
+def pages_app(location: Path | str) -> Any:
+    """An ASGI app for `data_docs/` and published reports; nothing else of the home is served.
+
+    Args:
+        location: the home's folder, or its URL.
+    """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
     from starlette.responses import FileResponse, RedirectResponse, Response
     from starlette.routing import Route
 
-    from hoi_assets.publishing.data_docs import build_index
+    from hoi_assets.publishing.data_docs import RESULTS, build_index
     from hoi_assets.store.integrity import Damaged
     from hoi_assets.store.published import check_served
+    from hoi_assets.store.remote_home import RemoteHome
 
-    home = home.resolve()
+    remote = RemoteHome(location) if isinstance(location, str) else None
+    home = (Path(location) if remote is None else remote.mirror).resolve()
 
     async def page(request: Request) -> Response:
         path = (home / request.path_params["page"]).resolve()
@@ -38,10 +48,14 @@ def pages_app(home: Path) -> Any:
             path = path / "index.html"
         if path == home / "data_docs" / "index.html":
             with suppress(HoiError):  # a home that cannot be written keeps its last index
+                if remote is not None:
+                    remote.pull_below(home / RESULTS, lambda key: key.endswith(".json"))
                 build_index(home)
-        if not inside or not path.is_file():
-            raise HTTPException(404, "no such page; Data Docs are at /data_docs/index.html")
         try:
+            if inside and remote is not None:
+                _fetch(remote, path)
+            if not inside or not path.is_file():
+                raise HTTPException(404, "no such page; Data Docs are at /data_docs/index.html")
             check_served(home, path)
         except Damaged as error:
             raise HTTPException(500, str(error)) from error
@@ -53,7 +67,18 @@ def pages_app(home: Path) -> Any:
     return Starlette(routes=[Route("/", start), Route("/{page:path}", page)])
 
 
-def serve_pages(home: Path, host: str, port: int) -> None:
+def _fetch(remote: "RemoteHome", path: Path) -> None:
+    """Copy a page from the bucket, where it is there."""
+    from hoi_assets.store.published import NotStored, check_served
+
+    if path.is_relative_to(remote.mirror / "assets"):
+        with suppress(NotStored):  # shown as a page that is not there
+            check_served(remote.mirror, path, remote)
+    elif not path.is_file():
+        remote.fetch_object(path)
+
+
+def serve_pages(home: Path | str, host: str, port: int) -> None:
     """Serve until the process that started this one has ended."""
     import uvicorn
 
@@ -72,4 +97,5 @@ def serve_pages(home: Path, host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    serve_pages(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    named = sys.argv[1]
+    serve_pages(named if is_url(named) else Path(named), sys.argv[2], int(sys.argv[3]))

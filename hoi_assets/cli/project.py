@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hoi_assets.defs.project import Project as Pipelines
     from hoi_assets.publishing.staleness import Status
     from hoi_assets.settings import Settings
+    from hoi_assets.store.remote_home import RemoteHome
     from hoi_assets.store.versions import Store
 
 Only = Literal["all", "stale", "failed", "missing"]  # = warm_loop.Only
@@ -210,11 +211,11 @@ def open_store() -> "Store":
     Raises:
         HoiError: the home belongs to another profile than the environment's, or cannot be a home.
     """
-    from hoi_assets.settings import home_folder, load_settings
+    from hoi_assets.settings import home_location, load_settings
     from hoi_assets.store.versions import Store
 
     settings = load_settings()
-    return Store(home_folder(), settings.profile, settings.picture_format)
+    return Store(home_location(), settings.profile, settings.picture_format)
 
 
 def open_store_of_any_profile() -> "Store":
@@ -224,15 +225,30 @@ def open_store_of_any_profile() -> "Store":
     Raises:
         HoiError: as `open_store`.
     """
-    from hoi_assets.settings import home_folder, load_settings
+    from hoi_assets.settings import home_folder, home_location, load_settings
     from hoi_assets.store.home import profile_of
     from hoi_assets.store.versions import Store
 
-    home = home_folder()
-    of_another = profile_of(home) not in (None, load_settings().profile)
+    home = home_location()
+    # Of a home in a bucket, opening the store is what reads whose it is.
+    opened = Store(home) if isinstance(home, str) else None
+    of_another = profile_of(home_folder()) not in (None, load_settings().profile)
     if of_another and not os.environ.get("HOI_PROFILE"):
-        return Store(home)
+        return opened or Store(home)
     return open_store()
+
+
+def open_remote() -> "RemoteHome | None":
+    """The environment's home where it is in a bucket; None where it is a folder.
+
+    Raises:
+        HoiError: the URL of no bucket.
+    """
+    from hoi_assets.settings import home_location
+    from hoi_assets.store.remote_home import RemoteHome
+
+    home = home_location()
+    return RemoteHome(home) if isinstance(home, str) else None
 
 
 def known_partitions(store: "Store") -> tuple[str, ...] | None:

@@ -48,9 +48,11 @@ def make(
     """Make a study of published pictures."""
     from hoi_assets.cli.project import known_partitions, open_store_of_any_profile
     from hoi_assets.rating.published_images import LABELS, make_suite_study
+    from hoi_assets.rating.shared_studies import fetch_studies, share_study
     from hoi_assets.rating.study import study_folder
 
     store = open_store_of_any_profile()
+    fetch_studies(store.remote, name)
     study = make_suite_study(
         store,
         study_folder(store.home, name),
@@ -61,6 +63,7 @@ def make(
         seed=seed,
         known=known_partitions(store),
     )
+    share_study(store.remote, study_folder(store.home, name))
     print(f"study {name}: {len(study.items)} {study.mode} items")
     if study.equal:
         print(f"  {len(study.equal)} pairs are the same picture and are not shown")
@@ -77,11 +80,17 @@ def links(
     profile: Profile = None,
 ) -> None:
     """A new secret link for each rater; an earlier link stops working, votes stay."""
+    from hoi_assets.cli.project import open_remote
     from hoi_assets.rating.raters import make_links
+    from hoi_assets.rating.shared_studies import fetch_studies, share_study
     from hoi_assets.rating.study import study_folder
     from hoi_assets.settings import home_folder
 
-    for rater, link in make_links(study_folder(home_folder(), name), raters, url).items():
+    remote, folder = open_remote(), study_folder(home_folder(), name)
+    fetch_studies(remote, name)
+    made = make_links(folder, raters, url)
+    share_study(remote, folder)
+    for rater, link in made.items():
         print(f"{rater}  {link}")
 
 
@@ -95,11 +104,15 @@ def serve(
     profile: Profile = None,
 ) -> None:
     """Serve a study's page; Ctrl+C stops it."""
+    from hoi_assets.cli.project import open_remote
     from hoi_assets.rating.page import serve
+    from hoi_assets.rating.shared_studies import serving
     from hoi_assets.rating.study import study_folder
     from hoi_assets.settings import home_folder
 
-    serve(study_folder(home_folder(), name), host, port, log=partial(print, flush=True))
+    folder, log = study_folder(home_folder(), name), partial(print, flush=True)
+    with serving(open_remote(), folder, log) as saved:
+        serve(folder, host, port, log, saved)
 
 
 @commands.command()
@@ -123,11 +136,14 @@ def status(
     profile: Profile = None,
 ) -> None:
     """How many answers each rater gave."""
+    from hoi_assets.cli.project import open_remote
+    from hoi_assets.rating.shared_studies import fetch_studies
     from hoi_assets.rating.study import study_folder, study_folders
     from hoi_assets.rating.vote_tables import count_answers
     from hoi_assets.settings import home_folder
 
     home = home_folder()
+    fetch_studies(open_remote())
     folders = [study_folder(home, name)] if name else study_folders(home)
     raters = {
         folder.name: count_answers(folder).select("rater", "answered", "of").to_dicts()
@@ -156,10 +172,13 @@ def labels(
 
     Set verifier.labels_folder to it in your profile, and `hoi run` trains the verifier on them.
     """
+    from hoi_assets.cli.project import open_remote
     from hoi_assets.rating.labels import write_labels
+    from hoi_assets.rating.shared_studies import fetch_studies
     from hoi_assets.rating.study import study_folder
     from hoi_assets.settings import expand_user, home_folder
 
+    fetch_studies(open_remote(), name)
     out = expand_user(out).resolve()
     table = write_labels(study_folder(home_folder(), name), out)
     print(f"{out}: {table.height} labelled pictures")

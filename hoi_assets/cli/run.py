@@ -205,7 +205,7 @@ def ui(
     profile: Profile = None,
 ) -> None:
     """Dagster's UI and daemon on loopback; beside them Data Docs and reports."""
-    from hoi_assets.settings import ROOT, home_folder
+    from hoi_assets.settings import ROOT, home_location
 
     dagster_home = use_dagster_home()
     claim(dagster_home)
@@ -213,7 +213,7 @@ def ui(
     check_free(host, pages_port, "--pages-port")
     pages_url = os.environ.setdefault("HOI_PAGES_URL", f"http://{host}:{pages_port}")
     announce(dagster_home, Address(f"http://{host}:{port}", pages_url, os.getpid()))
-    pages = [sys.executable, "-m", "hoi_assets.cli.pages", str(home_folder()), host]
+    pages = [sys.executable, "-m", "hoi_assets.cli.pages", str(home_location()), host]
     subprocess.Popen([*pages, str(pages_port)])
     # A training can keep every core busy for longer than Dagster waits for its own processes.
     os.environ.setdefault("DAGSTER_GRPC_TIMEOUT_SECONDS", str(BUSY_MACHINE_S))

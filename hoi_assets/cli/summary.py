@@ -25,6 +25,7 @@ SHOWN_METRICS = (
     "verifier_alignment",
     "clip_score",
     "image_reward",
+    "hpsv3",
 )
 
 
@@ -133,7 +134,7 @@ def _places(store: Store) -> dict[str, str]:
     ):
         published = store.current(asset)
         if published is not None:
-            places[name] = str(published.file(file))
+            places[name] = published.address(file)
     return places
 
 

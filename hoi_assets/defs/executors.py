@@ -17,13 +17,22 @@ from hoi_assets.cluster.resources import resources_of
 from hoi_assets.engines.batch_map import BatchMap, in_use, use
 from hoi_assets.publishing.asset import GPU_POOL
 from hoi_assets.publishing.stage import Stage
-from hoi_assets.settings import Settings, chosen_executor, home_folder
+from hoi_assets.settings import Settings, chosen_executor, home_location
 
 RAY = "ray"
 # Of dagster-ray, for the resources of a step.
 RAY_TAG = "dagster-ray/config"
 # What a step's process needs to know and a node cannot; secrets are set on the nodes.
-PASSED_ON = ("HOI_DATA", "HOI_MODELS", "HOI_EXECUTOR", "HOI_PAGES_URL", "DAGSTER_HOME")
+PASSED_ON = (
+    "HOI_DATA",
+    "HOI_MODELS",
+    "HOI_EXECUTOR",
+    "HOI_PAGES_URL",
+    "DAGSTER_HOME",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+)
 # Assets whose step stores and records only, with the settings under which it computes as well.
 SHARED_OUT: Mapping[str, Callable[[Settings], bool]] = {
     "candidate_images": lambda settings: settings.models.proposer is not None,
@@ -71,7 +80,7 @@ def _passed_on() -> list[str]:
     if profile:
         is_file = profile.endswith((".yaml", ".yml"))
         found.append(f"HOI_PROFILE={Path(profile).resolve() if is_file else profile}")
-    return [*found, f"HOI_HOME={home_folder()}"]
+    return [*found, f"HOI_HOME={home_location()}"]
 
 
 def op_tags(settings: Settings) -> Callable[[Stage], Mapping[str, Any]]:

@@ -115,7 +115,7 @@ class Project:
 
 def load_project(
     profile: str | None = None,
-    home: Path | None = None,
+    home: Path | str | None = None,
     assets: Iterable[dg.AssetsDefinition] | None = None,
     pipeline_jobs: Sequence[Any] = PIPELINE_JOBS,
 ) -> Project:

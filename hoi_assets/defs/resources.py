@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from hoi_assets.settings import Settings, home_folder, load_settings
+from hoi_assets.settings import Settings, home_location, is_url, load_settings
 from hoi_assets.store.versions import Store
 
 
@@ -15,10 +15,10 @@ class Platform:
 
     Args:
         profile: name or path of a YAML file; None takes `HOI_PROFILE`, else `tiny`.
-        home: where outputs go; None takes `home_folder()`.
+        home: where outputs go, a folder or a URL; None takes `home_location()`.
     """
 
-    def __init__(self, profile: str | None = None, home: Path | None = None) -> None:
+    def __init__(self, profile: str | None = None, home: Path | str | None = None) -> None:
         self.profile = profile
         self.home = home
 
@@ -29,7 +29,7 @@ class Platform:
     @cached_property
     def store(self) -> Store:
         settings = self.settings
-        return Store(self.home or home_folder(), settings.profile, settings.picture_format)
+        return Store(self.home or home_location(), settings.profile, settings.picture_format)
 
 
 class PlatformResource(dg.ConfigurableResource):
@@ -39,7 +39,8 @@ class PlatformResource(dg.ConfigurableResource):
         default=None, description="Name or path of a profile; else HOI_PROFILE, else tiny."
     )
     home: str | None = Field(
-        default=None, description="Folder of all outputs; else HOI_HOME, else data/out."
+        default=None,
+        description="Folder or s3:// URL of outputs; else HOI_HOME, else data/out.",
     )
     _platform: Platform | None = PrivateAttr(default=None)
 
@@ -54,7 +55,9 @@ class PlatformResource(dg.ConfigurableResource):
     @property
     def platform(self) -> Platform:
         if self._platform is None:
-            self._platform = Platform(self.profile, Path(self.home) if self.home else None)
+            named = self.home or None
+            home = named if named is None or is_url(named) else Path(named)
+            self._platform = Platform(self.profile, home)
         return self._platform
 
     @property

@@ -290,8 +290,16 @@ def _failure(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
             data: Any = event.step_failure_data
             if data.user_failure_data is not None and data.user_failure_data.description:
                 return event.step_key or "", data.user_failure_data.description
-            error = data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
+            error = _innermost(data.error)
             return event.step_key or "", error.to_string().strip() if error else "no reason given"
-    return "run", f"failed outside its steps; see run {result.run_id} in the UI"
+    # Dagster's own parts failed, such as its database.
+    errors = [event.job_failure_data.error for event in result.all_events if event.is_job_failure]
+    error = _innermost(errors[0]) if errors else None
+    why = f": {error.message.strip().splitlines()[0]}" if error and error.message.strip() else ""
+    return "run", f"failed outside its steps; see run {result.run_id} in the UI{why}"
+
+
+def _innermost(error: Any) -> Any:
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error

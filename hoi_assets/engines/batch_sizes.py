@@ -75,7 +75,7 @@ def found_line(ref: ModelRef, work: Work, size: int, home: Path) -> str:
 
 
 def facts_of(loaded: LoadedPipeline) -> dict[str, Any]:
-    """What a size holds for: the model, and the device."""
+    """What a size holds for: the model, and the device; with the model's name, see `identity`."""
     device = loaded.environment(0)["device"]
     return model_facts(loaded.ref, loaded.digest) | {"device": device}
 
@@ -83,6 +83,11 @@ def facts_of(loaded: LoadedPipeline) -> dict[str, Any]:
 def model_facts(ref: ModelRef, digest: str) -> dict[str, Any]:
     """What a size holds for, except the device."""
     return {"model": ref.source, "digest": digest, "offload": ref.offload}
+
+
+def identity(facts: Entry) -> dict[str, Any]:
+    """Facts without the model's name: equal weights that lie in two folders are one model."""
+    return {name: value for name, value in facts.items() if name != "model"}
 
 
 class BatchSizes(dict[Work, int]):
@@ -97,7 +102,7 @@ class BatchSizes(dict[Work, int]):
     """
 
     def __init__(self, entries: Iterable[Entry], facts: Entry) -> None:
-        own = [one for one in entries if facts.items() <= one.items()]
+        own = [one for one in entries if identity(facts).items() <= one.items()]
         works = {(one["work"], one["width"], one["height"]): one for one in own}
         super().__init__({work: one["limit"] for work, one in works.items() if "limit" in one})
         self.found = {work: one["found"] for work, one in works.items() if "found" in one}
@@ -145,12 +150,14 @@ class KeptBatchSizes(BatchSizes):
 
     def _write(self, work: Work, sizes: dict[str, int]) -> None:
         own = {**self._facts, "work": work[0], "width": work[1], "height": work[2]}
-        key, home = digest(own)[:16], self.path.parent
+        same, home = identity(own), self.path.parent
         lock = home / "locks" / f"{FILE}.lock"
         with writing(self.path):
             lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=LOCK_TIMEOUT_S):
             entries = _read(self.path)
+            there = (key for key, one in entries.items() if same.items() <= one.items())
+            key = next(there, digest(same)[:16])
             entries[key] = {**entries.get(key, {}), **own, **sizes}
             data = (json.dumps(entries, indent=2, sort_keys=True) + "\n").encode()
             replace_bytes(self.path, data, home, durable=False, mode=FILE_MODE)

@@ -15,6 +15,7 @@ from hoi_assets.engines.batch_sizes import (
     Work,
     facts_of,
     found_line,
+    identity,
     model_facts,
     read_entries,
 )
@@ -130,7 +131,7 @@ def with_batch_size(drawing: Task, home: Path, wanted: BatchSize, row: ImageSpec
     Raises:
         HoiError: not even one image fits, or the file of the home cannot be read.
     """
-    model = model_facts(drawing.ref, drawing.digest)
+    model = identity(model_facts(drawing.ref, drawing.digest))
     entries = [one for one in read_entries(home) if model.items() <= one.items()]
     if wanted != AUTO and not entries:
         return replace(drawing, batch_size=wanted)

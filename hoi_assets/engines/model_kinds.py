@@ -14,6 +14,7 @@ from hoi_assets.settings import ModelRef, Models
 
 PIPELINE_INDEX = "model_index.json"
 IMAGE_REWARD_CHECKPOINT = "ImageReward.pt"
+HPSV3_CHECKPOINT = "HPSv3.safetensors"
 CONFIGURATION = re.compile(r"[\w-]+\.(?:json|txt|model)")
 # Weights under their plain names: no `variant` such as fp16, no other framework's.
 WEIGHTS = re.compile(
@@ -124,13 +125,21 @@ KINDS = {
         extra=("verifier.json", "defects.safetensors"),
     ),
     "blip_vqa": ModelKind("BLIP that answers questions", f"{_ENGINES}.blip_vqa:load_blip_vqa"),
+    "hpsv3": ModelKind("HPSv3", f"{_ENGINES}.hpsv3.loading:load_hpsv3", extra=(HPSV3_CHECKPOINT,)),
 }
-# Not an entry of its own: the published ImageReward comes without its tokenizer.
+# No entries of their own: the published ImageReward comes without its tokenizer, HPSv3 without
+# that and its configuration.
 TOKENIZER = "image_reward_tokenizer"
+HPSV3_BASE = "hpsv3_base"
 ALL_KINDS = {
     **KINDS,
     TOKENIZER: ModelKind(
         "tokenizer of ImageReward", f"{_ENGINES}.pretrained:load_tokenizer", weights=False
+    ),
+    HPSV3_BASE: ModelKind(
+        "configuration and tokenizer of HPSv3",
+        f"{_ENGINES}.hpsv3.loading:load_base",
+        weights=False,
     ),
 }
 
@@ -143,6 +152,11 @@ def named_models(models: Models) -> dict[str, ModelRef]:
         from hoi_assets.engines.image_reward import PUBLISHED_TOKENIZER
 
         found[TOKENIZER] = PUBLISHED_TOKENIZER
+    if models.hpsv3 is not None:
+        from hoi_assets.engines.hpsv3.loading import PUBLISHED_BASE, base_of
+
+        if base_of(models.hpsv3) == PUBLISHED_BASE:
+            found[HPSV3_BASE] = PUBLISHED_BASE
     return found
 
 

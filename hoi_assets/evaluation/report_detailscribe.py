@@ -20,6 +20,7 @@ METRICS = (
     "clip_score",
     "image_reward",
     "blip_vqa",
+    "hpsv3",
     "judge_rating",
     "judge_yes",
     "human_rating_alignment",

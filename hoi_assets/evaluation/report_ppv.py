@@ -27,6 +27,7 @@ METRICS = (
     "verifier_alignment",
     "clip_score",
     "image_reward",
+    "hpsv3",
 )
 STAGES = (
     "detailed_prompts",

@@ -88,7 +88,7 @@ def score_rows(store: Store, settings: Settings, rows: Rows, log: Log) -> list[V
             A row's place among them is its place in the batches.
 
     Returns:
-        clip_score, image_reward, blip_vqa (None without phrases), component_accuracy and
+        clip_score, image_reward, hpsv3, blip_vqa (None without phrases), component_accuracy and
         examiner_components (shares of components that hold; None without questions), and the
         examiner's 0 or 1.
     """
@@ -181,6 +181,9 @@ def judges(settings: Settings) -> list[Metric]:
                 phrases_of,
             )
         )
+    if models.hpsv3 is not None:
+        score = _hpsv3(models.hpsv3, settings.device)
+        chosen.append(Metric("hpsv3", models.hpsv3, compute, ("prompt",), score))
     return chosen
 
 
@@ -214,6 +217,18 @@ def _blip_vqa(ref: ModelRef, device: str) -> Callable[..., list[Values]]:
         model = load_blip_vqa(ref, device)
         values = blip_vqa_scores(model, images, [row["phrases"] for row in rows], slots)
         return [{"blip_vqa": None if math.isnan(value) else float(value)} for value in values]
+
+    return compute
+
+
+def _hpsv3(ref: ModelRef, device: str) -> Callable[..., list[Values]]:
+    def compute(images: Any, rows: Rows, slots: Sequence[int]) -> list[Values]:
+        from hoi_assets.engines.hpsv3.loading import load_hpsv3
+        from hoi_assets.engines.hpsv3.scoring import hpsv3_scores
+
+        scorer = load_hpsv3(ref, device)
+        values = hpsv3_scores(scorer, images, [row["prompt"] for row in rows], slots)
+        return [{"hpsv3": float(mean)} for mean, _ in values]
 
     return compute
 

@@ -109,7 +109,7 @@ def _chosen(store: Store, names: Sequence[str]) -> list[Published]:
     missing = [name for name in names if name not in by_name]
     if missing or not by_name:
         raise HoiError(
-            f"no LoRA {', '.join(missing) or 'at all'} is published in {store.home}",
+            f"no LoRA {', '.join(missing) or 'at all'} is published in {store.location}",
             f"published: {', '.join(by_name) or 'none; run `hoi run` first'}",
         )
     return [store.require(*by_name[name]) for name in (names or by_name)]

@@ -97,7 +97,7 @@ def export_triples(
     twins = None if pool is None else twins_digest(pool)
     if not published and twins is None:
         raise HoiError(
-            f"{store.home} holds no critique, no verdict and no twins to make triples of",
+            f"{store.location} holds no critique, no verdict and no twins to make triples of",
             "run the pipelines first (`hoi run`)",
         )
     made_from = {one.name: one.version for one in published} | ({"twins": twins} if twins else {})

@@ -8,8 +8,9 @@ from hoi_assets.cluster.connection import ray_address, require_head
 from hoi_assets.engines.model_check import ModelState
 from hoi_assets.preflight.costs import BYTES_PER_GB, Plan
 from hoi_assets.preflight.findings import Finding, ok, problem, warning
-from hoi_assets.settings import Settings, chosen_executor
-from hoi_assets.store.home import check_path, check_profile
+from hoi_assets.settings import Settings, chosen_executor, home_location, mirror_folder
+from hoi_assets.store.home import IDENTITY, check_path, check_profile
+from hoi_assets.store.remote_home import RemoteHome
 from hoi_assets.text import shown_bytes
 
 # Of the free memory; the rest is for activations, which nobody knows before a run.
@@ -113,8 +114,13 @@ def check_home(home: Path, profile: str) -> Iterator[Finding]:
     """Whether the home can be one, and is this profile's.
 
     Raises:
-        HoiError: it cannot, or belongs to another profile.
+        HoiError: it cannot, belongs to another profile, or is in a bucket that refuses or does not
+            answer.
     """
+    location = home_location()
+    if isinstance(location, str) and mirror_folder(location) == home:
+        RemoteHome(location).pull(home / IDENTITY)
+        yield ok("home", location, f"the bucket answers; copies go to {home}")
     check_path(home)
     check_profile(home, profile)
     yield ok("home", str(home), f"outputs of the profile {profile!r} go there")

@@ -63,6 +63,11 @@ def page_path(key: Sequence[str]) -> Path:
     )
 
 
+def result_file(home: Path, page: Path) -> Path:
+    """Great Expectations' result that a validation's page shows."""
+    return home / RESULTS / page.relative_to(home / SITE / "validations").with_suffix(".json")
+
+
 def index_link(place: str) -> str:
     """Link from a page in a published version's folder to a place's row in the index.
 

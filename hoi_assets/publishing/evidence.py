@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hoi_assets.publishing.gate_result import GateResult
-from hoi_assets.store.disk import replace_bytes
 from hoi_assets.store.versions import Store
 
+FOLDER = "gates"
 State = Literal["started", "published", "unchanged", "rejected", "failed"]
 
 
@@ -69,7 +69,7 @@ def keep(
 
 def find(store: Store, asset: str, partition: str | None, version: str) -> Evidence | None:
     """A version's evidence; None where there is none."""
-    content = _read(_folder(store, asset, partition) / f"{version}.json")
+    content = _read(store, _folder(store, asset, partition) / f"{version}.json")
     if content is None:
         return None
     return Evidence(
@@ -82,7 +82,7 @@ def find(store: Store, asset: str, partition: str | None, version: str) -> Evide
 
 def metadata_of(store: Store, asset: str, partition: str | None, version: str) -> Metadata:
     """What the UI shows of a version; empty where nothing is stored."""
-    return _read(_folder(store, asset, partition) / f"{version}.metadata.json") or {}
+    return _read(store, _folder(store, asset, partition) / f"{version}.metadata.json") or {}
 
 
 def note(store: Store, asset: str, partition: str | None, attempt: Attempt) -> None:
@@ -92,18 +92,18 @@ def note(store: Store, asset: str, partition: str | None, attempt: Attempt) -> N
 
 def latest(store: Store, asset: str, partition: str | None) -> Attempt | None:
     """The latest attempt; None where there was none."""
-    content = _read(_folder(store, asset, partition) / "attempt.json")
+    content = _read(store, _folder(store, asset, partition) / "attempt.json")
     return None if content is None else Attempt(**content)
 
 
 def _folder(store: Store, asset: str, partition: str | None) -> Path:
-    return store.home / "gates" / asset / (partition or "_")
+    return store.home / FOLDER / asset / (partition or "_")
 
 
 def _write(store: Store, path: Path, content: Mapping[str, Any]) -> None:
-    data = json.dumps(content, indent=1).encode()
-    replace_bytes(path, data, store.staging, durable=False, mode=0o644)
+    store.write_shared(path, json.dumps(content, indent=1).encode())
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _read(store: Store, path: Path) -> Any:
+    data = store.read_shared(path)
+    return None if data is None else json.loads(data)

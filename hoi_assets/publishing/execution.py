@@ -29,16 +29,17 @@ from hoi_assets.hashing import files_below
 from hoi_assets.publishing import evidence
 from hoi_assets.publishing.contents import CONTENTS, contents
 from hoi_assets.publishing.context import Result, StageContext
+from hoi_assets.publishing.data_docs import result_file
 from hoi_assets.publishing.evidence import Attempt, Evidence
 from hoi_assets.publishing.expectations import for_partition
 from hoi_assets.publishing.gate_result import GateResult
 from hoi_assets.publishing.graph import Graph, expectations_of, without_gate
-from hoi_assets.publishing.ledger_rows import rows_of
+from hoi_assets.publishing.ledger_rows import are_entered, note_entered, rows_of
 from hoi_assets.publishing.metadata import plain
 from hoi_assets.publishing.stage import Stage
 from hoi_assets.publishing.validation import ValidationRun, evaluate
 from hoi_assets.store.disk import DiskFull, is_full, writing
-from hoi_assets.store.versions import Published, Staging
+from hoi_assets.store.versions import Published, Staging, Store
 
 if TYPE_CHECKING:
     import polars as pl
@@ -103,11 +104,11 @@ def execute(graph: Graph, stage: Stage, context: StageContext) -> Execution:
             current = store.current(stage.name, context.partition)
             place = (store, stage.name, context.partition)
             kept = None if current is None else evidence.find(*place, current.version)
-            whole = current is not None and current.path.is_dir()
+            whole = current is not None and current.is_stored()
             if current is None or kept is None or kept.failed_rows or context.force or not whole:
                 outcome = _compute(graph, stage, context, inputs, lineage)
             elif current.inputs == inputs:
-                current.verify()
+                current.verify_here()
                 store.keep_manifest(current)
                 _enter_missing_rows(stage, context, current)
                 _note(context, "unchanged")
@@ -210,6 +211,7 @@ def _audit(
         if any(one.table == CONTENTS.name for one in expected):
             tables[CONTENTS.name] = contents(out.path, tables, store.images)
         gate = evaluate(tables, [one for one in expected if one.table not in absent], run)
+        _share_pages(store, gate)
     except HoiError:
         raise
     except Exception as error:
@@ -241,8 +243,17 @@ def _audit(
     parents = {parent.name: parent.version for parent in lineage}
     published = store.publish(out, inputs, context.run_id, parents)
     _enter_rows(context, version)
+    note_entered(store, published)
     _note(context, "published")
     return Execution(published, False, found, metadata, lineage)
+
+
+def _share_pages(store: Store, gate: GateResult) -> None:
+    """Data Docs of a home in a bucket are shown on every machine."""
+    if store.remote is not None:
+        pages = {store.home / one.docs_page for one in gate.results if one.docs_page is not None}
+        results = {result_file(store.home, page) for page in pages}
+        store.remote.push_files(path for path in (*pages, *results) if path.is_file())
 
 
 def _tables(folder: Path) -> dict[str, "pl.DataFrame"]:
@@ -260,10 +271,14 @@ def _enter_rows(context: StageContext, version: str | None) -> None:
 
 def _enter_missing_rows(stage: Stage, context: StageContext, current: Published) -> None:
     """Enter the rows of the version in force where the ledger may hold none or others: a process
-    was killed after publishing, or a later attempt failed or was rejected."""
-    attempt = evidence.latest(context.store, context.asset, context.partition)
-    if attempt is None or attempt.state not in ("published", "unchanged"):
-        context.store.ledger.record(rows_of(stage, current))
+    was killed after publishing, a later attempt failed or was rejected, or another machine
+    published, whose ledger may be its own."""
+    store = context.store
+    attempt = evidence.latest(store, context.asset, context.partition)
+    lost = attempt is None or attempt.state not in ("published", "unchanged")
+    if lost or not are_entered(store, current):
+        store.ledger.record(rows_of(stage, current))
+        note_entered(store, current)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ stand beside the assets, do without it.
     )
 
 A string `"${section.field}"` stands for a setting, which `resolve` replaces; `"${partition}"` for
-the partition's key, which `for_partition` replaces.
+the partition's key, which `for_partition` replaces. `"${section.field? text}"` stands for the text
+where the setting is not null, else for nothing: without an option its gate stays the same.
 """
 
 import re
@@ -31,7 +32,8 @@ from hoi_assets.settings import Settings
 from hoi_assets.store.tables import Column, Table
 
 PARTITION = "${partition}"
-_REFERENCE = re.compile(r"\$\{((?!partition\})[a-z_.]+)\}")
+_REFERENCE = re.compile(r"\$\{((?!partition\})[a-z0-9_.]+)\}")
+_OPTIONAL = re.compile(r"\$\{([a-z0-9_.]+)\?([^}]*)\}")
 
 Number = int | float | str  # a string is a reference into the settings: "${gates.min_prompts}"
 
@@ -271,6 +273,9 @@ def _resolved(value: Any, settings: Settings) -> Any:
     """A string that is one reference becomes the setting itself; inside longer text, its text."""
     if not isinstance(value, str):
         return value
+    value = _OPTIONAL.sub(
+        lambda match: "" if _setting(match, settings) is None else match.group(2), value
+    )
     whole = _REFERENCE.fullmatch(value)
     if whole is not None:
         return _setting(whole, settings)

@@ -2,11 +2,14 @@
 with."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from hoi_assets.publishing.graph import Graph
 from hoi_assets.publishing.stage import Stage
+from hoi_assets.store.disk import replace_bytes
 from hoi_assets.store.ledger import LedgerRow
+from hoi_assets.store.places import folder_name
 from hoi_assets.store.tables import Table
 from hoi_assets.store.versions import Published, Store
 
@@ -30,8 +33,9 @@ def published_rows(graph: Graph, store: Store) -> Iterator[LedgerRow]:
 
 def rows_of(stage: Stage, version: Published) -> Iterator[LedgerRow]:
     """The ledger rows of one version in force."""
+    names = version.names()
     for table in filter(_is_recorded, stage.tables):
-        if not (version.path / f"{table.name}.parquet").exists():
+        if f"{table.name}.parquet" not in names:
             continue
         rows = {_row_id(table, row): row for row in version.table(table.name).iter_rows(named=True)}
         for row_id, row in rows.items():
@@ -43,6 +47,30 @@ def rows_of(stage: Stage, version: Published) -> Iterator[LedgerRow]:
                 "reason": row.get("reason"),
                 "version": version.version,
             }
+
+
+def are_entered(store: Store, version: Published) -> bool:
+    """Whether `note_entered` was last called here for that version; of a folder's home, always.
+
+    The ledger of a home in a bucket may be this machine's own: what others published is entered
+    when a step here finds it unchanged.
+    """
+    path = _noted(store, version.asset, version.partition)
+    if store.remote is None:
+        return True
+    return path.is_file() and path.read_text(encoding="ascii") == version.version
+
+
+def note_entered(store: Store, version: Published) -> None:
+    """Note that the ledger holds how a version's rows ended."""
+    if store.remote is not None:
+        path = _noted(store, version.asset, version.partition)
+        data = version.version.encode()
+        replace_bytes(path, data, store.staging, durable=False, mode=0o644)
+
+
+def _noted(store: Store, asset: str, partition: str | None) -> Path:
+    return store.home / "entered" / asset / folder_name(partition)
 
 
 def _row_id(table: Table, row: Mapping[str, Any]) -> str:

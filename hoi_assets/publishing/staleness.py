@@ -59,16 +59,17 @@ def status(
     """
     wanted = None if only is None else set(only)
     found: dict[tuple[str, str | None], Status] = {}
-    for stage in graph.stages:
-        for partition in stage.partition_keys:
-            parents = [
-                found[dep, key]
-                for dep in stage.deps
-                for key in graph.partitions_read(stage, dep, partition)
-            ]
-            place = stage.name, partition
-            check = wanted is None or place in wanted
-            found[place] = _status(graph, stage, partition, settings, store, parents, check)
+    with store.moment(evidence.FOLDER):
+        for stage in graph.stages:
+            for partition in stage.partition_keys:
+                parents = [
+                    found[dep, key]
+                    for dep in stage.deps
+                    for key in graph.partitions_read(stage, dep, partition)
+                ]
+                place = stage.name, partition
+                check = wanted is None or place in wanted
+                found[place] = _status(graph, stage, partition, settings, store, parents, check)
     return [one for place, one in found.items() if wanted is None or place in wanted]
 
 
@@ -102,9 +103,10 @@ def _status(
         return report("blocked", "its latest run was interrupted")
     if current is None:
         return report("missing", "nothing published")
+    stored = not check or current.is_stored()
     try:
-        if check and current.path.is_dir():
-            current.verify()
+        if check and stored:
+            current.verify_here()
     except Damaged as error:
         return report("blocked", error.what)
     # A blocked or missing parent gives nothing new to read, so it makes no child stale.
@@ -114,6 +116,8 @@ def _status(
         reasons += changes(current.inputs, graph.inputs(stage, context))
     except HoiError as error:
         reasons.append(error.what)
+    if not stored:
+        reasons.append("its files are not all there")
     if gate is None:
         reasons.append("the gate's evidence is missing")
     elif failed_rows:

@@ -72,12 +72,12 @@ class Desk:
     Safe for several threads. Raises as `VoteFile` and `read_study`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, saved: Callable[[], None] = lambda: None) -> None:
         self.folder = folder
         self.study = read_study(folder)
         self.images = study_images(folder)
         self._keys = [question.key for question in self.study.questions]
-        self._file = VoteFile(folder)
+        self._file = VoteFile(folder, saved)
         self._lock = threading.Lock()
         self._orders: dict[str, tuple[Showing, ...]] = {}
         # By rater: the answers that count, oldest first.
@@ -319,20 +319,27 @@ def build_app(desk: Desk) -> "Starlette":
     )
 
 
-def serve(folder: Path, host: str = HOST, port: int = PORT, log: Log = print) -> None:
+def serve(
+    folder: Path,
+    host: str = HOST,
+    port: int = PORT,
+    log: Log = print,
+    saved: Callable[[], None] = lambda: None,
+) -> None:
     """Serve the study in `folder` until interrupted.
 
     Args:
         host: other than loopback, links and votes cross the network unencrypted.
         port: 0 takes a free one.
         log: gets the address once the page can be opened.
+        saved: called after each vote.
 
     Raises:
         HoiError: no study there, it is being served already, or the port is taken.
     """
     import uvicorn
 
-    desk = Desk(folder)
+    desk = Desk(folder, saved)
     try:
         with _listening(host, port) as listener:
             shown = f"[{host}]" if ":" in host else host

@@ -6,7 +6,7 @@ stay as history; an answer of null takes a vote back.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,12 +70,14 @@ class VoteFile:
 
     Args:
         folder: the study's folder.
+        saved: called after each vote, in the thread of `add`.
 
     Raises:
         HoiError: the study is being served elsewhere.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, saved: Callable[[], None] = lambda: None) -> None:
+        self._saved = saved
         self.path = folder / VOTES_FILE
         self._lock = FileLock(folder / LOCK_FILE)
         try:
@@ -110,6 +112,7 @@ class VoteFile:
             except OSError:
                 os.ftruncate(self._file, size)
                 raise
+        self._saved()
 
     def close(self) -> None:
         """Let another process serve the study."""

@@ -209,6 +209,9 @@ class Models(Section):
         None, description="Examiner of the tiny world's interactions: which components hold."
     )
     blip_vqa: ModelRef | None = Field(None, description="BLIP for BLIP-VQA.")
+    hpsv3: ModelRef | None = Field(
+        None, description="HPSv3, a metric of both pipelines; null: no such metric."
+    )
     proposer: ModelRef | None = Field(
         None,
         description="Any pipeline of diffusers' `AutoPipelineForText2Image`, e.g. FLUX or "

@@ -47,12 +47,15 @@ wheel: set `HOI_DATA` to a folder that holds `models/tiny` and `pool`, such as t
 checkout.
 
 Outputs go to the folder that `HOI_HOME` names: by default `data/out` of the checkout, or `hoi-data`
-in the working folder where there is no checkout.
+in the working folder where there is no checkout; or to a bucket, see
+[object-storage.md](object-storage.md).
 
 | environment variable | meaning | default |
 | --- | --- | --- |
 | `HOI_PROFILE` | profile: name, or path of a YAML file | `tiny` |
-| `HOI_HOME` | folder of all outputs | `data/out` of the checkout, else `./hoi-data` |
+| `HOI_HOME` | folder or `s3://` URL of outputs | `data/out` of the checkout, else `./hoi-data` |
+| `HOI_CACHE` | folder of this machine's copies of a home in a bucket | `~/.cache/hoi-assets` |
+| `HOI_CACHE_GB` | size of these copies; the least recently used go | 50 |
 | `HOI_DATA` | folder with `models/tiny` and `pool` | `data` of the checkout |
 | `HOI_MODELS` | folder of downloaded models | `models/full` of `HOI_DATA` |
 | `HOI_EXECUTOR` | where work is computed: `in_process`, or `ray` (docs/ray.md) | `in_process` |

@@ -1,9 +1,11 @@
 """Where committed inputs are looked for, and where outputs go."""
 
 import os
+import re
 from pathlib import Path
 
 from hoi_assets.errors import HoiError
+from hoi_assets.hashing import digest
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -13,6 +15,9 @@ IN_CHECKOUT = (_PACKAGE.parent / "data" / "profiles").is_dir()
 ROOT = _PACKAGE.parent if IN_CHECKOUT else _PACKAGE / "_bundle"
 PROFILES = ROOT / "data" / "profiles"
 SHOWN_CHARACTERS = 80
+# The AWS SDKs read the first of these that is set.
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+MIRROR_DIGITS = 16
 # What is stored with the project; all else below data/ is ignored by git.
 STORED = ("data/models/tiny", "data/pool")
 FETCHED = "data/models/full"
@@ -120,9 +125,38 @@ def restore_remedy(path: str, target: str) -> str:
 
 def home_folder() -> Path:
     """Where outputs go: the environment variable `HOI_HOME`; else `data/out` of the checkout, or
-    `hoi-data` in the working folder where hoi-assets runs outside of a checkout."""
+    `hoi-data` in the working folder where hoi-assets runs outside of a checkout. Of a home in a
+    bucket: its local copy, see `mirror_folder`."""
+    home = home_location()
+    return mirror_folder(home) if isinstance(home, str) else home
+
+
+def home_location() -> Path | str:
+    """The home: a folder, or the URL `s3://bucket/prefix` where `HOI_HOME` is one."""
+    named = os.environ.get("HOI_HOME")
+    if named and is_url(named):
+        return named
     default = ROOT / "data" / "out" if IN_CHECKOUT else Path("hoi-data")
-    return Path(os.environ.get("HOI_HOME") or default).resolve()
+    return Path(named or default).resolve()
+
+
+def is_url(home: str) -> bool:
+    """Whether a home is named by a URL, not by a path.
+
+    Example:
+        >>> is_url("s3://bucket/prefix"), is_url("data/out")
+        (True, False)
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", home) is not None
+
+
+def mirror_folder(url: str) -> Path:
+    """The folder that holds this machine's copies of a home in a bucket, one per URL and endpoint:
+    below the environment variable `HOI_CACHE`, else below `~/.cache/hoi-assets`."""
+    endpoint = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), "")
+    named = os.environ.get("HOI_CACHE")
+    folder = Path(named).expanduser() if named else Path("~/.cache/hoi-assets").expanduser()
+    return folder.absolute() / digest([endpoint, url.rstrip("/")])[:MIRROR_DIGITS]
 
 
 def ledger_url() -> str | None:

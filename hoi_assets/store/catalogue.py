@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 # Part of the freshness digest: raise it when the layout of the catalogue changes.
-LAYOUT = "2"
+LAYOUT = "3"
 LOCK_TIMEOUT_S = 300.0
 MAIN_TABLE = "rows"
 OWN_COLUMNS = ("partition", "version", "orphaned")
@@ -68,9 +68,8 @@ def freshness(store: Store, known: Known = None) -> str:
     """
     keys = None if known is None else sorted(known)
     hasher = hashlib.sha256(f"{LAYOUT} {store.ledger.changes()} {keys}\n".encode())
-    for path in sorted((store.home / "assets").glob("*/*/current.json")):
-        hasher.update(f"{path.parent.parent.name}/{path.parent.name}\n".encode())
-        hasher.update(path.read_bytes())
+    for published in store.all_current():
+        hasher.update(f"{canonical_json(published.as_record())}\n".encode())
     return hasher.hexdigest()
 
 
@@ -106,11 +105,12 @@ def _build(store: Store, target: Path, path: Path, known: Known) -> None:
     """Build the catalogue in the file `target`; `path` is its name in messages."""
     import duckdb
 
-    # Taken first: what is published while building makes the result stale, never falsely fresh.
-    state = freshness(store, known)
     try:
         with writing(path), duckdb.connect(str(target)) as connection:
-            _fill(connection, store, state, known)
+            # Taken first: what is published meanwhile makes the result stale, never falsely fresh.
+            state = freshness(store, known)
+            with store.moment():
+                _fill(connection, store, state, known)
             # Closing writes what is left as well, but does not say that the disk was full.
             connection.execute("CHECKPOINT")
     except duckdb.Error as error:

@@ -121,7 +121,7 @@ def is_abandoned(path: Path) -> bool:
     `temporary_path` gave it is dead; of another machine's, whether it is old."""
     found = _TEMPORARY.match(path.name)
     if found is not None and found[1] == _host():
-        return not _is_alive(int(found[2]))
+        return not is_alive(int(found[2]))
     try:
         # Where the clock was set back meanwhile, its time lies ahead.
         return abs(time.time() - path.stat().st_mtime) > ABANDONED_AFTER_S
@@ -133,7 +133,8 @@ def _host() -> str:
     return hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of that id on this machine."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

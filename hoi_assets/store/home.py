@@ -2,10 +2,16 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hoi_assets.errors import HoiError
+from hoi_assets.store.bucket_errors import Conflict
 from hoi_assets.store.disk import temporary_path, writing
+
+if TYPE_CHECKING:
+    from hoi_assets.store.remote_home import RemoteHome
 
 IDENTITY = "home.json"
 # Patterns, escapes and separators to at least one of DuckDB, polars, SQLite's URLs and fsspec.
@@ -67,24 +73,35 @@ def check_profile(home: Path, profile: str) -> None:
         )
 
 
-def adopt(home: Path, profile: str, temporary: Path) -> None:
+def adopt(home: Path, profile: str, temporary: Path, remote: "RemoteHome | None" = None) -> None:
     """Make the home the profile's, where it belongs to none.
 
     Args:
         temporary: a folder on the same file system.
+        remote: the home in a bucket whose mirror `home` is.
 
     Raises:
         HoiError: it belongs to another profile.
     """
     path = home / IDENTITY
     if not path.exists():
-        partial = temporary_path(temporary)
-        with writing(path):
-            partial.write_text(json.dumps({"profile": profile}) + "\n", encoding="utf-8")
-            try:
-                os.link(partial, path)  # fails where another process was first
-            except FileExistsError:
-                pass
-            finally:
-                partial.unlink(missing_ok=True)
+        data = (json.dumps({"profile": profile}) + "\n").encode()
+        if remote is not None:
+            with suppress(Conflict):  # another process was first
+                remote.bucket.put(remote.key(path), data, absent=True)
+            remote.pull(path)
+        else:
+            _write_identity(path, data, temporary)
     check_profile(home, profile)
+
+
+def _write_identity(path: Path, data: bytes, temporary: Path) -> None:
+    partial = temporary_path(temporary)
+    with writing(path):
+        partial.write_bytes(data)
+        try:
+            os.link(partial, path)  # fails where another process was first
+        except FileExistsError:
+            pass
+        finally:
+            partial.unlink(missing_ok=True)

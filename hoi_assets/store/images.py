@@ -72,6 +72,9 @@ class ImageStore:
                 f"{digest!r} is not an image id",
                 "give the 64 hex digits of a pixel digest, as tables name images",
             )
+        return self._local(digest)
+
+    def _local(self, digest: str) -> Path:
         own = self._file(digest, self.picture_format)
         if own.exists():
             return own
@@ -94,14 +97,17 @@ class ImageStore:
         """
         rgb = image if image.mode == "RGB" else image.convert("RGB")
         digest = digest_pixels(rgb)
-        path = self.path(digest)
+        path = self._local(digest)
         if path.exists() and self._intact(digest):
             return digest
         # A damaged file is replaced in its own format.
         data = encode_picture(rgb, path.suffix.removeprefix("."))
+        self._write(path, data)
+        return digest
+
+    def _write(self, path: Path, data: bytes) -> None:
         replace_bytes(path, data, self._temporary, durable=False, mode=0o444)
         self._unsynced.add(path)
-        return digest
 
     def png_bytes(self, digest: str) -> bytes:
         """The image of that digest as a PNG file: the same bytes in whichever format it is stored.

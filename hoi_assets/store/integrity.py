@@ -25,8 +25,12 @@ def write_manifest(path: Path, digests: Mapping[str, str], temporary: Path) -> N
         digests: of each file by its name (`hashing.file_digests`).
         temporary: a folder on the same file system.
     """
-    data = f"{canonical_json(digests)}\n".encode()
-    replace_bytes(path, data, temporary, durable=True, mode=0o444)
+    replace_bytes(path, manifest_bytes(digests), temporary, durable=True, mode=0o444)
+
+
+def manifest_bytes(digests: Mapping[str, str]) -> bytes:
+    """The content of a manifest."""
+    return f"{canonical_json(digests)}\n".encode()
 
 
 def read_manifest(path: Path) -> dict[str, str] | None:
@@ -54,10 +58,11 @@ def first_difference(
     for name, path in on_disk.items():
         if name not in digests:
             return f"{name} was added"
-        if _is_part(name, parts) and digest_file_cached(path) != digests[name]:
+        if is_part(name, parts) and digest_file_cached(path) != digests[name]:
             return f"{name} is not the file that was written"
     return None
 
 
-def _is_part(name: str, parts: Collection[str] | None) -> bool:
+def is_part(name: str, parts: Collection[str] | None) -> bool:
+    """Whether a file is one of `parts` or below one; all are where None."""
     return parts is None or any(name == part or name.startswith(f"{part}/") for part in parts)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from hoi_assets.errors import HoiError
 from hoi_assets.store.disk import replace_bytes, writing
 from hoi_assets.store.places import check_names, folder_name, place_name
+from hoi_assets.store.remote_home import RemoteHome
 
 PUBLISH_TIMEOUT_S = 60.0
 PUBLISH_POLL_S = 0.005
@@ -65,3 +66,36 @@ def publishing(locks: Path, asset: str, partition: str | None) -> Iterator[None]
     lock = FileLock(folder / name, timeout=PUBLISH_TIMEOUT_S, thread_local=False)
     with lock.acquire(poll_interval=PUBLISH_POLL_S):
         yield
+
+
+def computing_remotely(
+    remote: RemoteHome, asset: str, partition: str | None, timeout_s: float
+) -> AbstractContextManager[None]:
+    """See `Store.lock`; of a home in a bucket."""
+    key = _remote_key("computing", asset, partition)
+    return remote.locks.holding(key, place_name(asset, partition), timeout_s)
+
+
+def publishing_remotely(
+    remote: RemoteHome, asset: str, partition: str | None
+) -> AbstractContextManager[None]:
+    """See `Store.publishing`; of a home in a bucket."""
+    key = _remote_key("publishing", asset, partition)
+    # A dead publisher's lock expires while this one waits.
+    timeout_s = PUBLISH_TIMEOUT_S + remote.locks.ttl_s
+    return remote.locks.holding(key, place_name(asset, partition), timeout_s)
+
+
+def require(remote: RemoteHome, asset: str, partition: str | None) -> None:
+    """Check that this process still has the locks that it took on a place.
+
+    Raises:
+        HoiError: one was lost.
+    """
+    for kind in ("computing", "publishing"):
+        remote.locks.require(_remote_key(kind, asset, partition), place_name(asset, partition))
+
+
+def _remote_key(kind: str, asset: str, partition: str | None) -> str:
+    check_names(asset, partition)
+    return f"locks/{kind}/{asset}/{folder_name(partition)}.json"

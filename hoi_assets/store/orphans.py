@@ -5,7 +5,7 @@ It stays readable and is marked, but nothing downstream reads it; `prune(known=â
 
 from collections.abc import Collection
 
-from hoi_assets.store.places import is_orphan, places
+from hoi_assets.store.places import is_orphan
 from hoi_assets.store.versions import Store
 
 
@@ -16,10 +16,11 @@ def orphans(store: Store, known: Collection[str]) -> list[tuple[str, str]]:
         >>> orphans(store, known=["tripod", "worn"])  # doctest: +SKIP
         [('detailed_prompts', 'hook')]
     """
-    return [
-        (asset, partition)
-        for asset, partition in places(store.home)
-        if partition is not None
-        and is_orphan(partition, known)
-        and (store.place(asset, partition) / "current.json").exists()
-    ]
+    with store.moment():
+        return [
+            (asset, partition)
+            for asset, partition in store.places()
+            if partition is not None
+            and is_orphan(partition, known)
+            and store.current(asset, partition) is not None
+        ]

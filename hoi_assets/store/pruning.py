@@ -9,7 +9,8 @@ from typing import Any
 from hoi_assets.errors import HoiError
 from hoi_assets.store.disk import writing
 from hoi_assets.store.lineage import lineage
-from hoi_assets.store.places import folder_name, is_orphan, manifest_file, places
+from hoi_assets.store.places import folder_name, is_orphan, manifest_file
+from hoi_assets.store.pruning_bucket import prune_bucket
 from hoi_assets.store.published import Published
 from hoi_assets.store.versions import Store
 
@@ -32,7 +33,7 @@ def prune(
             rows in the ledger. None: all are known.
 
     Returns:
-        Folders of the removed versions.
+        Folders of the removed versions; of a home in a bucket those of their copies.
 
     Raises:
         HoiError: `keep` is under 1.
@@ -45,13 +46,15 @@ def prune(
         raise HoiError(f"prune: keep is {keep}", "keep at least 1: the version in force")
     if not dry_run:
         store.require_writable()
-    gone = {place for place in places(store.home) if is_orphan(place[1], known)}
+    gone = {place for place in store.places() if is_orphan(place[1], known)}
     kept = _kept(store, keep, gone)
     if not dry_run:
         for asset, partition in sorted(gone, key=str):
             _take_out_of_force(store, asset, partition)
+    if store.remote is not None:
+        return prune_bucket(store, store.remote, kept, dry_run)
     removed = []
-    for asset, partition in places(store.home):
+    for asset, partition in store.places():
         for path in sorted((store.place(asset, partition) / "versions").glob("*")):
             if path not in kept and (dry_run or _remove(store, asset, partition, path)):
                 removed.append(path)
@@ -77,10 +80,13 @@ def _remove_stray_manifests(store: Store, asset: str, partition: str | None) -> 
 
 def _take_out_of_force(store: Store, asset: str, partition: str | None) -> None:
     """Remove a place's pointer, evidence and rows; its log of publications stays for lineages."""
-    pointer = store.place(asset, partition) / "current.json"
-    with store.publishing(asset, partition), writing(pointer):
-        pointer.unlink(missing_ok=True)
-        shutil.rmtree(store.home / "gates" / asset / folder_name(partition), ignore_errors=True)
+    evidence = store.home / "gates" / asset / folder_name(partition)
+    with store.publishing(asset, partition), writing(evidence):
+        store.pointers.withdraw(asset, partition)
+        shutil.rmtree(evidence, ignore_errors=True)
+        if store.remote is not None:
+            found = list(store.remote.bucket.list(f"{store.remote.key(evidence)}/"))
+            store.remote.bucket.delete(one.key for one in found)
     store.ledger.forget(asset, partition)
 
 
@@ -90,7 +96,7 @@ def _kept(store: Store, keep: int, gone: Collection[Place]) -> set[Path]:
     publications: dict[Path, list[Published]] = {}
     bearing: dict[str, set[Path]] = {}
     pending: list[Path] = []
-    for asset, partition in places(store.home):
+    for asset, partition in store.places():
         if (asset, partition) in gone:
             continue
         history = store.history(asset, partition)

@@ -10,11 +10,16 @@ from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_files, digest_folder, files_below
 from hoi_assets.store.integrity import Damaged, first_difference, read_manifest
 from hoi_assets.store.places import UNPARTITIONED, manifest_file, place_name, version_folder
+from hoi_assets.store.remote_home import RemoteHome
 
 if TYPE_CHECKING:
     import polars as pl
 
 VERSION_DIGITS = 16
+
+
+class NotStored(HoiError):
+    """A version that the bucket does not hold."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +29,10 @@ class Published:
 
     Attributes:
         version: 16 hex digits, the hash of the content.
-        path: folder of its files.
+        path: folder of its files; of a home in a bucket, of the copies of those that were read.
         inputs: what it was made from; parents as {"asset" or "asset/partition": version}.
         parents: versions it was made from that `inputs` does not name; the same form.
+        remote: the home in a bucket; None where it is a folder.
         run_id: the run that published it.
         published_at: ISO 8601, UTC.
     """
@@ -39,6 +45,7 @@ class Published:
     run_id: str | None
     published_at: str
     parents: dict[str, str] = field(default_factory=dict)
+    remote: RemoteHome | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -55,11 +62,11 @@ class Published:
         Example:
             >>> published.file("lora/pytorch_lora_weights.safetensors")  # doctest: +SKIP
         """
-        if self.path.is_dir():
+        if self.remote is not None or self.path.is_dir():
             self.verify([name])
         path = self.path / name
         if not path.exists():
-            here = ", ".join(file for file, _ in files_below(self.path)[:10])
+            here = ", ".join(self.names()[:10])
             raise HoiError(
                 f"{self.name} version {self.version} has no {name!r}; it has: {here or 'nothing'}",
                 f"materialise {self.name} again" if not here else "name one of these",
@@ -76,11 +83,42 @@ class Published:
             >>> store.require("hoi_dataset").tables()  # doctest: +SKIP
             [PosixPath('.../rows.parquet'), PosixPath('.../summary.parquet')]
         """
-        if not self.path.is_dir():
-            return []
-        paths = sorted(self.path.glob("*.parquet"))
-        self.verify([path.name for path in paths])
-        return paths
+        names = [one for one in self.names() if "/" not in one and one.endswith(".parquet")]
+        if names or (self.remote is None and self.path.is_dir()):
+            self.verify(names)
+        return [self.path / name for name in names]
+
+    def names(self) -> list[str]:
+        """Names of all its files, sorted; empty where the version was pruned.
+
+        Example:
+            >>> store.require("verifier").names()  # doctest: +SKIP
+            ['summary.parquet', 'thresholds.json']
+        """
+        if self.remote is None:
+            return [name for name, _ in files_below(self.path)]
+        return sorted(self.remote.fetch(self.path, manifest_file(self.path), ()) or ())
+
+    def is_stored(self) -> bool:
+        """Whether its files are there: it was not pruned.
+
+        Example:
+            >>> store.require("verifier").is_stored()  # doctest: +SKIP
+            True
+        """
+        if self.remote is None:
+            return self.path.is_dir()
+        return self.remote.is_whole(self.path, manifest_file(self.path))
+
+    def address(self, name: str) -> str:
+        """The path of a file or folder of this version; where it is in a bucket, the URL.
+
+        Raises:
+            Damaged, HoiError: as `file`, of a home that is a folder.
+        """
+        if self.remote is None:
+            return str(self.file(name))
+        return self.remote.address(self.path / name)
 
     def table(self, name: str) -> "pl.DataFrame":
         """The table `<name>.parquet`. Raises as `file`.
@@ -116,6 +154,9 @@ class Published:
         Example:
             >>> store.require("verifier").verify()  # doctest: +SKIP
         """
+        if self.remote is not None:
+            self._verify_copies(self.remote, parts)
+            return
         digests = read_manifest(manifest_file(self.path))
         if digests is not None and content_name(digests) == self.version:
             why = first_difference(self.path, digests, parts)
@@ -126,6 +167,32 @@ class Published:
             why = None
         if why is not None:
             raise self._damaged(why)
+
+    def verify_here(self) -> None:
+        """`verify` of what is on this machine: all of a folder, the copies from a bucket."""
+        self.verify(None if self.remote is None else ())
+
+    def _verify_copies(self, remote: RemoteHome, parts: Collection[str] | None) -> None:
+        """Copy what is not here, and check all that is; what was damaged here is copied again."""
+        manifest = manifest_file(self.path)
+        for last in (False, True):
+            digests = remote.fetch(self.path, manifest, parts)
+            if digests is None:
+                raise NotStored(
+                    f"{self.name} version {self.version} is not in {remote.bucket.url}: it was "
+                    "pruned, or never uploaded as a whole",
+                    f"materialise {self.name} again",
+                )
+            if content_name(digests) != self.version:
+                why: str | None = f"its manifest {remote.address(manifest)} was altered"
+            else:
+                here = {one: own for one, own in digests.items() if (self.path / one).exists()}
+                why = first_difference(self.path, here, parts or None)
+            if why is None:
+                return
+            if last:
+                raise self._damaged(why)
+            remote.forget(self.path, manifest)
 
     def _damaged(self, why: str) -> Damaged:
         again = f"`hoi run --force {self.partition or ''}".rstrip() + "`"
@@ -148,7 +215,9 @@ class Published:
         }
 
     @staticmethod
-    def from_record(home: Path, record: dict[str, Any]) -> "Published":
+    def from_record(
+        home: Path, record: dict[str, Any], remote: RemoteHome | None = None
+    ) -> "Published":
         """The publication that `as_record` wrote.
 
         Raises:
@@ -164,11 +233,12 @@ class Published:
             run_id=record["run_id"],
             published_at=record["published_at"],
             parents=record["parents"],
+            remote=remote,
         )
 
 
-def check_served(home: Path, path: Path) -> None:
-    """Check a file before it is served, where it is part of a version.
+def check_served(home: Path, path: Path, remote: RemoteHome | None = None) -> None:
+    """Check a file before it is served, where it is part of a version; from a bucket it is copied.
 
     Raises:
         Damaged: it is not what was published.
@@ -178,7 +248,8 @@ def check_served(home: Path, path: Path) -> None:
         _, asset, place, _, version, *name = parts
         partition = None if place == UNPARTITIONED else place
         folder = version_folder(home, asset, partition, version)
-        Published(asset, partition, version, folder, {}, None, "").verify(["/".join(name)])
+        served = Published(asset, partition, version, folder, {}, None, "", remote=remote)
+        served.verify(["/".join(name)])
 
 
 def content_name(digests: Mapping[str, str]) -> str:

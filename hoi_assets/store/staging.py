@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import uuid
 from pathlib import Path
@@ -12,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import files_below
-from hoi_assets.store.disk import is_abandoned, replace_bytes, writing
+from hoi_assets.store.disk import is_abandoned, replace_bytes, sync, writing
 from hoi_assets.store.places import check_names, folder_name
 from hoi_assets.store.published import content_version
 
@@ -112,6 +113,14 @@ class Staging:
             '5d41402abc4b2a76'
         """
         return content_version(self.path)
+
+    def seal(self) -> None:
+        """Make the files read-only and flush them and their folders to disk."""
+        for _, path in files_below(self.path):
+            path.chmod(0o444)
+            sync(path)
+        for root, _, _ in os.walk(self.path):
+            sync(Path(root))
 
     def _inside(self, name: str) -> Path:
         path = self.path / name

@@ -7,6 +7,7 @@ from pathlib import Path
 from hoi_assets.hashing import file_digests
 from hoi_assets.store.disk import sync, writing
 from hoi_assets.store.integrity import Damaged, first_difference, read_manifest, write_manifest
+from hoi_assets.store.remote_home import RemoteHome
 from hoi_assets.store.versions import Store
 
 TRACKED = "training/logs"  # of a home: what trackers write, which outlives the trainings
@@ -28,6 +29,8 @@ def trained(store: Store, kind: str, key: str, train: Callable[[Path, Path], Non
     final = store.home / "trained" / kind / key
     manifest = final.with_name(f"{key}.json")
     work = store.home / "training" / kind / key
+    if store.remote is not None:
+        _fetch(store.remote, final, manifest)
     if final.is_dir():
         _check(store, final, manifest)
         # Left over where a kill came between the last two steps below.
@@ -41,11 +44,23 @@ def trained(store: Store, kind: str, key: str, train: Callable[[Path, Path], Non
         train(work, result)
         for path in result.rglob("*"):
             sync(path)
-        write_manifest(manifest, file_digests(result), store.staging)
+        digests = file_digests(result)
+        if store.remote is not None:
+            store.remote.upload(final, result, digests, manifest)
+        write_manifest(manifest, digests, store.staging)
         result.replace(final)
         sync(final.parent)
         shutil.rmtree(work, ignore_errors=True)
     return final
+
+
+def _fetch(remote: RemoteHome, final: Path, manifest: Path) -> None:
+    """Copy what another machine trained, where there is such a training."""
+    try:
+        remote.fetch(final, manifest, None)
+    except Damaged as error:
+        remedy = f"delete {remote.address(manifest)} and run again: the training is repeated"
+        raise Damaged(error.what, remedy) from error
 
 
 def _check(store: Store, final: Path, manifest: Path) -> None:

@@ -1,8 +1,6 @@
 """A Ray cluster of three nodes on loopback, and a home that is ready for candidates."""
 
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,42 +13,31 @@ from hoi_assets.defs.project import load_project
 from hoi_assets.engines import batch_map, model_cache
 from hoi_assets.publishing.asset import PLATFORM
 from hoi_assets.store.versions import Store
+from hoi_assets_tests.cluster.loopback import LoopbackCluster, ray_variables
 from hoi_assets_tests.pipeline_fixture import write_profile
-from hoi_assets_tests.processes import free_port
 
 CATEGORY = "worn"
 BEFORE = ("base_prompt_taxonomy", "detailed_prompts", "instance_images", "category_loras")
-NODES = 3
-# A worker has one CPU, as the profile's models have one thread.
-NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
-# Other programs of this machine may fill its memory; Ray would kill workers then.
-ENVIRONMENT = {"RAY_memory_monitor_refresh_ms": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
-    """Address of the head; its nodes end with the session."""
+def ray_cluster() -> Iterator[LoopbackCluster]:
+    """Its nodes end with the session."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'hoi-assets[ray]'")
     pytest.importorskip("dagster_ray", reason="dagster-ray is not installed")
     import ray
-    from ray.cluster_utils import Cluster
 
-    before = dict(os.environ)
-    os.environ.update(ENVIRONMENT)
-    # As in an activated environment: jobs call `dagster`.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    # Ports of their own: nodes and clusters of one machine have the same defaults.
-    ports = [{"dashboard_agent_listen_port": free_port()} for _ in range(NODES)]
-    head = {**NODE, **ports[0], "include_dashboard": True, "dashboard_port": free_port()}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    for own in ports[1:]:
-        cluster.add_node(wait=False, **NODE, **own)
-    cluster.wait_for_nodes()
-    yield cluster.address
-    ray.shutdown()
-    cluster.shutdown()
-    os.environ.clear()
-    os.environ.update(before)
+    with ray_variables():
+        cluster = LoopbackCluster()
+        yield cluster
+        ray.shutdown()
+        cluster.close()
+
+
+@pytest.fixture(scope="session")
+def ray_address(ray_cluster: LoopbackCluster) -> str:
+    """Address of the head."""
+    return ray_cluster.address
 
 
 @pytest.fixture(scope="session")
@@ -111,8 +98,8 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Ready:
     return Ready(profile, folder / "home", published.version, published.table("rows"))
 
 
-def made(profile: Path, home: Path, assets: tuple[str, ...]) -> None:
-    """Materialise assets of the category in this process."""
+def made(profile: Path, home: Path, assets: tuple[str, ...], category: str = CATEGORY) -> None:
+    """Materialise assets of a category in this process."""
     project = load_project(str(profile), home)
     resource = project.pipelines.resources
     assert resource is not None
@@ -120,7 +107,7 @@ def made(profile: Path, home: Path, assets: tuple[str, ...]) -> None:
         done = dg.materialize(
             project.assets,
             selection=list(assets),
-            partition_key=CATEGORY,
+            partition_key=category,
             resources={PLATFORM: resource[PLATFORM]},
             instance=instance,
         )

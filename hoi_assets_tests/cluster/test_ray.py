@@ -22,7 +22,8 @@ from hoi_assets.engines.batch_map import BatchTask, Compute
 from hoi_assets.errors import HoiError
 from hoi_assets.settings import Ray
 from hoi_assets.store.versions import Store
-from hoi_assets_tests.cluster.conftest import CATEGORY, NODES, Ready, made
+from hoi_assets_tests.cluster.conftest import CATEGORY, Ready, made
+from hoi_assets_tests.cluster.loopback import NODES
 from hoi_assets_tests.pipeline_fixture import materialize
 
 CANDIDATES = ("candidate_images",)

@@ -1,13 +1,8 @@
 """The UI in a real browser: clicks that materialise, contact sheet, Data Docs, staleness, runs."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,16 +11,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from hoi_assets.settings import ROOT
 from hoi_assets.store.versions import Store
 from hoi_assets_tests.chromium import running_chromium
 from hoi_assets_tests.cli.homes import fill_home
-from hoi_assets_tests.pipeline_fixture import environment, hoi, write_profile
-from hoi_assets_tests.processes import free_port
+from hoi_assets_tests.pipeline_fixture import hoi, write_profile
+from hoi_assets_tests.ui_process import START_S, running_ui
 
 pytestmark = pytest.mark.timeout(1800)
 
-START_S = 180
 STEP_MS = 90_000
 CATEGORY = "hook"
 
@@ -38,43 +31,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(home: Path) -> Iterator[str]:
     """Dagster's UI and daemon, as `make ui` starts them, on a free port."""
-    port, pages_port = free_port(), free_port()
-    log = (home / "ui.log").open("w", encoding="utf-8")
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "hoi_assets.cli", "ui"),
-            *("--port", str(port), "--pages-port", str(pages_port)),
-        ],
-        cwd=ROOT,
-        env=environment(home / "home", write_profile(home)),
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(f"{address}/server_info", process, home / "ui.log")
+    with running_ui(home / "home", write_profile(home)) as address:
         yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            # Dagster interrupts its children; started in the background, they do not hear it.
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        log.close()
-
-
-def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            time.sleep(0.5)
-    raise AssertionError(f"the UI did not start:\n{log.read_text(encoding='utf-8')}")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Very small FLUX and Qwen-Image models on disk in the hub's layout, with random weights."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,8 @@ def make_flux(folder: Path, kontext: bool = False) -> None:
     ).save_pretrained(folder)
 
 
-def make_qwen_image(folder: Path) -> None:
-    """Qwen-Image."""
+def make_qwen_image(folder: Path, edit: bool = False) -> None:
+    """Qwen-Image, or Qwen-Image-Edit, which has a processor besides."""
     from diffusers import (
         AutoencoderKLQwenImage,
         FlowMatchEulerDiscreteScheduler,
@@ -175,3 +176,32 @@ def make_qwen_image(folder: Path) -> None:
         "tokenizer": tokenizer,
     }
     QwenImagePipeline(**parts).save_pretrained(folder)
+    if edit:
+        _add_processor(folder, tokenizer)
+
+
+def _add_processor(folder: Path, tokenizer: Any) -> None:
+    """The files of Qwen-Image-Edit's processor, as its repository has them."""
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index |= {
+        "_class_name": "QwenImageEditPipeline",
+        "processor": ["transformers", "Qwen2VLProcessor"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    tokenizer.save_pretrained(folder / "processor")
+    common = {
+        **{"do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True},
+        **{"image_mean": [0.48145466, 0.4578275, 0.40821073], "merge_size": 2, "patch_size": 14},
+        **{"image_std": [0.26862954, 0.26130258, 0.27577711], "resample": 3},
+        **{"rescale_factor": 1 / 255, "temporal_patch_size": 2},
+        # Released: 12845056; the pipeline shows it about 1024 by 1024.
+        "size": {"shortest_edge": 3136, "longest_edge": 16 * 28 * 28},
+        "processor_class": "Qwen2_5_VLProcessor",
+    }
+    own = {
+        "preprocessor_config.json": {"image_processor_type": "Qwen2VLImageProcessorFast"},
+        "video_preprocessor_config.json": {"video_processor_type": "Qwen2VLVideoProcessor"},
+    }
+    for name, facts in own.items():
+        text = json.dumps(common | facts)
+        (folder / "processor" / name).write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ Memory is short by `room_for`: torch's own allocator refuses."""
 
 import json
 import logging
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,25 @@ def test_auto_takes_the_largest_batch_that_fits_and_the_next_run_begins_with_it(
     assert [(one.image_id, one.pixels) for one in given] == [
         (one.image_id, one.pixels) for one in more
     ]
+
+
+def test_equal_weights_in_two_folders_share_a_size(
+    loaded: LoadedSDXL, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The model cache gives the one that was loaded first, whatever its folder was called."""
+    copy = ModelRef(source=str(shutil.copytree(loaded.ref.source, tmp_path / "copy")))
+    models = settings.models.model_copy(update={"base": copy})
+    moved = settings.model_copy(update={"models": models})
+    with caplog.at_level(logging.WARNING), room_for(loaded.pipe.unet, 3):
+        draw(tmp_path / "home", settings, 3)
+        draw(tmp_path / "home", moved, 4)
+        assert len(caplog.messages) == 1, "nothing is tried again"
+        draw(tmp_path / "moved", moved, 3)
+        caplog.clear()
+        draw(tmp_path / "moved", moved, 4)
+        draw(tmp_path / "moved", settings, 5)
+    assert not caplog.messages, "nothing is tried again"
+    assert kept(tmp_path / "home") == kept(tmp_path / "moved") | {"model": loaded.ref.source}
 
 
 def test_an_image_of_auto_is_drawn_again_from_its_row(

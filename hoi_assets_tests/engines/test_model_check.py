@@ -10,6 +10,7 @@ from hoi_assets.engines.model_check import check_models
 from hoi_assets.engines.model_convert import convert_model
 from hoi_assets.engines.model_kinds import (
     ALL_KINDS,
+    HPSV3_BASE,
     KINDS,
     TOKENIZER,
     chosen_models,
@@ -91,6 +92,18 @@ def test_only_models_of_the_profile_can_be_asked_for() -> None:
             TOKENIZER,
             {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "config.json"},
             {"model.safetensors", "pytorch_model.bin", "rust_model.ot", "tf_model.h5"},
+        ),
+        ("hpsv3", {"HPSv3.safetensors"}, {"README.md", ".gitattributes", "teaser.png"}),
+        (
+            HPSV3_BASE,
+            {
+                *("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.json"),
+                *("preprocessor_config.json", "vocab.json", "merges.txt"),
+            },
+            {
+                *(f"model-0000{n}-of-00005.safetensors" for n in range(1, 6)),
+                *("model.safetensors.index.json", "LICENSE", "README.md"),
+            },
         ),
     ],
 )

@@ -187,6 +187,15 @@ def test_thresholds_come_from_the_settings_in_arguments_and_in_sql():
     assert resolved.kwargs["sql"] == f"count(*) + {settings.gates.min_prompts}"
 
 
+def test_text_of_an_option_is_there_only_where_the_option_is():
+    tiny = load_settings("tiny")
+    declared = measure("n", "case 1${gates.min_prompts? when 2}${models.proposer? when 3} end")
+    (resolved,) = resolve([declared], tiny)
+    assert resolved.kwargs["sql"] == "case 1 when 2 end"
+    with pytest.raises(HoiError, match="no_such"):
+        resolve([measure("n", "1${models.no_such? when 2}")], tiny)
+
+
 def test_an_unknown_threshold_is_named():
     with pytest.raises(HoiError, match="no_such"):
         resolve([row_count("${gates.no_such}")], load_settings("tiny"))

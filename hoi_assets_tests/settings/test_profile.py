@@ -66,7 +66,7 @@ def test_unknown_profile_names_those_there_are() -> None:
         ("threads: many", "threads:", "threads: Input should be a valid integer"),
         ("sampling:\n  guidance_scale: .nan", "  guidance", "should be a finite number"),
         ("lora: {learning_rate: .inf}", "lora:", "should be a finite number"),
-        ("gates: {}", "gates: {}", "gates: is given twice"),
+        ("verifier: {}", "verifier: {}", "verifier: is given twice"),
         ("timezone: Mars/Olympus", "timezone:", "timezone: is not a time zone"),
         ("timezone: ../../etc/passwd", "timezone:", "timezone: is not a time zone"),
         ("timezone: America", "timezone:", "timezone: is not a time zone"),

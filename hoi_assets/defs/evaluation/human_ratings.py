@@ -83,9 +83,10 @@ def human_ratings(context: StageContext, staging: Staging) -> Result:
         estimate_win_rates,
         head_to_head,
     )
+    from hoi_assets.rating.shared_studies import studies_home
     from hoi_assets.rating.vote_tables import collect_votes
 
-    found = collect_votes(context.store.home)
+    found = collect_votes(studies_home(context.store))
     votes, samples = found.votes, context.settings.evaluation.bootstrap_samples
     tables = {
         "rows": votes,
@@ -121,6 +122,7 @@ def _whole(table: pl.DataFrame) -> list[dict[str, object]]:
 
 
 def _votes_digest(context: StageContext) -> str:
+    from hoi_assets.rating.shared_studies import studies_home
     from hoi_assets.rating.vote_tables import votes_digest
 
-    return votes_digest(context.store.home)
+    return votes_digest(studies_home(context.store))

@@ -36,6 +36,7 @@ _RANGES = (
     "case when metric = 'clip_score' then value not between 0 and 2.500001"
     " when metric = 'judge_rating' then value not between 1 and 5"
     " when metric = 'image_reward' then abs(value) > 1000"
+    "${models.hpsv3? when metric = 'hpsv3' then abs(value) > 1000}"
     " else value not between -0.000001 and 1.000001 end"
 )
 
@@ -108,7 +109,7 @@ TABLES = [SCORECARD, SCORES, COMPARISONS, METRIC_AGREEMENT]
     suite=HOI_SCORECARDS_SUITE,
     tables=TABLES,
     settings=["evaluation", "sampling", "anatomy", "landmarks"],
-    models=["clip", "image_reward", "examiner"],
+    models=["clip", "image_reward", "examiner", "hpsv3"],
 )
 def hoi_scorecards(context: StageContext, staging: Staging) -> Result:
     """Prompt-Propose-Verify: means with n and 95% bootstrap intervals, and paired comparisons, per
@@ -157,7 +158,7 @@ def whole_partitions(found: Sequence[Mapping[str, Published]]) -> set[str]:
     suite=INTERACTING_SCORECARDS_SUITE,
     tables=[*TABLES, CANDIDATE_SCORES, JUDGE_RATINGS],
     settings=["evaluation", "critic", "judge", "vqa_score"],
-    models=["clip", "image_reward", "critic", "component_examiner", "blip_vqa"],
+    models=["clip", "image_reward", "critic", "component_examiner", "blip_vqa", "hpsv3"],
 )
 def interacting_scorecards(context: StageContext, staging: Staging) -> Result:
     """DetailScribe on InterActing: means with n and 95% bootstrap intervals, and paired

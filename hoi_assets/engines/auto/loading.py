@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hoi_assets.engines.auto.picture_processor import (
+    WITH_VIDEOS,
+    read_picture_processor,
+    tell_pictures_from_text,
+)
 from hoi_assets.engines.diffusion_pipeline import LoadedPipeline, load_pipeline
 from hoi_assets.engines.pipeline_files import (
     naming_errors,
@@ -32,8 +36,6 @@ TOKENIZERS = {
     "tokenizer_2": "text_encoder_2",
     "tokenizer_3": "text_encoder_3",
 }
-# Their video processor does, though no video is shown; Qwen-Image-Edit has one.
-NEEDS_TORCHVISION = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor", "Qwen3VLProcessor")
 # What a pipeline must take besides the prompt to be one that edits, and what it must not: that is
 # image-to-image and inpainting, which follow no instruction.
 EDITING, NOT_EDITING = "image", ("strength", "mask_image")
@@ -149,6 +151,9 @@ def _read(ref: ModelRef, folder: Path | None, edits: bool) -> Any:
     with naming_errors(where, where):
         factory = cls if edits else AutoPipelineForText2Image
         pipe = factory.from_pretrained(where, **parts, **options)
+    for part in parts.values():
+        if type(part).__name__ in WITH_VIDEOS:
+            tell_pictures_from_text(pipe.text_encoder, part.image_token_id)
     return pipe
 
 
@@ -165,16 +170,14 @@ def _parts(ref: ModelRef, where: str) -> dict[str, Any]:
         if name.startswith("_") or not isinstance(entry, list) or entry[0] is None:
             continue
         library, class_name = entry
-        if class_name in NEEDS_TORCHVISION and find_spec("torchvision") is None:
-            raise HoiError(
-                f"{where}: {name} is a {class_name}, which needs torchvision",
-                "install the torchvision of your torch's release: pip install torchvision",
-            )
         if library not in LIBRARIES:
             raise HoiError(
                 f"{where}/model_index.json: {name} is of {library!r}, which is not loaded",
                 f"name a model whose parts are of {' and '.join(LIBRARIES)}",
             )
+        if class_name in WITH_VIDEOS:
+            parts[name] = read_picture_processor(ref, name, class_name)
+            continue
         cls = getattr(import_module(library), class_name, None)
         if inspect.isclass(cls) and issubclass(cls, torch.nn.Module):
             parts[name] = read_part(cls, ref, name, **quantized(ref, name))

@@ -27,8 +27,10 @@ def build_defect_head(width: int, kinds: tuple[str, ...]) -> Any:
     import torch
     from torch import nn
 
+    # A head that is built to be filled leaves the random state as it was.
+    layers = {"map": CELLS_PER_SIDE**2, "kinds": len(kinds)}
     head = nn.ModuleDict(
-        {"map": nn.Linear(width, CELLS_PER_SIDE**2), "kinds": nn.Linear(width, len(kinds))}
+        {name: nn.utils.skip_init(nn.Linear, width, size) for name, size in layers.items()}
     )
     head.kind_names = kinds
     with torch.no_grad():

@@ -21,7 +21,7 @@ UNKNOWN = "Not known: this version is not in the store."
 
 def statements_by_version(store: Store, versions: Iterable[str]) -> dict[str, str]:
     """By version of `verifier`, what it can and cannot tell; says so where it is not stored."""
-    stored = {one.version: one for one in store.history(ASSET) if one.path.is_dir()}
+    stored = {one.version: one for one in store.history(ASSET) if one.is_stored()}
     return {
         version: published_statement(stored[version]) if version in stored else UNKNOWN
         for version in sorted(set(versions))

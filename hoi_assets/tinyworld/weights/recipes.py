@@ -110,22 +110,6 @@ RECIPES = {
         ),
         Recipe(
             "vilt",
-            split="pretrain",
-            steps=3000,
-            batch_size=32,
-            learning_rate=7e-4,
-            warmup_steps=40,
-            extra=(
-                ("lie_share", 0.35),
-                ("blank_share", 0.2),
-                ("spoilt_share", 0.4),
-                ("reader_weight", 0.2),
-                ("through_vae", 900),
-                ("renoised", 700),
-            ),
-        ),
-        Recipe(
-            "vilt8",
             split="twins",
             steps=1800,
             batch_size=32,

@@ -22,7 +22,6 @@ from hoi_assets.tinyworld.weights.train_judges import (
     train_examiner,
     train_image_reward,
     train_vilt,
-    train_vilt8,
     train_vqa,
 )
 
@@ -94,5 +93,4 @@ STAGES: dict[str, Callable[[Run], None]] = {
 COMING: dict[str, Callable[[Run], None]] = {
     "vae16": train_vae16,
     "sdxl16": train_sdxl16,
-    "vilt8": train_vilt8,
 }

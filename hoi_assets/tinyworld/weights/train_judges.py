@@ -1,15 +1,13 @@
 """Trains the models that judge: CLIP, verifier, ImageReward, examiner and critics."""
 
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 from hoi_assets.engines.clip_score import load_clip
 from hoi_assets.engines.examiner import load_examiner
 from hoi_assets.engines.image_reward import load_image_reward
-from hoi_assets.engines.vilt.verifier import VerifierModel, load_verifier
+from hoi_assets.engines.vilt.verifier import load_verifier
 from hoi_assets.engines.vilt.vqa import load_vqa
-from hoi_assets.tinyworld.weights import clip, examiner, image_reward, sdxl, vilt, vilt8, vqa
+from hoi_assets.tinyworld.weights import clip, examiner, image_reward, sdxl, vilt, vqa
 from hoi_assets.tinyworld.weights.card import make_card, read_card
 from hoi_assets.tinyworld.weights.run import Run, join_notes, pictures_as_shown, round_to_stored
 from hoi_assets.tinyworld.weights.tokenizers import bert_tokenizer, clip_tokenizer
@@ -33,29 +31,20 @@ def train_clip(run: Run) -> None:
 
 
 def train_vilt(run: Run) -> None:
-    """Fidelity and alignment of pairs."""
-    _train_verifier(run, "vilt", vilt, lambda verifier: verifier.model)
-
-
-def train_vilt8(run: Run) -> None:
     """Fidelity and alignment of pairs, and where defects are, from twins."""
-    _train_verifier(run, "vilt8", vilt8, vilt8.stored)
-
-
-def _train_verifier(
-    run: Run, name: str, module: ModuleType, stored: Callable[[VerifierModel], Any]
-) -> None:
-    recipe = run.recipe(name)
+    recipe = run.recipe("vilt")
     model, origin = run.start(
-        name, lambda: module.build(bert_tokenizer()), lambda folder: stored(load_verifier(folder))
+        "vilt",
+        lambda: vilt.build(bert_tokenizer()),
+        lambda folder: vilt.stored(load_verifier(folder)),
     )
     learnt, held, views = pictures_as_shown(run, recipe)
-    whole = module.trainable(model)
-    trained = run.fit(whole, module.loss_of(whole, learnt, recipe), recipe)
+    whole = vilt.trainable(model)
+    trained = run.fit(whole, vilt.loss_of(whole, learnt, recipe), recipe)
     round_to_stored(model)
-    quality = module.measure(model.eval(), held)
+    quality = vilt.measure(model.eval(), held)
     card = make_card(recipe, trained, learnt, held, model, quality, join_notes(origin, views))
-    run.store(name, card, lambda folder: module.save(model, folder))
+    run.store("vilt", card, lambda folder: vilt.save(model, folder))
 
 
 def train_image_reward(run: Run) -> None:

@@ -11,10 +11,11 @@ from hoi_assets.grammar.vocabulary import RELATIONS
 from hoi_assets.tinyworld.weights.sd3 import known_words
 from hoi_assets.tinyworld.weights.tokenizers import bert_tokenizer, token_ids
 from hoi_assets.tinyworld.weights.vae import IMAGE_SIZE
-from hoi_assets.tinyworld.weights.vilt import PATCH_SIZE, SIZE, Size, build_vilt
+from hoi_assets.tinyworld.weights.vilt import SIZE, Size, build_vilt
 from hoi_assets.tinyworld.weights.words import words_of
 
 LABELS = (YES, NO)
+PATCH_SIZE = 16
 # Questions in other words than the scenes' are spelled in letters.
 MAX_LENGTH = 32
 # No question about a scene is longer.
@@ -41,7 +42,7 @@ def build(words: Any, size: Size = SIZE) -> Any:
 
 def start_from(model: Any, words: Any, verifier: Any) -> None:
     """Let `model` begin with what a verifier of the same size has learnt of things, colours and
-    hands; tokens are matched by their text.
+    hands; tokens are matched by their text, and what reads patches of another size is learnt anew.
 
     Args:
         verifier: a `VerifierModel`.
@@ -58,7 +59,7 @@ def start_from(model: Any, words: Any, verifier: Any) -> None:
                 kept[[ours[token] for token in both]] = found[[theirs[token] for token in both]]
             elif name.endswith("text_embeddings.position_embeddings.weight"):
                 kept.copy_(found[: len(kept)])
-            else:
+            elif kept.shape == found.shape:
                 kept.copy_(found)
 
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -229,18 +228,3 @@ def test_weights_that_do_not_fill_the_model_are_refused(
     save_file(state, path, {"format": "pt"})
     with pytest.raises(HoiError, match="1 missing keys"):
         load_text_to_image(ref_of(folder))
-
-
-@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")
-def test_qwen_image_edit_says_that_it_needs_torchvision(
-    folders: dict[str, Path], tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(folders["qwen"], tmp_path / "edit"))
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    index |= {
-        "_class_name": "QwenImageEditPipeline",
-        "processor": ["transformers", "Qwen2VLProcessor"],
-    }
-    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
-    with pytest.raises(HoiError, match="needs torchvision"):
-        load_editor(ref_of(folder))

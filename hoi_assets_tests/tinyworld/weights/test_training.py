@@ -99,7 +99,7 @@ def test_learning_rate_warms_up_and_decays() -> None:
 
 STAGES = (
     *("vae", "decoder", "sdxl", "clip", "vilt", "image_reward", "examiner"),
-    *("sd3", "vqa", "component_examiner", "vae16", "sdxl16", "vilt8"),
+    *("sd3", "vqa", "component_examiner", "vae16", "sdxl16"),
 )
 
 

@@ -118,7 +118,7 @@ def test_training_goes_on_from_the_stored_autoencoder(
 
 
 def test_models_of_the_coming_edition_are_trained_only_when_named() -> None:
-    assert set(COMING) == {"vae16", "sdxl16", "vilt8"}
+    assert set(COMING) == {"vae16", "sdxl16"}
     assert not set(COMING) & set(STAGES)
 
 
