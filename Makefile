@@ -31,7 +31,7 @@ prove: $(VENV)/.test
 
 # For two cores: three processes, a file each at a time, as one often waits for a browser or a daemon.
 # Torch would otherwise start two threads in each.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.test chromium
 	$(PYTEST)

@@ -1,5 +1,6 @@
 """Fixtures for all tests: a chat endpoint, a Postgres server and an S3 server on loopback."""
 
+import gc
 import json
 import os
 import sys
@@ -68,6 +69,28 @@ SLOW_FILES = (
 )
 
 
+# The longest first: of one that is begun last, the other processes would wait for the end.
+LONG_FILES = (
+    "test_ppv_pipeline.py",
+    "tinyworld/weights/test_training.py",
+    "defs/test_browser.py",
+    "test_proofs.py",
+    "defs/test_automation.py",
+    "cli/test_queries.py",
+    "publishing/test_postgres_away.py",
+    "test_two_cards.py",
+    "engines/test_batch_sizes.py",
+    "engines/sdxl/test_lora.py",
+    "test_full_profile.py",
+    "test_benchmarks.py",
+    "publishing/test_full_disk.py",
+    "test_detailscribe_pipeline.py",
+    "test_paper_profiles.py",
+    "test_wheel.py",
+    "evaluation/test_folder_scores.py",
+    "test_environment.py",
+)
+
 ROOT = Path(__file__).parent
 FAST = "not slow"
 
@@ -79,14 +102,20 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of `SLOW_FILES` as slow."""
+    """Mark every test of `SLOW_FILES` as slow, and put those of `LONG_FILES` first."""
     for item in items:
         if _is_slow(item.path):
             item.add_marker(pytest.mark.slow)
+    places = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(_inside(item.path), len(places)))
+
+
+def _inside(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 def _is_slow(path: Path) -> bool:
-    inner = path.relative_to(ROOT).as_posix()
+    inner = _inside(path)
     return f"{inner}/".startswith(SLOW_FILES) or inner.startswith(SLOW_FILES)
 
 
@@ -115,8 +144,9 @@ def own_models() -> Iterator[None]:
     """A file of tests begins with no loaded model: one of equal weights that another file left in
     the cache may hold a LoRA, or a name and limits of its own."""
     cache = sys.modules.get("hoi_assets.engines.model_cache")
-    if cache is not None:
+    if cache is not None and cache.cached_keys():
         cache.clear()
+        gc.freeze()  # what is left stays; the collections of later tests need not look at it
     yield
 
 

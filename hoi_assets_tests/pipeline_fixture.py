@@ -69,7 +69,7 @@ SMALL: dict[str, Any] = {
 
 
 # Of each split; the stored pool has up to 239, and the verifier judges each several times.
-TWINS = 32
+TWINS = 16
 
 
 def write_pool(folder: Path) -> Path:

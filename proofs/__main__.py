@@ -19,7 +19,7 @@ from proofs.campaign import Campaign
 # Each is a module of this package with a constant CAMPAIGN.
 NAMES: tuple[str, ...] = (
     *("crash", "concurrency", "resources"),
-    *("planted_defects", "hostile", "properties", "cluster"),
+    *("planted_defects", "hostile", "properties", "cluster", "machines"),
 )
 INTERRUPTED = 130
 
