@@ -123,6 +123,45 @@ def reliability_diagram(bins: pl.DataFrame) -> bytes:
 
 
 @_in_default_style
+def round_curves(scores: pl.DataFrame) -> bytes:
+    """PNG: share accepted, share of the accepted that is right, and share of slices covered, by
+    round; a thin line per category, and all together with 95% intervals.
+
+    Args:
+        scores: table `ROUND_SCORES`; `all` is the category of all together.
+    """
+    shown = {
+        "accepted_share": "accepted, of the drawn",
+        "accepted_right_share": "right, of the accepted",
+        "covered_share": "slices covered so far",
+    }
+    figure, panels = _figure(len(shown), 3.6, 3.4)
+    for axes, (name, title) in zip(panels, shown.items(), strict=True):
+        keys = sorted(set(scores["category"]) - {"all"})
+        for number, key in enumerate(keys):
+            part = scores.filter(category=key).sort("round").drop_nulls(name)
+            axes.plot(
+                part["round"],
+                part[name],
+                color=SERIES[1 + number % (len(SERIES) - 1)],
+                marker=MARKERS[1 + number % (len(MARKERS) - 1)],
+                markersize=3,
+                linewidth=1,
+                label=key,
+            )
+        whole = scores.filter(category="all").sort("round").drop_nulls(name)
+        axes.plot(whole["round"], whole[name], color=BLUE, marker="o", linewidth=2, label="all")
+        if f"{name}_low" in scores.columns:
+            axes.vlines(whole["round"], whole[f"{name}_low"], whole[f"{name}_high"], color=BLUE)
+        axes.set_title(title, fontsize=10, color=INK)
+        axes.set_ylim(0, 1)
+        axes.set_xticks(sorted(set(scores["round"])))
+        axes.set_xlabel("round")
+    _legend_below(figure, panels[0])
+    return _png(figure)
+
+
+@_in_default_style
 def heat_map(cells: pl.DataFrame, rows: str, columns: str, values: str) -> bytes:
     """PNG of a matrix with its numbers; a missing cell stays white.
 

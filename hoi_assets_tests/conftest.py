@@ -50,6 +50,7 @@ SLOW_FILES = (
     "cli/test_score.py",
     "evaluation/test_folder_scores.py",
     "ppv/test_candidates.py",
+    "test_rounds.py",
     "publishing/test_validation.py",
     "publishing/test_write_audit_publish.py",
     "defs/test_browser.py",

@@ -34,6 +34,7 @@ from proofs.running import execute
 pytestmark = pytest.mark.timeout(1800)
 
 PARTITIONED = (
+    "round_plan",
     "detailed_prompts",
     "instance_images",
     "category_loras",
@@ -58,6 +59,7 @@ WHOLE = (
     "human_ratings",
     "hoi_scorecards",
     "interacting_scorecards",
+    "round_scorecards",
     "evaluation_report",
 )
 

@@ -22,6 +22,16 @@ def partitions(incomplete: str) -> list[str]:
         return []
 
 
+def categories(incomplete: str) -> list[str]:
+    """Hand-pose categories of the profile's taxonomy."""
+    from hoi_assets.cli.project import partition_names
+
+    try:
+        return _matching(partition_names()[0], incomplete)
+    except HoiError:
+        return []
+
+
 def assets(incomplete: str) -> list[str]:
     """Names of the assets, as the file of locked code versions has them."""
     from hoi_assets.cli.project import locked_assets

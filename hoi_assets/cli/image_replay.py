@@ -10,6 +10,7 @@ from hoi_assets.detailscribe.image_rows import ENDPOINT, drawn_row
 from hoi_assets.engines.image_spec import ImageSpec, Lora
 from hoi_assets.errors import HoiError
 from hoi_assets.hashing import digest_pixels
+from hoi_assets.ppv.round_loras import published_loras
 from hoi_assets.settings import ModelRef, Settings
 from hoi_assets.store.versions import Store
 from hoi_assets.store.weights import model_digest
@@ -147,8 +148,8 @@ def find_lora(store: Store, digest: str) -> Lora:
             for one in store.history(asset, partition):
                 if not one.is_stored():
                     continue
-                if one.table("summary")["lora_digest"][0] == digest:
-                    return Lora(folder=str(one.file("lora")), digest=digest)
+                if digest in (loras := published_loras(one)):
+                    return loras[digest]
     raise HoiError(
         f"LoRA {digest[:12]} is in no stored version of {' or '.join(LORA_ASSETS)}",
         "it was pruned; materialise category_loras with the same inputs to train it again",

@@ -131,6 +131,21 @@ class Project:
         blocked = dict.fromkeys(done.partition or done.job for done in report.blocked)
         return RunResult(report.table(), tuple(blocked))
 
+    def run_round(self, categories: Sequence[str]) -> RunResult:
+        """One more round of hand poses in this process; without names, of the profile's.
+
+        Raises:
+            HoiError: a name that is no hand pose.
+        """
+        from hoi_assets.defs.rounds import default_categories, run_round
+
+        pipelines = self._pipelines
+        chosen = pipelines.chosen(categories) or default_categories(pipelines)
+        with _instance() as instance:
+            report = run_round(pipelines, instance, chosen)
+        blocked = dict.fromkeys(done.partition or done.job for done in report.blocked)
+        return RunResult(report.table(), tuple(blocked))
+
     def backfill(self, partitions: Sequence[str]) -> Backfill:
         """Request one run per partition from Dagster's daemon."""
         from hoi_assets.defs.backfills import launch_backfills

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hoi_assets.cli import completion
 from hoi_assets.cli.exit_codes import ExitCode
 from hoi_assets.cli.options import OnlyOption, Partitions, Profile, json_option
 from hoi_assets.cli.output import print_json, warn
@@ -64,13 +65,46 @@ def run(
         raise typer.Exit(ExitCode.PROBLEM)
 
 
+@commands.command("round", rich_help_panel=PANEL)
+def another_round(
+    categories: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CATEGORY",
+            help="Hand-pose categories; without any, those of the profile.",
+            show_default=False,
+            autocompletion=completion.categories,
+        ),
+    ] = None,
+    profile: Profile = None,
+) -> None:
+    """One more round: prompts of the slices that lack accepted images, and a new LoRA where little
+    is accepted; what was drawn before is kept. The first pass comes first where there was none.
+
+    Ends with 1 where a category is blocked.
+    """
+    from hoi_assets.cli.round_table import print_rounds
+
+    _link_to_pages()
+    result = Project().run_round(categories or ())
+    print(f"\n{result.table}\n")
+    print_rounds(open_store())
+    print("`hoi run --only stale` takes the new pairs into the dataset, fine-tuning and report")
+    if result.blocked:
+        warn(
+            f"blocked: {', '.join(result.blocked)}. What was published before stays in force.\n"
+            "  see the reasons above, or `hoi ui`; then `hoi round` again"
+        )
+        raise typer.Exit(ExitCode.PROBLEM)
+
+
 @commands.command(rich_help_panel=PANEL)
 def summary(
     as_json: Annotated[
         bool,
         json_option(
-            "an object with profile (its name), categories, scenarios, scores, costs and orphaned "
-            "(lists of objects), and places (paths by name)"
+            "an object with profile (its name), categories, scenarios, rounds, scores, costs and "
+            "orphaned (lists of objects), and places (paths by name)"
         ),
     ] = False,
     profile: Profile = None,

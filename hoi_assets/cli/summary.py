@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from hoi_assets.cli.round_table import add_rounds, find_rounds
 from hoi_assets.engines.image_cache import generation_seconds
 from hoi_assets.evaluation.benchmark_scores import average_costs
 from hoi_assets.settings import IN_CHECKOUT
@@ -34,8 +35,8 @@ def summarise_home(
     scenarios: Sequence[str],
     known: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """The home's profile, counts per category and scenario, scores, costs per method, and paths, as
-    JSON-able data.
+    """The home's profile, counts per category and scenario, rounds, scores, costs per method, and
+    paths, as JSON-able data.
 
     Args:
         categories, scenarios: counts are None where nothing is published.
@@ -45,6 +46,7 @@ def summarise_home(
         "profile": profile_of(store.home) or store.profile,
         "categories": [_category(store, category) for category in categories],
         "scenarios": [_scenario(store, scenario) for scenario in scenarios],
+        "rounds": find_rounds(store),
         "scores": _scores(store),
         "costs": _costs(store),
         "orphaned": _orphaned(store, known),
@@ -158,6 +160,8 @@ def print_summary(found: dict[str, Any]) -> None:
         for row in found["scenarios"]:
             scenarios.add_row(row["scenario"], *(_cell(row[name]) for name in names[1:]))
         console.print(scenarios)
+    if found["rounds"]:
+        add_rounds(console, found["rounds"])
     if found["scores"]:
         scores = Table("suite", "metric", "method", "n", "mean", "95% interval")
         for row in found["scores"]:

@@ -6,6 +6,7 @@ from hoi_assets.defs.automation import follow_sensor
 from hoi_assets.defs.project import Project
 from hoi_assets.defs.regenerate import loop_job
 from hoi_assets.defs.reverification import reverification_job
+from hoi_assets.defs.rounds import SCORECARDS, round_job
 from hoi_assets.defs.schedules import nightly_regeneration, weekly_reverification
 from hoi_assets.defs.sensors import PAIRS, benchmark_on_changed_model, retrain_on_new_labels
 from hoi_assets.grammar.plans import SCENARIOS
@@ -27,9 +28,12 @@ def all_definitions(project: Project) -> dg.Definitions:
     if scenarios:
         sensors.append(benchmark_on_changed_model(project, regenerate, scenarios))
     reverification = reverification_job(project)
+    jobs = [everything, regenerate, reverification]
+    if any(stage.name == SCORECARDS for stage in project.graph.stages):
+        jobs.append(round_job(project))
     timezone = project.platform.settings.timezone
     extra = dg.Definitions(
-        jobs=[everything, regenerate, reverification],
+        jobs=jobs,
         schedules=[
             nightly_regeneration(regenerate, timezone),
             weekly_reverification(reverification, timezone),

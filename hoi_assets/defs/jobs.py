@@ -13,6 +13,7 @@ verifier_training = dg.define_asset_job(
 ppv_category = dg.define_asset_job(
     "ppv_category",
     selection=[
+        "round_plan",
         "detailed_prompts",
         "instance_images",
         "category_loras",
@@ -45,7 +46,13 @@ detailscribe_scenario = dg.define_asset_job(
 )
 evaluation = dg.define_asset_job(
     "evaluation",
-    selection=["human_ratings", "hoi_scorecards", "interacting_scorecards", "evaluation_report"],
+    selection=[
+        "human_ratings",
+        "hoi_scorecards",
+        "interacting_scorecards",
+        "round_scorecards",
+        "evaluation_report",
+    ],
     description="Both pipelines: human ratings, scorecards and the report.",
 )
 

@@ -8,7 +8,7 @@ died are reported at the next start.
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, get_args
@@ -110,6 +110,8 @@ def run_pipelines(
     force: bool = False,
     log: Log = print,
     parent_run_id: str | None = None,
+    assets: Collection[str] | None = None,
+    config: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Report:
     """Run the pipelines' jobs in order, the partitions one after the other, in this process.
 
@@ -123,6 +125,8 @@ def run_pipelines(
             made in this call runs as well.
         force: compute although inputs are unchanged.
         parent_run_id: the Dagster run this loop is part of; its children are tagged with it.
+        assets: run no others; None runs all.
+        config: of assets, as in the launchpad.
 
     Returns:
         What was done; `report.blocked` is empty when all went well.
@@ -135,8 +139,10 @@ def run_pipelines(
     tags = {**process_tags(), DRIVER_TAG: parent_run_id or str(uuid.uuid4())}
     if force:
         tags[FORCE_TAG] = "true"
-    loop = _Loop(project, instance, tags, only, force, log)
+    loop = _Loop(project, instance, tags, only, force, log, config or {})
     relevant = relevant_assets(project, keys)
+    if assets is not None:
+        relevant &= set(assets)
     for job in project.pipeline_jobs:
         names = tuple(name for name in project.assets_of(job) if name in relevant)
         if not names:
@@ -163,7 +169,9 @@ class _Loop:
         only: Only,
         force: bool,
         log: Log,
+        config: Mapping[str, Mapping[str, Any]],
     ) -> None:
+        self.config = config
         self.project = project
         self.instance = instance
         self.tags = tags
@@ -237,6 +245,9 @@ class _Loop:
 
     def _execute(self, job: str, names: Sequence[str], key: str | None, where: str) -> Done:
         start = time.monotonic()
+        ops = {name: {"config": self.config[name]} for name in names if name in self.config}
+        # The terminal is `log`'s; the run's log in the UI has every line regardless.
+        loggers = {"console": {"config": {"log_level": "CRITICAL"}}}
         with logged_to(partial(_prefixed, self.log, where)):
             result = execute_under(
                 self.repository,
@@ -245,8 +256,7 @@ class _Loop:
                 assets=[dg.AssetKey(name) for name in names],
                 partition_key=key,
                 tags=self.tags,
-                # The terminal is `log`'s; the run's log in the UI has every line regardless.
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                run_config={"loggers": loggers, **({"ops": ops} if ops else {})},
             )
         seconds = time.monotonic() - start
         if was_interrupted(result):

@@ -29,6 +29,7 @@ from hoi_assets.evaluation.report_ppv import (
     describe_categories,
     describe_finetuning,
     describe_hoi_scores,
+    describe_rounds,
     describe_verifier,
 )
 from hoi_assets.evaluation.report_verdicts import read_verdicts
@@ -46,6 +47,7 @@ PARTS = (
     "report_figure.html.j2",
     "report_gallery.html.j2",
     "report_pairs.html.j2",
+    "report_rounds.html.j2",
 )
 # The page asks for nothing, and runs no script but its own, whatever a prompt says.
 POLICY = (
@@ -111,6 +113,7 @@ def build_report(
         answers=_answer(store, settings, parents, verdicts, log),
         gallery=describe_gallery(store, verdicts),
         categories=describe_categories(store, parents),
+        rounds=describe_rounds(parents),
         verifier=describe_verifier(parents),
         dataset=first_row(find_version(parents, "hoi_dataset"), "summary"),
         tuning=describe_finetuning(parents),

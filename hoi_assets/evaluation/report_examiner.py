@@ -20,7 +20,7 @@ from hoi_assets.store.versions import Store
 
 EXAMINER = "examiner"
 ALL_RIGHT = "examiner_all"
-ASKED = ("object", "colour", "side")
+PROMPT = ("prompt_id", "object", "colour", "side")
 GAIN = "gain"
 
 
@@ -36,19 +36,12 @@ def examine_candidates(
     Args:
         verdicts: of `read_verdicts`.
     """
-    examiner = next((judge for judge in judges(settings) if judge.name == EXAMINER), None)
     prompts = [one.table("rows") for one in find_partitions(parents, "detailed_prompts").values()]
-    if examiner is None or not prompts or verdicts.is_empty():
+    if not prompts or verdicts.is_empty():
         return {}
-    asked = pl.concat([rows.select("prompt_id", *ASKED) for rows in prompts]).unique("prompt_id")
-    judged = verdicts.filter(
-        pl.col("status").is_in([ACCEPTED, REJECTED]) & pl.col("pixels").is_not_null()
-    )
-    drawn = judged.join(asked, on="prompt_id").with_columns(suite=pl.lit("hoi")).sort("image_id")
-    scores = cached_scores(store, examiner, drawn.to_dicts(), log)
-    right = drawn.with_columns(
-        right=pl.Series([row[ALL_RIGHT] == 1 for row in scores], dtype=pl.Boolean)
-    )
+    right = _examined(store, settings, pl.concat(p.select(PROMPT) for p in prompts), verdicts, log)
+    if right is None:
+        return {}
     found = {}
     for status in (ACCEPTED, REJECTED):
         own = right.filter(pl.col("status") == status)
@@ -57,6 +50,38 @@ def examine_candidates(
     if len(found) > 1:
         found[GAIN] = _gain(right)
     return found
+
+
+def right_by_image(
+    store: Store, settings: Settings, prompts: pl.DataFrame, verdicts: pl.DataFrame, log: Log
+) -> dict[str, bool] | None:
+    """Whether each drawn candidate is right in every respect, by image id; None without an
+    examiner.
+
+    Args:
+        prompts: rows of `detailed_prompts`.
+        verdicts: rows of `verified_pairs`.
+    """
+    right = _examined(store, settings, prompts.select(PROMPT), verdicts, log)
+    return None if right is None else dict(right.select("image_id", "right").iter_rows())
+
+
+def _examined(
+    store: Store, settings: Settings, prompts: pl.DataFrame, verdicts: pl.DataFrame, log: Log
+) -> pl.DataFrame | None:
+    """The drawn candidates with a column `right`; None without an examiner."""
+    examiner = next((judge for judge in judges(settings) if judge.name == EXAMINER), None)
+    if examiner is None:
+        return None
+    judged = verdicts.filter(
+        pl.col("status").is_in([ACCEPTED, REJECTED]) & pl.col("pixels").is_not_null()
+    )
+    asked = prompts.unique("prompt_id")
+    drawn = judged.join(asked, on="prompt_id").with_columns(suite=pl.lit("hoi")).sort("image_id")
+    scores = cached_scores(store, examiner, drawn.to_dicts(), log)
+    return drawn.with_columns(
+        right=pl.Series([row[ALL_RIGHT] == 1 for row in scores], dtype=pl.Boolean)
+    )
 
 
 def clustered_share(flags: list[bool], groups: list[str]) -> Interval:

@@ -90,6 +90,17 @@ def _accepted(published: Published | None) -> pl.DataFrame:
     return published.table("rows").filter(pl.col("status") == "accepted")
 
 
+def describe_rounds(parents: Parents) -> dict[str, Any]:
+    """Rows of `round_scorecards` with their plot; empty where no category has had a round."""
+    from hoi_assets.charts import round_curves
+
+    published = find_version(parents, "round_scorecards")
+    rows = None if published is None else published.table("rows")
+    if rows is None or rows.is_empty():
+        return {}
+    return {"plot": png_uri(round_curves(rows)), "rows": rows.to_dicts()}
+
+
 def describe_verifier(parents: Parents) -> dict[str, Any]:
     """Quality on the test split, with the reliability diagram; empty without a verifier."""
     from hoi_assets.charts import reliability_diagram

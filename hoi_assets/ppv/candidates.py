@@ -1,5 +1,6 @@
 """Candidate images: which to draw, and how many more until enough are accepted."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -13,6 +14,8 @@ from hoi_assets.engines.text_tokens import encoder_columns
 from hoi_assets.errors import HoiError
 from hoi_assets.ppv.auto_proposer import auto_prompt_columns, draw_by_auto_pipeline
 from hoi_assets.ppv.proposer import prompt_with_identifier
+from hoi_assets.ppv.round_loras import lora_of_round
+from hoi_assets.ppv.round_plan import round_of
 from hoi_assets.ppv.verdicts import verify_candidates
 from hoi_assets.progress import Log
 from hoi_assets.settings import Settings
@@ -50,7 +53,7 @@ CANDIDATE_ROWS = Table(
             "hash of the LoRA file; null where the prompt alone was drawn",
             nullable=True,
         ),
-        Column("round", pl.Int64, "round it was drawn in, from 0"),
+        Column("round", pl.Int64, "pass over the prompts that it was drawn in, from 0"),
         Column("slot", pl.Int64, "place in the batch, from 0"),
         Column("batch_size", pl.Int64, "images per batch", nullable=True),
         Column("dtype", pl.String, "data type of the weights", nullable=True),
@@ -92,9 +95,10 @@ def propose_candidates(
     """Draw the category's candidates: by SDXL with the category's LoRA, or by `models.proposer`.
 
     Without a goal every accepted prompt is drawn `candidates.per_prompt` times. With
-    `candidates.accepted_goal`, rounds of one image per prompt follow until the verifier has
+    `candidates.accepted_goal`, passes of one image per prompt follow until the verifier has
     accepted that many or `candidates.budget` images are drawn. Its scores are cached, so
-    `verified_pairs` does not compute them again.
+    `verified_pairs` does not compute them again. Prompts that a round asked for (see
+    `round_plan.py`) come last, drawn `candidates.per_prompt` times with the LoRA of their round.
 
     Args:
         prompts: rows of `detailed_prompts`.
@@ -115,26 +119,18 @@ def propose_candidates(
             "materialise `verifier` first, or unset candidates.accepted_goal",
         )
     accepted = prompts.filter(pl.col("status") == "accepted").sort("prompt_id")
-    if accepted.is_empty():
+    first = accepted.filter(round_of("index") == 0)
+    if first.is_empty():
         raise HoiError(
             f"category {category.key!r} has no accepted prompt",
             "look at the reasons in detailed_prompts; then correct data/taxonomy or the prompter",
         )
-    weights = None if lora is None else published_lora(lora)
+    draw = _Drawing(store, settings, category, lora, log)
     table = pl.DataFrame()
-    rounds = plan.per_prompt if plan.accepted_goal is None else _most_rounds(plan.budget, accepted)
-    for number in range(rounds):
-        wanted = accepted.height if plan.accepted_goal is None else plan.budget - table.height
-        own = accepted.head(wanted)
-        if weights is None:
-            drawn = draw_by_auto_pipeline(store, settings, category, own, number, log)
-            read = auto_prompt_columns(store, settings, drawn, f"prompts of {category.key}", log)
-        else:
-            drawn = _draw_round(store, settings, category, own, weights, number, table.height, log)
-            read = prompt_columns(store, settings, drawn, f"prompts of {category.key}", log)
-        version = None if lora is None else lora.version
-        new = _as_table(drawn, read, own, category.key, number, version)
-        table = pl.concat([table, new]) if table.height else new
+    passes = plan.per_prompt if plan.accepted_goal is None else _most_passes(plan.budget, first)
+    for number in range(passes):
+        wanted = first.height if plan.accepted_goal is None else plan.budget - table.height
+        table = draw.added_to(table, first.head(wanted), number, 0)
         if plan.accepted_goal is not None and verifier is not None:
             verdicts = verify_candidates(store, settings, table, verifier, log)
             reached = verdicts.filter(pl.col("status") == "accepted").height
@@ -144,35 +140,63 @@ def propose_candidates(
             )
             if reached >= plan.accepted_goal or table.height >= plan.budget:
                 break
+    later = accepted.filter(round_of("index") > 0)
+    for (asked,), own in sorted(later.group_by(round_of("index"), maintain_order=True)):
+        for number in range(plan.per_prompt):
+            table = draw.added_to(table, own, number, int(asked))
     return table
 
 
-def _most_rounds(budget: int, prompts: pl.DataFrame) -> int:
+def _most_passes(budget: int, prompts: pl.DataFrame) -> int:
     return -(-budget // prompts.height)
 
 
-def _draw_round(
-    store: Store,
-    settings: Settings,
-    category: Category,
-    prompts: pl.DataFrame,
-    lora: Lora,
-    number: int,
-    first_position: int,
-    log: Log,
-) -> list[CachedImage]:
-    rows: list[ImageSpec] = [
-        make_image_spec(
-            settings.sampling,
-            prompt_with_identifier(category, row["prompt"]),
-            seed_of(settings.candidates.seed, row["prompt_id"], number),
-            first_position + position,
-            lora,
-            avoid=row["negative_prompt"],
-        )
-        for position, row in enumerate(prompts.iter_rows(named=True))
-    ]
-    return get_or_generate_images(store, settings, rows, f"candidates of {category.key}", log)
+@dataclass(frozen=True)
+class _Drawing:
+    """What draws the category's candidates; see `propose_candidates`."""
+
+    store: Store
+    settings: Settings
+    category: Category
+    lora: Published | None
+    log: Log
+
+    def added_to(
+        self, table: pl.DataFrame, prompts: pl.DataFrame, number: int, asked_by: int
+    ) -> pl.DataFrame:
+        """The table with one image more of each prompt.
+
+        Args:
+            number: of the pass, from 0.
+            asked_by: the round that asked for the prompts; 0 where none did.
+        """
+        store, settings, key = self.store, self.settings, self.category.key
+        if self.lora is None:
+            drawn = draw_by_auto_pipeline(store, settings, self.category, prompts, number, self.log)
+            read = auto_prompt_columns(store, settings, drawn, f"prompts of {key}", self.log)
+        else:
+            drawn = self._by_lora(prompts, number, table.height, lora_of_round(self.lora, asked_by))
+            read = prompt_columns(store, settings, drawn, f"prompts of {key}", self.log)
+        version = None if self.lora is None else self.lora.version
+        new = _as_table(drawn, read, prompts, key, number, version)
+        return pl.concat([table, new]) if table.height else new
+
+    def _by_lora(
+        self, prompts: pl.DataFrame, number: int, first_position: int, lora: Lora
+    ) -> list[CachedImage]:
+        rows: list[ImageSpec] = [
+            make_image_spec(
+                self.settings.sampling,
+                prompt_with_identifier(self.category, row["prompt"]),
+                seed_of(self.settings.candidates.seed, row["prompt_id"], number),
+                first_position + position,
+                lora,
+                avoid=row["negative_prompt"],
+            )
+            for position, row in enumerate(prompts.iter_rows(named=True))
+        ]
+        label = f"candidates of {self.category.key}"
+        return get_or_generate_images(self.store, self.settings, rows, label, self.log)
 
 
 def _as_table(

@@ -39,7 +39,7 @@ DETAILED_PROMPT_ROWS = Table(
         Column("base_prompt_id", pl.String, "the base prompt, 16 hex digits"),
         Column("base_prompt", pl.String, "text of the base prompt"),
         Column("category", pl.String, "hand-pose category"),
-        Column("index", pl.Int64, "number among the base prompt's detailed prompts, from 0"),
+        Column("index", pl.Int64, "number among the base prompt's, from 0; of round r from 1000 r"),
         Column("prompt", pl.String, "the detailed prompt; empty where there is none"),
         Column("negative_prompt", pl.String, "what must not be in the image; may be empty"),
         Column("slots", pl.String, "all slots, as JSON"),
@@ -118,15 +118,17 @@ def detail_prompts(
     options: PrompterSettings,
     cache: Ledger | None = None,
     log: Log = print,
+    more: Sequence[PromptRequest] = (),
 ) -> list[DetailedPrompt]:
-    """`per_base_prompt` detailed prompts for each base prompt of a category, checked.
+    """`per_base_prompt` detailed prompts for each base prompt of a category, checked; then `more`.
 
-    Rows come in the order of base prompts and index. Each depends on its own base prompt; only
-    which of two near-duplicates is rejected depends on others.
+    Rows come in the order of base prompts and index, then in that of `more`. Each depends on its
+    own base prompt; only which of two near-duplicates is rejected depends on others.
 
     Args:
         taxonomy: what the other categories are, for the checks.
         cache: replies by prompt_id; a reply found there is not requested again.
+        more: what rounds ask for, see `round_plan.py`.
 
     Raises:
         HoiError: the endpoint cannot be used at all; no call was wasted.
@@ -136,6 +138,7 @@ def detail_prompts(
         for base in category.base_prompts
         for index in range(options.per_base_prompt)
     ]
+    requests += more
     identity = prompter.identity
     keys = [request.key(options.seed, identity) for request in requests]
     replies = _replies(

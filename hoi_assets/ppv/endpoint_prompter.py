@@ -10,7 +10,7 @@ from hoi_assets.llm import prompt_templates
 from hoi_assets.llm.budget import Budget
 from hoi_assets.llm.reply import UnusableReply, parse_json_object
 from hoi_assets.llm.structured_output import StructuredOutput
-from hoi_assets.ppv.prompter import PromptRequest
+from hoi_assets.ppv.prompter import WISH_TEMPLATE, PromptRequest
 from hoi_assets.ppv.slot_grammar import suggested_values
 from hoi_assets.ppv.slots import PromptSlots, slots_class
 from hoi_assets.settings import REPLY_OPTIONS
@@ -54,6 +54,8 @@ class EndpointPrompter(StructuredOutput[PromptRequest, PromptSlots]):
         if self.options.vocabulary == "tiny":
             fields["grip"]["enum"] = [request.category.grip_phrase]
             fields["object"]["enum"] = [request.base.object]
+            for slot, word in request.wish.slots().items() if request.wish else ():
+                fields[slot] = {"type": "string", "enum": [word]}
         return schema
 
     def prompt(self, request: PromptRequest) -> tuple[str, str]:
@@ -71,6 +73,8 @@ class EndpointPrompter(StructuredOutput[PromptRequest, PromptSlots]):
             index=request.index,
             suggested=suggested_values(request, self.options.seed),
         )
+        if request.wish is not None:
+            user = f"{user}\n{prompt_templates.render(WISH_TEMPLATE, wish=request.wish)}"
         return system, user
 
     def parse(self, request: PromptRequest, text: str) -> PromptSlots:

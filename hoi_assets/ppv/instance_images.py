@@ -8,9 +8,10 @@ Rows depend on names and bytes of the files alone, not on where the folder is.
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import polars as pl
 
@@ -41,6 +42,18 @@ INSTANCE_IMAGE_ROWS = Table(
     ),
     key=("source",),
 )
+INSTANCE_ROUNDS = Table(
+    "rounds",
+    "one accepted reference image and its round; the table is absent where no round asked for any",
+    (
+        Column("source", pl.String, "scene of the pool, or file name"),
+        Column("round", pl.Int64, "round that asked for it; 0 where none did"),
+    ),
+    key=("source",),
+    optional=True,
+)
+# What a scene of the pool shows, as slices are named by it.
+SLICE = ("object", "skin_tone", "view", "side")
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,15 @@ class InstanceImage:
     height: int | None
     status: str
     reason: str | None
+
+
+@dataclass(frozen=True)
+class MoreImages:
+    """How many more images a round asks for, and which slices it wants to see (`SLICE`)."""
+
+    round: int
+    count: int
+    slices: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -100,9 +122,16 @@ def instance_images_digest(category: str, settings: InstanceImages) -> str:
 
 
 def read_instance_images(
-    category: str, settings: InstanceImages, images: ImageStore
+    category: str,
+    settings: InstanceImages,
+    images: ImageStore,
+    more: Sequence[MoreImages] = (),
 ) -> pl.DataFrame:
     """Put the category's reference images into the image store.
+
+    Args:
+        more: what rounds ask for beyond `per_category`: scenes of the pool that are nearest to
+            their slices, or the next files of the folder.
 
     Returns:
         Table `INSTANCE_IMAGE_ROWS`. All that lies in a folder and is neither an accepted picture,
@@ -111,12 +140,23 @@ def read_instance_images(
     Raises:
         HoiError: the folder or pool is missing, or holds nothing for the category.
     """
-    rows = (
-        _from_pool(category, settings, images)
-        if settings.folder is None
-        else _from_folder(category, settings, images)
-    )
+    if settings.folder is None:
+        rows = _from_pool(category, settings, images, more)
+    else:
+        most = settings.per_category + sum(one.count for one in more)
+        rows = _from_folder(category, settings, images, most)
     return INSTANCE_IMAGE_ROWS.frame(asdict(row) for row in rows)
+
+
+def rounds_of_images(
+    rows: pl.DataFrame, settings: InstanceImages, more: Sequence[MoreImages]
+) -> pl.DataFrame:
+    """Table `INSTANCE_ROUNDS` of the rows that `read_instance_images` made: the first
+    `per_category` accepted ones are of round 0, the next of the rounds in order."""
+    sources = rows.filter(pl.col("status") == "accepted")["source"].to_list()
+    numbers = [0] * settings.per_category + [one.round for one in more for _ in range(one.count)]
+    found = zip(sources, numbers, strict=False)
+    return INSTANCE_ROUNDS.frame({"source": source, "round": number} for source, number in found)
 
 
 def _pool_folder(settings: InstanceImages) -> Path:
@@ -131,7 +171,7 @@ def _pool_folder(settings: InstanceImages) -> Path:
 
 
 def _from_pool(
-    category: str, settings: InstanceImages, images: ImageStore
+    category: str, settings: InstanceImages, images: ImageStore, more: Sequence[MoreImages]
 ) -> Iterator[InstanceImage]:
     from hoi_assets.store.scene_pool import open_image, read_pool
 
@@ -143,7 +183,14 @@ def _from_pool(
             f"render them with `make world`, or put your own pictures of {category!r} into a "
             "folder and name it under instance_images.folder in the profile",
         )
-    for row in scenes.head(settings.per_category).iter_rows(named=True):
+    rows = scenes.to_dicts()
+    chosen, left = rows[: settings.per_category], rows[settings.per_category :]
+    for one in more:
+        ranked = [(-_likeness(scene, one.slices), place) for place, scene in enumerate(left)]
+        left = [left[place] for _, place in sorted(ranked)]
+        chosen += left[: one.count]
+        left = left[one.count :]
+    for row in chosen:
         picture = open_image(folder, row)
         yield InstanceImage(
             pixels=images.put(picture),
@@ -156,6 +203,11 @@ def _from_pool(
             status="accepted",
             reason=None,
         )
+
+
+def _likeness(scene: Mapping[str, Any], slices: Sequence[Mapping[str, Any]]) -> int:
+    """The most words that a scene shares with a slice."""
+    return max((sum(scene[name] == one[name] for name in SLICE) for one in slices), default=0)
 
 
 def _entries(category: str, settings: InstanceImages) -> list[_Entry]:
@@ -207,7 +259,7 @@ def _content(entry: _Entry) -> str:
 
 
 def _from_folder(
-    category: str, settings: InstanceImages, images: ImageStore
+    category: str, settings: InstanceImages, images: ImageStore, most: int
 ) -> Iterator[InstanceImage]:
     entries = _entries(category, settings)
     captions: dict[str, _Entry] = {}
@@ -229,7 +281,8 @@ def _from_folder(
                 category,
                 settings,
                 images,
-                surplus=accepted == settings.per_category,
+                most=most,
+                surplus=accepted == most,
             )
         except _Unusable as problem:
             row = _rejected(entry, category, problem)
@@ -250,6 +303,7 @@ def _read_picture(
     category: str,
     settings: InstanceImages,
     images: ImageStore,
+    most: int,
     surplus: bool,
 ) -> InstanceImage:
     """Raises `_Unusable` with the reason."""
@@ -264,8 +318,8 @@ def _read_picture(
     if min(width, height) < settings.min_side_px:
         raise _Unusable(f"{size} is under {settings.min_side_px} px a side", width, height)
     if surplus:
-        most = f"{settings.per_category} (instance_images.per_category)"
-        raise _Unusable(f"surplus: the first {most} are taken, by name", width, height)
+        taken = f"{most} (instance_images.per_category)"
+        raise _Unusable(f"surplus: the first {taken} are taken, by name", width, height)
     try:
         text = _read_caption(caption)
     except ValueError as error:

@@ -34,14 +34,18 @@ NOT_DRAWABLE = "not_drawable"
 
 
 def suggested_values(request: PromptRequest, seed: int) -> dict[str, str]:
-    """Values for the slots of `CHOICES`: what the base prompt names, else a random word.
+    """Values for the slots of `CHOICES`: what the base prompt names, else what the request wishes,
+    else a random word.
 
     Each slot goes through all its words in a shuffled order before a word repeats, so that a few
-    prompts cover many words. The values depend on base prompt, index and seed alone.
+    prompts cover many words; those that the request avoids are left out. The values depend on base
+    prompt, index, wish and seed alone.
     """
+    wish = request.wish
     named = words_named(request.base.text)
+    given = (wish.slots() if wish else {}) | {slot: words[0] for slot, words in named.items()}
     values = {
-        slot: named[slot][0] if slot in named else _shuffled_word(words, request, slot, seed)
+        slot: given[slot] if slot in given else _shuffled_word(words, request, slot, seed)
         for slot, words in CHOICES.items()
     }
     if request.category.hands == 2:
@@ -50,6 +54,8 @@ def suggested_values(request: PromptRequest, seed: int) -> dict[str, str]:
 
 
 def _shuffled_word(words: Sequence[str], request: PromptRequest, slot: str, seed: int) -> str:
+    if request.wish is not None:
+        words = [word for word in words if word not in request.wish.avoid] or words
     round_number, place = divmod(request.index, len(words))
     rng = random.Random(f"{seed}/{request.base.prompt_id}/{slot}/{round_number}")
     return rng.sample(words, len(words))[place]

@@ -92,6 +92,14 @@ class StageContext:
             return self.store.require(name, self.partition if name in self.parent_keys else None)
         return found
 
+    def version(self, name: str) -> Published | None:
+        """The version in force of an optional dependency; None where nothing is published, or the
+        settings make it none."""
+        found = self.parents.get(name)
+        if isinstance(found, dict):
+            raise TypeError(f"{name} is partitioned: use published()")
+        return found
+
     def partitions(self, name: str) -> dict[str, Published]:
         """Fan-in: the versions in force of a partitioned dependency, by partition key.
 

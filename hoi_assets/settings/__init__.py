@@ -41,6 +41,7 @@ from hoi_assets.settings.locations import (
 )
 from hoi_assets.settings.ppv import (
     LABELS_FILE,
+    MAX_ROUNDS,
     Anatomy,
     Candidates,
     Dataset,
@@ -48,6 +49,7 @@ from hoi_assets.settings.ppv import (
     Landmarks,
     Prompter,
     Proposer,
+    Rounds,
     Sampling,
     SignalOptions,
     Verifier,
@@ -78,6 +80,7 @@ __all__ = [
     "Interacting",
     "Judge",
     "LABELS_FILE",
+    "MAX_ROUNDS",
     "Landmarks",
     "LocalRepair",
     "LoraTraining",
@@ -90,6 +93,7 @@ __all__ = [
     "RayResources",
     "Proposer",
     "ROOT",
+    "Rounds",
     "Redenoising",
     "Rewriter",
     "Sampling",

@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from hoi_assets.settings.base import BATCH_SIZE_HELP, BatchSize, Endpoint, Section
+from hoi_assets.settings.base import BATCH_SIZE_HELP, NEVER, BatchSize, Endpoint, Section
 
+MAX_ROUNDS = 1000
 LABELS_FILE = "labels.csv"  # inside the folder of `verifier.labels_folder`
 
 
@@ -103,6 +104,50 @@ class Candidates(Section):
                 f"candidates.budget {self.budget}"
             )
         return self
+
+
+class Rounds(Section):
+    """Rounds after the first pass, which draw what is missing; see docs/rounds.md. A round keeps
+    the figures it was planned with, so these apply to rounds that are still to be planned."""
+
+    number: int = Field(
+        0,
+        ge=0,
+        le=MAX_ROUNDS,
+        description="Rounds that every category gets, one a run; `hoi round` asks for one more.",
+        json_schema_extra=NEVER,
+    )
+    prompts: int = Field(
+        12, ge=1, le=500, description="Detailed prompts asked for in a round, one per thin slice."
+    )
+    enough_accepted: int = Field(
+        1,
+        ge=1,
+        description="Accepted images from which a slice (object, skin tone, view and side) counts "
+        "as covered.",
+    )
+    min_accepted_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="A category that accepts a smaller share gets more instance images and a new "
+        "LoRA.",
+    )
+    instance_images: int = Field(
+        4, ge=0, le=1000, description="How many more instance images it gets then."
+    )
+    guard_prompts: int = Field(
+        12,
+        ge=2,
+        description="General prompts, and as many held-out prompts of other categories, that a new "
+        "LoRA and the one before draw.",
+    )
+    guard_margin: float = Field(
+        0.05,
+        ge=0,
+        description="The new one is taken where its mean CLIPScore (0 to 2.5) is not lower by more "
+        "than this; the lower end of the 95% interval of the difference decides.",
+    )
 
 
 class Verifier(Section):

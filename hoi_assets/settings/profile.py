@@ -31,6 +31,7 @@ from hoi_assets.settings.ppv import (
     Landmarks,
     Prompter,
     Proposer,
+    Rounds,
     Sampling,
     Verifier,
 )
@@ -92,6 +93,7 @@ class Settings(Section):
     sampling: Sampling = Sampling()
     proposer: Proposer | None = Field(None, description="See `proposer` below.")
     candidates: Candidates = Candidates()
+    rounds: Rounds = Rounds()
     verifier: Verifier = Verifier()
     anatomy: Anatomy | None = Field(None, description="See `anatomy` below.")
     landmarks: Landmarks | None = Field(None, description="See `landmarks` below.")

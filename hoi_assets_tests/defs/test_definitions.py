@@ -19,6 +19,7 @@ from hoi_assets.settings import ROOT
 PPV, DETAILSCRIBE, EVALUATION = "prompt_propose_verify", "detailscribe", "evaluation"
 ASSETS = {
     "base_prompt_taxonomy": (PPV, None),
+    "round_plan": (PPV, "hand_pose"),
     "detailed_prompts": (PPV, "hand_pose"),
     "instance_images": (PPV, "hand_pose"),
     "category_loras": (PPV, "hand_pose"),
@@ -38,6 +39,7 @@ ASSETS = {
     "human_ratings": (EVALUATION, None),
     "hoi_scorecards": (EVALUATION, None),
     "interacting_scorecards": (EVALUATION, None),
+    "round_scorecards": (EVALUATION, None),
     "evaluation_report": (EVALUATION, None),
 }
 HEAVY = ("torch", "great_expectations", "transformers", "diffusers", "peft", "matplotlib", "openai")

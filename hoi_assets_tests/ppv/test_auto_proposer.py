@@ -39,7 +39,14 @@ def settings_with(flux: Path, **proposer: Any) -> Settings:
 
 
 def propose(store: Store, settings: Settings, logged: list[str]) -> pl.DataFrame:
-    prompts = pl.DataFrame({"prompt_id": ["a", "b"], "prompt": PROMPTS, "status": ["accepted"] * 2})
+    prompts = pl.DataFrame(
+        {
+            "prompt_id": ["a", "b"],
+            "index": [0, 1],
+            "prompt": PROMPTS,
+            "status": ["accepted"] * 2,
+        }
+    )
     category = load_taxonomy(settings.taxonomy_folder).category("hook")
     return propose_candidates(store, settings, category, prompts, None, None, logged.append)
 

@@ -75,6 +75,7 @@ class World:
         prompts = pl.DataFrame(
             {
                 "prompt_id": ["a", "b", "c"],
+                "index": [0, 1, 2],
                 "prompt": texts,
                 "negative_prompt": avoid,
                 "status": ["accepted"] * 3,

@@ -46,6 +46,7 @@ REPORT_SUITE = suite(
         "human_ratings",
         "hoi_scorecards",
         "interacting_scorecards",
+        "round_scorecards",
     ],
     group_name=EVALUATION,
     owners=OWNERS,
@@ -68,13 +69,17 @@ def evaluation_report(context: StageContext, staging: Staging) -> Result:
     verifier and scores in detail. Sections appear as their assets exist."""
     from hoi_assets.evaluation.report import build_report
 
+    parents = dict(context.parents)
+    rounds = context.version("round_scorecards")
+    if rounds is not None and rounds.table("rows").is_empty():
+        del parents["round_scorecards"]  # says nothing
     places = [
         asset if key is None else f"{asset}/{key}"
-        for asset, found in context.parents.items()
+        for asset, found in parents.items()
         for key in (found if isinstance(found, dict) else [None])
     ]
     data_docs = {place: index_link(place) for place in places}
-    page = build_report(context.store, context.settings, context.parents, data_docs, context.log)
+    page = build_report(context.store, context.settings, parents, data_docs, context.log)
     staging.write_text(REPORT, page.html)
     staging.write_table("summary", page.summary)
     return Result(metadata={"report": Page(REPORT), **page.summary.row(0, named=True)})

@@ -11,6 +11,7 @@ from hoi_assets.ppv.detailed_prompts import (
     detailed_prompts_table,
     make_prompter,
 )
+from hoi_assets.ppv.round_plan import read_plan, round_requests
 from hoi_assets.ppv.taxonomy_tables import (
     CATEGORY_ROWS,
     TAXONOMY_PROMPT_ROWS,
@@ -108,6 +109,7 @@ DETAILED_PROMPTS_SUITE = suite(
 @published_asset(
     partitions_def=hand_pose,
     deps=["base_prompt_taxonomy"],
+    optional_deps=["round_plan"],
     group_name=PPV,
     owners=OWNERS,
     kinds={"polars"},
@@ -118,16 +120,18 @@ DETAILED_PROMPTS_SUITE = suite(
 )
 def detailed_prompts(context: StageContext, staging: Staging) -> Result:
     """Each base prompt in several detailed prompts with typed slots (grip, contact, view, light,
-    background, skin tone). Contradictory, off-category and near-duplicate ones are rejected with a
-    reason."""
+    background, skin tone), and those that rounds ask for. Contradictory, off-category and
+    near-duplicate ones are rejected with a reason."""
+    category = context.taxonomy.categories[context.partition_key]
     table = detailed_prompts_table(
         detail_prompts(
-            context.taxonomy.categories[context.partition_key],
+            category,
             context.taxonomy,
             make_prompter(context.settings.prompter),
             context.settings.prompter,
             cache=context.store.ledger,
             log=context.log,
+            more=round_requests(category, read_plan(context.version("round_plan"))),
         )
     )
     staging.write_table("rows", table)

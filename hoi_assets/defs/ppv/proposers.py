@@ -19,8 +19,9 @@ from hoi_assets.defs.suites import (
 )
 from hoi_assets.ppv.candidates import CANDIDATE_ROWS
 from hoi_assets.ppv.cut_captions import CUT_CAPTIONS
-from hoi_assets.ppv.instance_images import INSTANCE_IMAGE_ROWS
+from hoi_assets.ppv.instance_images import INSTANCE_IMAGE_ROWS, INSTANCE_ROUNDS
 from hoi_assets.ppv.proposer import LORA_LOG, LORA_SAMPLES, LORA_SUMMARY
+from hoi_assets.ppv.round_loras import ROUND_LORAS
 from hoi_assets.publishing.asset import GPU_POOL, published_asset
 from hoi_assets.publishing.config import PublishConfig
 from hoi_assets.publishing.context import Result, StageContext
@@ -34,7 +35,7 @@ from hoi_assets.publishing.expectations import (
     unexpected_rows,
     unique,
 )
-from hoi_assets.publishing.metadata import Image, Markdown
+from hoi_assets.publishing.metadata import Image, Markdown, Table
 from hoi_assets.settings import Settings
 from hoi_assets.store.versions import Staging
 
@@ -63,23 +64,29 @@ INSTANCE_IMAGES_SUITE = suite(
 @published_asset(
     partitions_def=hand_pose,
     deps=["base_prompt_taxonomy"],
+    optional_deps=["round_plan"],
     group_name=PPV,
     owners=OWNERS,
     kinds={"polars"},
     code_version="2",
     suite=INSTANCE_IMAGES_SUITE,
-    tables=[INSTANCE_IMAGE_ROWS],
+    tables=[INSTANCE_IMAGE_ROWS, INSTANCE_ROUNDS],
     settings=["instance_images"],
     external_inputs=lambda context: {"source": _source_digest(context)},
 )
 def instance_images(context: StageContext, staging: Staging) -> Result:
     """The DreamBooth reference images of the category and their captions: renders of the tiny
-    world, or the user's own folder. What is no usable picture is rejected with a reason."""
-    from hoi_assets.ppv.instance_images import read_instance_images
+    world, or the user's own folder, and more where a round asks for them. What is no usable picture
+    is rejected with a reason."""
+    from hoi_assets.ppv.instance_images import read_instance_images, rounds_of_images
+    from hoi_assets.ppv.round_plan import more_images, read_plan
 
-    images = context.store.images
-    table = read_instance_images(context.partition_key, context.settings.instance_images, images)
+    images, options = context.store.images, context.settings.instance_images
+    more = more_images(read_plan(context.version("round_plan")))
+    table = read_instance_images(context.partition_key, options, images, more)
     staging.write_table("rows", table)
+    if more:
+        staging.write_table("rounds", rounds_of_images(table, options, more))
     context.record("source", table)
     accepted = table.filter(pl.col("status") == "accepted")
     for reason in table["reason"].drop_nulls().head(LOGGED_REJECTIONS):
@@ -117,36 +124,55 @@ CATEGORY_LORAS_SUITE = suite(
         # One half of a fresh LoRA is zero: nothing was learnt.
         unexpected_rows("zero_weights", "2 * zero_tensors >= tensors"),
     ],
+    rounds=[
+        unexpected_rows(
+            "worse_lora_taken", "taken and (general_low < -margin or others_low < -margin)"
+        ),
+        unexpected_rows("new_lora_refused", "trained and not taken", blocking=False),
+    ],
 )
 
 
 @published_asset(
     partitions_def=hand_pose,
     deps=["instance_images"],
+    optional_deps=["round_plan"],
     group_name=PPV,
     owners=OWNERS,
     kinds={"pytorch", "diffusers"},
     pool=GPU_POOL,
     code_version="1",
     suite=CATEGORY_LORAS_SUITE,
-    tables=[LORA_SUMMARY, LORA_LOG, LORA_SAMPLES, CUT_CAPTIONS],
+    tables=[LORA_SUMMARY, LORA_LOG, LORA_SAMPLES, CUT_CAPTIONS, ROUND_LORAS],
     settings=["lora", "sampling"],
     models=["base"],
+    external_inputs=lambda context: _guard_of_loras(context),
 )
 def category_loras(context: StageContext, staging: Staging) -> Result:
     """A DreamBooth LoRA of SDXL's UNet for the category, with prior preservation, in diffusers'
-    layout: `pipe.load_lora_weights(folder)` opens it."""
+    layout: `pipe.load_lora_weights(folder)` opens it. One that a round asks for is taken only if it
+    is no worse on general prompts and those of other categories; else the one before stays."""
     from hoi_assets.charts import loss_curve
-    from hoi_assets.ppv.proposer import train_proposer
+    from hoi_assets.ppv.round_loras import EARLIER, train_round_loras
+    from hoi_assets.ppv.round_plan import read_plan
 
-    proposer = train_proposer(
+    instances = context.parent("instance_images")
+    found = train_round_loras(
         context.store,
         context.settings,
+        context.taxonomy,
         context.taxonomy.categories[context.partition_key],
-        context.parent("instance_images").table("rows"),
+        instances.table("rows"),
+        instances.table("rounds") if "rounds" in {p.stem for p in instances.tables()} else None,
+        read_plan(context.version("round_plan")).rows,
         context.log,
     )
+    proposer = found.in_force
     staging.add_folder("lora", proposer.folder)
+    for digest, folder in found.earlier.items():
+        staging.add_folder(f"{EARLIER}/{digest}", folder)
+    if not found.table.is_empty():
+        staging.write_table("rounds", found.table)
     staging.write_table("log", proposer.log)
     staging.write_table("summary", proposer.summary)
     staging.write_table("samples", proposer.samples)
@@ -158,6 +184,7 @@ def category_loras(context: StageContext, staging: Staging) -> Result:
         metadata={
             **proposer.summary.row(0, named=True),
             "images_with_cut_captions": int(proposer.cut_captions["images"].sum()),
+            **({} if found.table.is_empty() else {"rounds": Table(found.table.to_dicts())}),
             "loss_curve": Image(loss_curve(proposer.log), "image/png"),
             "samples_before_and_after": sheet,
             **validation_sheet(
@@ -171,6 +198,15 @@ def category_loras(context: StageContext, staging: Staging) -> Result:
             ),
         }
     )
+
+
+def _guard_of_loras(context: StageContext) -> dict[str, str]:
+    """What judges a LoRA that a round asks for; empty where none does."""
+    from hoi_assets.ppv.round_plan import read_plan
+    from hoi_assets.store.weights import model_digest
+
+    renewed = read_plan(context.version("round_plan")).rows.filter("renews_lora").height
+    return {"weights of clip": model_digest(context.settings.models.clip)} if renewed else {}
 
 
 class CandidateConfig(PublishConfig):
