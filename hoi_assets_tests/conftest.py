@@ -81,6 +81,7 @@ LONG_FILES = (
     "test_two_cards.py",
     "engines/test_batch_sizes.py",
     "engines/sdxl/test_lora.py",
+    "test_rounds.py",
     "test_full_profile.py",
     "test_benchmarks.py",
     "publishing/test_full_disk.py",
