@@ -150,7 +150,8 @@ def _by_command(home: Path, profile: Path, asset: str, partition: str | None) ->
 def _here(home: Path, profile: Path, asset: str, partition: str | None) -> bytes:
     """What was printed; the instance is one of files, as a user's."""
     platform = PlatformResource(profile=str(profile), home=str(home))
-    names = [name for name, _ in (*STEPS["prompter"], *STEPS["decomposer"])]
+    # Prompts may be asked for by a round.
+    names = ["round_plan", *(name for name, _ in (*STEPS["prompter"], *STEPS["decomposer"]))]
     declared = [one for one in assets_below("hoi_assets.defs") if stage_of(one).name in names]
     _, assets = bind(declared, platform.settings)
     os.environ["HOI_API_KEY"] = KEY

@@ -46,6 +46,7 @@ SHARED_OUT: Mapping[str, Callable[[Settings], bool]] = {
     "baseline_images": lambda settings: False,
     "hoi_scorecards": lambda settings: False,
     "interacting_scorecards": lambda settings: False,
+    "round_scorecards": lambda settings: False,
     "evaluation_report": lambda settings: False,
 }
 

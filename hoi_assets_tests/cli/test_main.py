@@ -21,7 +21,19 @@ from hoi_assets_tests.publishing.small_pipeline import write_profile, write_taxo
 from hoi_assets_tests.rating.published import small_store
 
 COMMANDS = {
-    *("run", "summary", "stale", "backfill", "ui", "trace", "replay", "sql", "prune", "score"),
+    *(
+        "run",
+        "round",
+        "summary",
+        "stale",
+        "backfill",
+        "ui",
+        "trace",
+        "replay",
+        "sql",
+        "prune",
+        "score",
+    ),
     *("plan", "doctor", "models check", "models fetch", "models convert", "repair"),
     *("interacting fetch", "interacting check", "lock-code-versions", "lock-recipes"),
     *("rate make", "rate links", "rate serve", "rate status", "rate labels"),

@@ -22,7 +22,8 @@ OK, USER_ERROR = ExitCode.OK, ExitCode.USER_ERROR
 CATEGORY, SCENARIO = "hook", "functional"
 STEP_KEYS = {"step", "facts"}
 STALE_KEYS = {"total", "fresh", "runs_by_default", "assets"}
-SUMMARY_KEYS = {"profile", "categories", "scenarios", "scores", "costs", "orphaned", "places"}
+SUMMARY_KEYS = {"profile", "categories", "scenarios", "rounds", "scores", "costs"}
+SUMMARY_KEYS |= {"orphaned", "places"}
 
 
 def id_in(asset: str) -> str:
@@ -107,10 +108,10 @@ def test_healthy_home_is_fresh_and_a_run_of_what_is_stale_makes_nothing(
     fill_home(empty_home, 2)
     assert main(["stale"]) == OK
     (line,) = capsys.readouterr().out.splitlines()
-    assert line == "99 of 99 are fresh"
+    assert line == "112 of 112 are fresh"
     assert main(["stale", "--all"]) == OK
     rows = capsys.readouterr().out.splitlines()[2:-1]
-    assert len(rows) == 99 and all(row.split()[-1] == "fresh" for row in rows)
+    assert len(rows) == 112 and all(row.split()[-1] == "fresh" for row in rows)
     assert main(["run", "--only", "stale"]) == OK
     shown = capsys.readouterr().out
     assert "skipped" in shown and "made" not in shown.split("category")[0]

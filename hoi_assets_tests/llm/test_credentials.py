@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from hoi_assets.defs.ppv.prompts import base_prompt_taxonomy, detailed_prompts
+from hoi_assets.defs.ppv.rounds import round_plan
 from hoi_assets.defs.project import load_project
 from hoi_assets.defs.resources import PlatformResource
 from hoi_assets.detailscribe.baselines.rewriter import EndpointRewriter, rewrite_prompts
@@ -52,7 +53,8 @@ def test_no_byte_of_dagsters_instance_or_of_the_home_holds_a_key_that_the_server
     platform = PlatformResource(
         profile=str(write_profile(tmp_path, prompter=endpoint)), home=str(home)
     )
-    _, (taxonomy, prompts) = bind([base_prompt_taxonomy, detailed_prompts], platform.settings)
+    line = [base_prompt_taxonomy, detailed_prompts, round_plan]
+    _, (taxonomy, prompts, _) = bind(line, platform.settings)
     dagster_home.mkdir()
     with dg.DagsterInstance.local_temp(str(dagster_home)) as instance:
         more = {"instance": instance, "resources": {"platform": platform}}

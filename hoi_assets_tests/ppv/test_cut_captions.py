@@ -8,6 +8,7 @@ import pytest
 
 from hoi_assets.defs.ppv.prompts import base_prompt_taxonomy
 from hoi_assets.defs.ppv.proposers import category_loras, instance_images
+from hoi_assets.defs.ppv.rounds import round_plan
 from hoi_assets.defs.resources import PlatformResource
 from hoi_assets.ppv.cut_captions import CUT_CAPTIONS
 from hoi_assets.publishing.asset import bind
@@ -42,7 +43,8 @@ def test_cut_training_captions_are_published_and_counted_and_others_add_no_table
         for number, caption in enumerate(captions):
             (pictures / f"{number}.txt").write_text(caption, encoding="utf-8")
         platform = PlatformResource(profile=str(profile), home=str(tmp_path / "home"))
-        _, assets = bind([base_prompt_taxonomy, instance_images, category_loras], platform.settings)
+        line = [base_prompt_taxonomy, round_plan, instance_images, category_loras]
+        _, assets = bind(line, platform.settings)
         result = dg.materialize(
             assets, partition_key=CATEGORY, resources={"platform": platform}, raise_on_error=True
         )

@@ -12,6 +12,7 @@ from PIL import Image
 
 from hoi_assets.defs.ppv.prompts import base_prompt_taxonomy
 from hoi_assets.defs.ppv.proposers import category_loras, instance_images
+from hoi_assets.defs.ppv.rounds import round_plan
 from hoi_assets.defs.resources import PlatformResource
 from hoi_assets.engines.sdxl.sampling import LORA_FILE
 from hoi_assets.publishing.asset import bind
@@ -46,7 +47,8 @@ def test_a_category_shows_its_validation_prompt_after_every_few_steps(tmp_path: 
         sampling={"width": 64, "height": 64, "num_inference_steps": 2, "batch_size": 2},
     )
     platform = PlatformResource(profile=str(profile), home=str(tmp_path / "home"))
-    _, assets = bind([base_prompt_taxonomy, instance_images, category_loras], platform.settings)
+    line = [base_prompt_taxonomy, round_plan, instance_images, category_loras]
+    _, assets = bind(line, platform.settings)
     result = dg.materialize(
         assets, partition_key=CATEGORY, resources={"platform": platform}, raise_on_error=True
     )

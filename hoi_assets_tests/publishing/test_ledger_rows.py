@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from hoi_assets.defs.ppv.prompts import base_prompt_taxonomy, detailed_prompts
+from hoi_assets.defs.ppv.rounds import round_plan
 from hoi_assets.defs.resources import PlatformResource
 from hoi_assets.publishing.asset import bind
 from hoi_assets.publishing.ledger_rows import published_rows
@@ -28,7 +29,7 @@ class Killed(BaseException):
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     settings = load_settings(str(write_profile(tmp_path)))
-    graph, assets = bind([base_prompt_taxonomy, detailed_prompts], settings)
+    graph, assets = bind([base_prompt_taxonomy, round_plan, detailed_prompts], settings)
     platform = PlatformResource(profile=str(write_profile(tmp_path)), home=str(tmp_path / "home"))
 
     def once() -> dg.ExecuteInProcessResult:
