@@ -51,6 +51,8 @@ def test_category_materialised_by_clicks_shows_its_contact_sheet(page, url, home
 
     page.goto(f"{url}/assets/instance_images")
     page.get_by_role("button", name="Materialize").first.click()
+    # No round was planned yet, so `round_plan` is missing.
+    page.get_by_role("button", name="Confirm").click()
     page.get_by_text("Select a partition or create one").first.click()
     page.locator("label").filter(has_text=CATEGORY).first.click()
     page.keyboard.press("Escape")

@@ -53,8 +53,8 @@ def test_no_byte_of_dagsters_instance_or_of_the_home_holds_a_key_that_the_server
     platform = PlatformResource(
         profile=str(write_profile(tmp_path, prompter=endpoint)), home=str(home)
     )
-    line = [base_prompt_taxonomy, detailed_prompts, round_plan]
-    _, (taxonomy, prompts, _) = bind(line, platform.settings)
+    line = [base_prompt_taxonomy, round_plan, detailed_prompts]
+    _, (taxonomy, _, prompts) = bind(line, platform.settings)
     dagster_home.mkdir()
     with dg.DagsterInstance.local_temp(str(dagster_home)) as instance:
         more = {"instance": instance, "resources": {"platform": platform}}
