@@ -91,11 +91,11 @@ RECIPES = {
         Recipe(
             "sdxl16",
             split="pretrain",
-            steps=8000,
-            batch_size=256,
-            learning_rate=1.5e-3,
-            warmup_steps=200,
-            ema_decay=0.999,
+            steps=3200,
+            batch_size=32,
+            learning_rate=1e-3,
+            warmup_steps=100,
+            ema_decay=0.998,
             extra=(("caption_dropout", 0.1), ("wordings", 4), ("muon", 1.0)),
         ),
         Recipe(

@@ -99,6 +99,19 @@ def build_pipeline(vae: Any = None) -> Any:
     )
 
 
+def start_from(pipeline: Any, other: Any) -> None:
+    """Give `pipeline` the weights of `other`, but for the layers whose shapes differ: those next to
+    the latents, where the autoencoders have other channels."""
+    for part in ("unet", "text_encoder", "text_encoder_2"):
+        own, learnt = getattr(pipeline, part), getattr(other, part).state_dict()
+        fitting = {
+            name: learnt[name]
+            for name, value in own.state_dict().items()
+            if learnt[name].shape == value.shape
+        }
+        own.load_state_dict(fitting, strict=False)
+
+
 def stored(folder: Path) -> Any:
     """Stored weights in fp32, in a pipeline that knows neither its folder nor earlier calls.
 

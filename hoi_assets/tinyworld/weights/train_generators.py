@@ -12,7 +12,7 @@ from hoi_assets.tinyworld.weights.loop import Trained, compiled, validation_loss
 from hoi_assets.tinyworld.weights.pictures import Pictures, read_pictures
 from hoi_assets.tinyworld.weights.recipes import Recipe
 from hoi_assets.tinyworld.weights.run import Run, join_notes, round_to_stored
-from hoi_assets.tinyworld.weights.store import replace_folder
+from hoi_assets.tinyworld.weights.store import WEIGHTS, replace_folder
 
 HAND_POSES = "pretrain"
 VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -108,13 +108,14 @@ def train_sdxl(run: Run) -> None:
 
 
 def train_sdxl16(run: Run) -> None:
-    """The same over the autoencoder of the coming edition."""
+    """The same over the autoencoder of the coming edition; it starts from the present one's
+    weights."""
     first_stage = run.out / "vae16"
-    pipeline = (
-        sdxl.stored(run.out / "sdxl16")
-        if run.go_on
-        else sdxl.build_pipeline(vae16.stored(first_stage))
-    )
+    if run.go_on:
+        pipeline = sdxl.stored(run.out / "sdxl16")
+    else:
+        pipeline = sdxl.build_pipeline(vae16.stored(first_stage))
+        sdxl.start_from(pipeline, sdxl.stored(WEIGHTS / "sdxl"))
     _train_sdxl(run, "sdxl16", pipeline, first_stage, lambda: vae16.stored(first_stage))
 
 
