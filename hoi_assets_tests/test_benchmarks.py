@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.__main__ import INTERRUPTED, NAMES, TERMINATED
+from benchmarks.__main__ import ALONE, INTERRUPTED, NAMES, TERMINATED
 from hoi_assets.settings import ROOT
 
 STOP_S = 20
@@ -31,7 +31,7 @@ def start(temporary: Path, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + ALONE)
 def test_each_measurement_can_be_started(name: str) -> None:
     assert callable(import_module(f"benchmarks.{name}").main)
 
