@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
     from hoi_assets.defs.project import Project as Pipelines
+    from hoi_assets.defs.warm_loop import Report
     from hoi_assets.publishing.staleness import Status
     from hoi_assets.settings import Settings
     from hoi_assets.store.remote_home import RemoteHome
@@ -128,8 +129,7 @@ class Project:
 
         with _instance() as instance:
             report = run_pipelines(self._pipelines, instance, partitions, only=only, force=force)
-        blocked = dict.fromkeys(done.partition or done.job for done in report.blocked)
-        return RunResult(report.table(), tuple(blocked))
+        return _result(report)
 
     def run_round(self, categories: Sequence[str]) -> RunResult:
         """One more round of hand poses in this process; without names, of the profile's.
@@ -143,8 +143,7 @@ class Project:
         chosen = pipelines.chosen(categories) or default_categories(pipelines)
         with _instance() as instance:
             report = run_round(pipelines, instance, chosen)
-        blocked = dict.fromkeys(done.partition or done.job for done in report.blocked)
-        return RunResult(report.table(), tuple(blocked))
+        return _result(report)
 
     def backfill(self, partitions: Sequence[str]) -> Backfill:
         """Request one run per partition from Dagster's daemon."""
@@ -294,6 +293,11 @@ def lock_code_versions(same_output: Sequence[str]) -> tuple[Path, int]:
     from hoi_assets.publishing.code_versions import LOCK_FILE, write_lock
 
     return LOCK_FILE, len(write_lock(load_project().graph.stages, same_output))
+
+
+def _result(report: "Report") -> RunResult:
+    blocked = dict.fromkeys(done.partition or done.job for done in report.blocked)
+    return RunResult(report.table(), tuple(blocked))
 
 
 def _instance() -> AbstractContextManager["DagsterInstance"]:

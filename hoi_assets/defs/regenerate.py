@@ -1,12 +1,13 @@
 """Jobs that run the warm loop inside Dagster."""
 
+from collections.abc import Callable
 from enum import StrEnum
 
 import dagster as dg
 from pydantic import Field
 
 from hoi_assets.defs.project import Project
-from hoi_assets.defs.warm_loop import Only, run_pipelines
+from hoi_assets.defs.warm_loop import Only, Report, run_pipelines
 from hoi_assets.errors import HoiError
 
 
@@ -34,6 +35,22 @@ class LoopConfig(dg.Config):
     force: bool = Field(default=False, description="Compute although the inputs are unchanged.")
 
 
+def report_in_op(context: dg.OpExecutionContext, work: Callable[[], Report]) -> None:
+    """Do a loop's work in an op, which shows its report.
+
+    Raises:
+        Failure: a partition is blocked, or the work cannot be done as asked.
+    """
+    try:
+        report = work()
+    except HoiError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    table = {"report": dg.MetadataValue.md(f"```\n{report.table()}\n```")}
+    if report.blocked:
+        raise dg.Failure(f"blocked: {report.blocked_names}\n{report.table()}", metadata=table)
+    context.add_output_metadata(table)
+
+
 def loop_job(project: Project, name: str, only: Only, description: str) -> dg.JobDefinition:
     """A job of one op that runs `run_pipelines` in its own process.
 
@@ -43,8 +60,8 @@ def loop_job(project: Project, name: str, only: Only, description: str) -> dg.Jo
 
     @dg.op(name=f"{name}_loop")
     def loop(context: dg.OpExecutionContext, config: LoopConfig) -> None:
-        try:
-            report = run_pipelines(
+        def work() -> Report:
+            return run_pipelines(
                 project,
                 context.instance,
                 project.chosen(config.partitions) or project.keys_in_use(),
@@ -53,12 +70,8 @@ def loop_job(project: Project, name: str, only: Only, description: str) -> dg.Jo
                 log=context.log.info,
                 parent_run_id=context.run_id,
             )
-        except HoiError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
-        table = {"report": dg.MetadataValue.md(f"```\n{report.table()}\n```")}
-        if report.blocked:
-            raise dg.Failure(f"blocked: {report.blocked_names}\n{report.table()}", metadata=table)
-        context.add_output_metadata(table)
+
+        report_in_op(context, work)
 
     @dg.job(name=name, executor_def=dg.in_process_executor, description=description)
     def job() -> None:

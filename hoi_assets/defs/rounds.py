@@ -7,6 +7,7 @@ from pydantic import Field
 
 from hoi_assets.defs.jobs import ppv_category, verifier_training
 from hoi_assets.defs.project import Project
+from hoi_assets.defs.regenerate import report_in_op
 from hoi_assets.defs.warm_loop import Report, run_pipelines
 from hoi_assets.errors import HoiError
 from hoi_assets.progress import Log
@@ -62,21 +63,16 @@ def round_job(project: Project) -> dg.JobDefinition:
 
     @dg.op(name=f"{JOB}_loop")
     def loop(context: dg.OpExecutionContext, config: RoundsConfig) -> None:
-        try:
-            named = project.chosen(config.categories)
-            report = run_round(
+        def work() -> Report:
+            return run_round(
                 project,
                 context.instance,
-                named or default_categories(project),
+                project.chosen(config.categories) or default_categories(project),
                 log=context.log.info,
                 parent_run_id=context.run_id,
             )
-        except HoiError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
-        table = {"report": dg.MetadataValue.md(f"```\n{report.table()}\n```")}
-        if report.blocked:
-            raise dg.Failure(f"blocked: {report.blocked_names}\n{report.table()}", metadata=table)
-        context.add_output_metadata(table)
+
+        report_in_op(context, work)
 
     @dg.job(
         name=JOB,

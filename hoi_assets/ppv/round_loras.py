@@ -169,8 +169,8 @@ def lora_outcomes(published: Published) -> dict[int, dict[str, Any]]:
 
 
 def _rounds(published: Published) -> list[dict[str, Any]]:
-    named = any(path.stem == ROUND_LORAS.name for path in published.tables())
-    return published.table(ROUND_LORAS.name).to_dicts() if named else []
+    table = published.optional_table(ROUND_LORAS.name)
+    return [] if table is None else table.to_dicts()
 
 
 def _accepted(instances: pl.DataFrame) -> int:

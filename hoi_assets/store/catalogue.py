@@ -247,7 +247,6 @@ def _refusal(sql: str) -> HoiError:
 
 
 def _fill(connection: "duckdb.DuckDBPyConnection", store: Store, state: str, known: Known) -> None:
-
     taken = {"ledger": "the ledger", "publications": "the publications"}
     for asset, tables in sorted(_tables(store).items()):
         for table, sources in sorted(tables.items()):

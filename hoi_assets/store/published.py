@@ -132,6 +132,14 @@ class Published:
 
         return with_current_names(pl.read_parquet(self.file(f"{name}.parquet"), glob=False))
 
+    def optional_table(self, name: str) -> "pl.DataFrame | None":
+        """As `table`; None where the version has no such table.
+
+        Example:
+            >>> store.require("category_loras", "hook").optional_table("rounds")  # doctest: +SKIP
+        """
+        return self.table(name) if f"{name}.parquet" in self.names() else None
+
     def json(self, name: str) -> Any:
         """The value in `<name>.json`. Raises as `file`.
 

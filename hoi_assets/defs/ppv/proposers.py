@@ -163,7 +163,7 @@ def category_loras(context: StageContext, staging: Staging) -> Result:
         context.taxonomy,
         context.taxonomy.categories[context.partition_key],
         instances.table("rows"),
-        instances.table("rounds") if "rounds" in {p.stem for p in instances.tables()} else None,
+        instances.optional_table("rounds"),
         read_plan(context.version("round_plan")).rows,
         context.log,
     )
